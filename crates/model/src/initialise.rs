@@ -1,0 +1,87 @@
+//! Initial parameters.
+
+use crate::{Layout, ModelConfig};
+use diapason_random::{Purpose, Stream};
+
+/// Standard deviation of a standard normal distribution truncated at two standard deviations.
+const TRUNCATED_STD: f64 = 0.879_625_661_034_239_8;
+
+/// Fills a fresh parameter vector, every number drawn from the stream (seed, initialisation, tensor index).
+///
+/// | tensor | start |
+/// |---|---|
+/// | `token_embedding` | normal, standard deviation 1/sqrt(D) |
+/// | `position_embedding` | normal, standard deviation 0.02 |
+/// | matrices \[in, out\] | LeCun normal: truncated at two standard deviations, variance 1/in |
+/// | biases | 0 |
+/// | LayerNorm scales | 1 |
+pub fn initialise(model: &ModelConfig, seed: u64) -> Vec<f32> {
+    let layout = Layout::new(model);
+    let mut parameters = vec![0.0; layout.total];
+    for (index, tensor) in layout.tensors.iter().enumerate() {
+        let stream = Stream::new(seed, Purpose::Initialisation, index as u64);
+        let values = &mut parameters[tensor.range.clone()];
+        let name = tensor.name.as_str();
+        if name == "token_embedding" || name == "position_embedding" {
+            let std = if name == "token_embedding" { 1.0 / (model.d_model as f64).sqrt() } else { 0.02 };
+            fill(values, |i| stream.normal(i) * std);
+        } else if tensor.shape.len() == 2 {
+            let std = 1.0 / (tensor.shape[0] as f64).sqrt() / TRUNCATED_STD;
+            fill(values, |i| stream.truncated_normal(i) * std);
+        } else if name.ends_with("scale") {
+            values.fill(1.0);
+        }
+    }
+    parameters
+}
+
+fn fill(values: &mut [f32], draw: impl Fn(u64) -> f64) {
+    for (i, value) in values.iter_mut().enumerate() {
+        *value = draw(i as u64) as f32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Architecture;
+
+    #[test]
+    fn moments_of_each_tensor() {
+        let model = ModelConfig {
+            architecture: Architecture::Seed,
+            vocabulary: 27,
+            d_model: 128,
+            n_heads: 4,
+            n_layers: 2,
+            mlp_ratio: 4.0,
+            max_len: 128,
+            tie_embeddings: false,
+        };
+        let parameters = initialise(&model, 3);
+        for tensor in &Layout::new(&model).tensors {
+            let values = &parameters[tensor.range.clone()];
+            let n = values.len() as f64;
+            let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+            let std = (values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n).sqrt();
+            let expected = match tensor.name.as_str() {
+                "token_embedding" => 128f64.powf(-0.5),
+                "position_embedding" => 0.02,
+                _ if tensor.shape.len() == 2 => (tensor.shape[0] as f64).powf(-0.5),
+                _ => 0.0,
+            };
+            assert!((std - expected).abs() <= 0.06 * expected, "{}: {std}, not {expected}", tensor.name);
+            if tensor.shape.len() == 2 {
+                assert!(mean.abs() < 5.0 * expected / n.sqrt(), "{}: mean {mean}", tensor.name);
+            }
+            if tensor.name.ends_with("scale") {
+                assert!(values.iter().all(|&x| x == 1.0));
+            }
+            if tensor.name.ends_with("bias") {
+                assert!(values.iter().all(|&x| x == 0.0));
+            }
+        }
+        assert_eq!(parameters, initialise(&model, 3));
+        assert_ne!(parameters, initialise(&model, 4));
+    }
+}
