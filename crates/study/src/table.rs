@@ -94,7 +94,7 @@ pub fn read_table(mut table: impl Read) -> Result<Vec<Candidate>, TableError> {
         let number = |index: usize, column: &'static str, wanted: &'static str| {
             let value = record.get(index).unwrap_or_default();
             value.parse::<f64>().map_err(|_| TableError::NotANumber {
-                line,
+                line: line_at(bytes, start),
                 column,
                 value: value.to_string(),
                 wanted,
