@@ -1,1 +1,26 @@
-//! placeholder
+//! One run: from a configuration, a seed and a text to a trained model, and nothing lost on the way.
+//!
+//! - [`Config`]: what a run computes, key by key.
+//! - [`run`]: the loop. Windows in, updates, evaluations, checkpoints; stops at the last step, on patience, on
+//!   a loss that is no number, or when asked to.
+//! - [`evaluate_split`]: a trained model on a whole split.
+//! - [`checkpoint`]: weights, optimizer and history in one safetensors file.
+//! - [`lock`], [`files`]: one process per folder, no file half-written.
+//!
+//! A run is a pure function of (corpus digest, configuration, seed, engine id): it may be interrupted
+//! anywhere and resumed, and computes the same bits. Times are the exception, being measured.
+
+pub mod checkpoint;
+mod config;
+mod curve;
+mod evaluate;
+pub mod files;
+pub mod lock;
+mod run;
+
+pub use checkpoint::{Checkpoint, CheckpointError};
+pub use config::{Config, ConfigError, KeyDoc};
+pub use curve::{CurvePoint, Reading, SeedRule};
+pub use evaluate::{Evaluation, EvaluationError, evaluate_split};
+pub use lock::{FolderLock, LockError};
+pub use run::{BEST, CHECKPOINT, CURVE, Event, Protocol, RunOutcome, RunSpec, RunState, TrainingError, run};
