@@ -1,0 +1,404 @@
+"""The model of `architecture = "seed"` in JAX, Flax and Optax: an independent reference.
+
+Nothing here is shared with the Rust code but the definition of the model and the names of the tensors. What
+both compute, both were told in words.
+
+    python reference/jax_reference.py fixture     writes crates/engine/tests/fixture/*.safetensors
+    python reference/jax_reference.py check       computes them again and compares
+    python reference/jax_reference.py train TEXT  trains on a text, to compare losses and times
+
+A fixture has one small model with every tensor random (biases and scales too, so that every gradient is put to
+work), twenty batches, the logits and all gradients of the first batch, and the losses of twenty Adam steps. It
+is computed in float64 and rounded once to float32, so that another processor finds the same numbers to about
+1e-7; `check` also runs float32, which has to stay within the bounds that the engine is held to.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import struct
+import sys
+import time
+
+FOLDER = pathlib.Path(__file__).resolve().parent.parent / "crates" / "engine" / "tests" / "fixture"
+
+# Two small models that differ in everything; the second ties its embeddings and has T = max_len.
+FIXTURES = {
+    "untied": dict(vocabulary=27, d_model=32, n_heads=4, n_layers=2, mlp_ratio=4.0, max_len=16,
+                   tie_embeddings=False, windows=4, sequence_length=12, seed=1),
+    "tied": dict(vocabulary=11, d_model=20, n_heads=2, n_layers=1, mlp_ratio=2.5, max_len=10,
+                 tie_embeddings=True, windows=3, sequence_length=10, seed=2),
+}
+FIXTURE_STEPS = 20
+LEARNING_RATE = 1e-3
+ALPHABET = "abcdefghijklmnopqrstuvwxyz "
+
+
+def limit_threads(threads):
+    """XLA starts as many threads as the process has processors, so this must happen before JAX is loaded."""
+    if threads and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def define():
+    """Loads JAX and defines the model; the import takes seconds, which `--help` should not."""
+    global jax, jnp, nn, np, optax, Transformer
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+    from flax import linen as nn
+
+    jax.config.update("jax_default_matmul_precision", "highest")
+
+    class Block(nn.Module):
+        n_heads: int
+        mlp_width: int
+
+        @nn.compact
+        def __call__(self, x, mask):
+            y = nn.LayerNorm(name="attention_norm")(x)
+            attention = nn.MultiHeadDotProductAttention(self.n_heads, use_bias=False, name="attention")
+            x = x + attention(y, mask=mask)
+            y = nn.LayerNorm(name="mlp_norm")(x)
+            y = nn.Dense(self.mlp_width, name="up")(y)
+            y = nn.gelu(y, approximate=True)
+            return x + nn.Dense(x.shape[-1], name="down")(y)
+
+    class Transformer(nn.Module):
+        vocabulary: int
+        d_model: int
+        n_heads: int
+        n_layers: int
+        mlp_ratio: float
+        max_len: int
+        tie_embeddings: bool
+
+        @nn.compact
+        def __call__(self, tokens):
+            """tokens [B, T] to logits [B, T, V]"""
+            embedding = nn.Embed(self.vocabulary, self.d_model, name="token_embedding")
+            positions = self.param("position_embedding", nn.initializers.normal(0.02),
+                                   (self.max_len, self.d_model))
+            x = embedding(tokens) + positions[: tokens.shape[1]]
+            mask = nn.make_causal_mask(tokens)
+            for i in range(self.n_layers):
+                x = Block(self.n_heads, round(self.mlp_ratio * self.d_model), name=f"blocks_{i}")(x, mask)
+            x = nn.LayerNorm(name="final_norm")(x)
+            if self.tie_embeddings:
+                return embedding.attend(x)
+            return nn.Dense(self.vocabulary, use_bias=False, name="head")(x)
+
+
+def make_model(sizes):
+    names = ["vocabulary", "d_model", "n_heads", "n_layers", "mlp_ratio", "max_len", "tie_embeddings"]
+    return Transformer(**{name: sizes[name] for name in names})
+
+
+def loss_and_logits(model, params, inputs, targets):
+    """Mean cross-entropy over all positions, nats."""
+    logits = model.apply({"params": params}, inputs)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean(), logits
+
+
+def make_step(model, optimizer):
+    """One Adam update; the loss is that before it."""
+
+    def step(params, state, inputs, targets):
+        def loss_of(params):
+            return loss_and_logits(model, params, inputs, targets)[0]
+
+        loss, gradient = jax.value_and_grad(loss_of)(params)
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    return jax.jit(step, donate_argnums=(0, 1))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Names and shapes: Flax has a tree and keeps heads apart; checkpoints have flat names and [in, out] matrices.
+
+def name_in_checkpoints(path):
+    """`blocks_0/attention/query/kernel` becomes `blocks.0.attention.query`."""
+    name = ".".join(path).replace("blocks_", "blocks.")
+    for ours, theirs in [
+        ("token_embedding", "token_embedding.embedding"), ("head", "head.kernel"),
+        ("attention.query", "attention.query.kernel"), ("attention.key", "attention.key.kernel"),
+        ("attention.value", "attention.value.kernel"), ("attention.output", "attention.out.kernel"),
+        ("mlp.up_bias", ".up.bias"), ("mlp.up", ".up.kernel"),
+        ("mlp.down_bias", ".down.bias"), ("mlp.down", ".down.kernel"),
+    ]:
+        if name.endswith(theirs):
+            dot = "." if theirs.startswith(".") else ""
+            return name[: -len(theirs)] + dot + ours
+    return name
+
+
+def flat(tree, d_model):
+    """{name in checkpoints: array}; query, key and value [D, H, D/H] and output [H, D/H, D] become [D, D]."""
+    named = {}
+    for path, array in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        array = np.asarray(array)
+        named[name_in_checkpoints([key.key for key in path])] = (
+            array.reshape(d_model, d_model) if array.ndim == 3 else array)
+    return named
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Fixtures
+
+def random_parameters(template, rng):
+    """Every tensor random, at the size it has in a trained model: (path, shape) decides."""
+
+    def draw(path, leaf):
+        kind, x = path[-1].key, rng.standard_normal(leaf.shape)
+        if kind == "scale":
+            x = 1.0 + 0.2 * x
+        elif kind == "bias":
+            x = 0.2 * x
+        elif kind == "kernel":
+            fan_in = np.prod(leaf.shape[:-1]) if path[-2].key == "out" else leaf.shape[0]
+            x = x / np.sqrt(fan_in)
+        else:
+            x = 0.5 * x
+        return x.astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, template)
+
+
+def random_text(rng, vocabulary, length):
+    """A Markov chain in which each symbol has three successors: something to learn in twenty steps."""
+    successors = rng.integers(vocabulary, size=(vocabulary, 3))
+    text = [int(rng.integers(vocabulary))]
+    for _ in range(length - 1):
+        text.append(int(successors[text[-1], rng.integers(3)]))
+    return np.array(text, dtype=np.uint8)
+
+
+def compute_fixture(sizes, dtype):
+    """{tensor name: array}, all arithmetic in `dtype`."""
+    rng = np.random.default_rng(sizes["seed"])
+    model = make_model(sizes)
+    windows, t = sizes["windows"], sizes["sequence_length"]
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, t), np.int32))["params"]
+    weights = random_parameters(shapes, rng)
+    text = random_text(rng, sizes["vocabulary"], FIXTURE_STEPS * windows * (t + 1))
+    text = text.reshape(FIXTURE_STEPS, windows, t + 1)
+    inputs, targets = text[:, :, :-1], text[:, :, 1:]
+
+    params = jax.tree_util.tree_map(lambda x: jnp.asarray(x, dtype), weights)
+    batch = (jnp.asarray(inputs[0], jnp.int32), jnp.asarray(targets[0], jnp.int32))
+    (_, logits), gradient = jax.jit(jax.value_and_grad(
+        lambda p: loss_and_logits(model, p, *batch), has_aux=True))(params)
+    assert logits.dtype == dtype, logits.dtype
+
+    optimizer = optax.adam(LEARNING_RATE)
+    step, state, losses = make_step(model, optimizer), optimizer.init(params), []
+    for x, y in zip(inputs, targets):
+        params, state, loss = step(params, state, jnp.asarray(x, jnp.int32), jnp.asarray(y, jnp.int32))
+        losses.append(loss)
+
+    d_model = sizes["d_model"]
+    tensors = {f"weight/{name}": x for name, x in flat(weights, d_model).items()}
+    tensors |= {f"gradient/{name}": x for name, x in flat(gradient, d_model).items()}
+    tensors |= {"logits": np.asarray(logits), "losses": np.asarray(losses)}
+    tensors = {name: x.astype(np.float32) for name, x in sorted(tensors.items())}
+    return tensors | {"inputs": np.ascontiguousarray(inputs), "targets": np.ascontiguousarray(targets)}
+
+
+def write_safetensors(path, tensors, metadata):
+    """The format: length of the header (8 bytes), the header in JSON, then the numbers, little-endian."""
+    kinds = {"float32": "F32", "uint8": "U8"}
+    header, offset = {"__metadata__": metadata}, 0
+    for name, x in tensors.items():
+        header[name] = {"dtype": kinds[x.dtype.name], "shape": list(x.shape),
+                        "data_offsets": [offset, offset + x.nbytes]}
+        offset += x.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(x.tobytes() for x in tensors.values()))
+    temporary.replace(path)
+
+
+def read_safetensors(path):
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header, data = json.loads(data[8 : 8 + length]), data[8 + length :]
+    kinds = {"F32": np.float32, "U8": np.uint8}
+    metadata = header.pop("__metadata__")
+    tensors = {}
+    for name, entry in header.items():
+        start, end = entry["data_offsets"]
+        tensors[name] = np.frombuffer(data[start:end], kinds[entry["dtype"]]).reshape(entry["shape"])
+    return tensors, metadata
+
+
+def metadata_of(sizes):
+    metadata = {key: json.dumps(value) for key, value in sizes.items()}
+    return metadata | {"learning_rate": json.dumps(LEARNING_RATE), "steps": json.dumps(FIXTURE_STEPS)}
+
+
+def difference(a, b):
+    """Largest difference, relative to the largest magnitude of `b`; 0 and infinity when that has no meaning."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return float("inf")
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    largest, apart = np.abs(b).max(), np.abs(a - b).max()
+    return 0.0 if apart == 0.0 else float(apart / largest) if largest > 0.0 else float("inf")
+
+
+def write_fixtures(_):
+    define()
+    jax.config.update("jax_enable_x64", True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, sizes in FIXTURES.items():
+        path = FOLDER / f"{name}.safetensors"
+        write_safetensors(path, compute_fixture(sizes, jnp.float64), metadata_of(sizes))
+        print(f"{path}: {path.stat().st_size} bytes", file=sys.stderr)
+    return 0
+
+
+def check_fixtures(arguments):
+    define()
+    jax.config.update("jax_enable_x64", True)
+    failed = False
+    for name, sizes in FIXTURES.items():
+        kept, metadata = read_safetensors(FOLDER / f"{name}.safetensors")
+        if metadata != metadata_of(sizes):
+            print(f"{name}: the file was made for {metadata}, the script has {metadata_of(sizes)}")
+            failed = True
+            continue
+        for dtype, what in [(jnp.float64, "float64"), (jnp.float32, "float32")]:
+            fresh = compute_fixture(sizes, dtype)
+            if fresh.keys() != kept.keys():
+                print(f"{name}: other tensors: {sorted(fresh.keys() ^ kept.keys())}")
+                failed = True
+                continue
+            worst = {}
+            for tensor in kept:
+                kind = tensor.split("/")[0]
+                if dtype == jnp.float64:
+                    bound = arguments.tolerance
+                else:
+                    bound = {"gradient": 1e-3, "logits": 1e-4, "losses": 1e-4}.get(kind, 0.0)
+                apart = difference(fresh[tensor], kept[tensor])
+                worst[kind] = max(worst.get(kind, 0.0), apart)
+                if apart > bound:
+                    print(f"{name}, {what}: {tensor} differs by {apart:.1e}, more than {bound:.0e}")
+                    failed = True
+            print(f"{name}, {what}: " + ", ".join(f"{kind} {apart:.1e}" for kind, apart in worst.items()))
+    print("FAILED" if failed else "ok")
+    return int(failed)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Training, for parity of losses and times
+
+def read_text(path):
+    """The characters a-z and space as 0-26."""
+    table = np.full(256, 255, np.uint8)
+    table[np.frombuffer(ALPHABET.encode(), np.uint8)] = np.arange(len(ALPHABET))
+    raw = np.fromfile(path, np.uint8)
+    if raw.size and raw[-1] == ord("\n"):
+        raw = raw[:-1]
+    ids = table[raw]
+    if (ids == 255).any():
+        at = int(np.argmax(ids == 255))
+        raise SystemExit(f"{path}: byte {at} is {bytes(raw[at : at + 1])!r}, which is not among a-z and space")
+    return ids
+
+
+def windows_of(text, starts, t):
+    """[B, T] inputs and the characters one further."""
+    rows = text[starts[:, None] + np.arange(t + 1)[None, :]].astype(np.int32)
+    return rows[:, :-1], rows[:, 1:]
+
+
+def train(arguments):
+    limit_threads(arguments.threads)
+    define()
+    a, t = arguments, arguments.sequence_length
+    text = read_text(a.text)
+    first, second = len(text) * 8 // 10, len(text) * 8 // 10 + len(text) // 10
+    training, validation = text[:first], text[first:second]
+    sizes = dict(vocabulary=len(ALPHABET), d_model=a.d_model, n_heads=a.n_heads, n_layers=a.n_layers,
+                 mlp_ratio=a.mlp_ratio, max_len=a.max_len, tie_embeddings=a.tie_embeddings)
+    model, optimizer = make_model(sizes), optax.adam(a.learning_rate)
+    params = model.init(jax.random.key(a.seed), np.zeros((1, t), np.int32))["params"]
+    state, step = optimizer.init(params), make_step(model, optimizer)
+    count = sum(x.size for x in jax.tree_util.tree_leaves(params))
+
+    # The windows of validation are the same for every seed; those of training are not.
+    fixed = np.random.default_rng(12345).integers(len(validation) - t, size=a.validation_windows)
+    rng = np.random.default_rng([a.seed, 1])
+
+    @jax.jit
+    def score(params, inputs, targets):
+        logits = model.apply({"params": params}, inputs)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        hits = logits.argmax(-1) == targets
+        return losses.sum(), hits.sum(), hits[:, -1].sum()
+
+    def evaluate(params):
+        sums = np.zeros(3)
+        for chunk in np.array_split(fixed, -(-len(fixed) // 512)):
+            sums += [float(x) for x in score(params, *windows_of(validation, chunk, t))]
+        positions = len(fixed) * t
+        return dict(validation_loss=sums[0] / positions, accuracy=sums[1] / positions,
+                    accuracy_last=sums[2] / len(fixed))
+
+    def log(**line):
+        print(json.dumps(line), flush=True)
+
+    log(event="start", parameters=count, versions={m.__name__: m.__version__ for m in (jax, np, optax)},
+        processors=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        **{key: value for key, value in vars(a).items() if key != "run"})
+    seconds, times, losses = 0.0, [], []
+    for number in range(1, a.steps + 1):
+        start = time.perf_counter()
+        batch = windows_of(training, rng.integers(len(training) - t, size=a.batch_size), t)
+        params, state, loss = step(params, state, *batch)
+        losses.append(float(loss))  # waits for the step
+        times.append(time.perf_counter() - start)
+        seconds += times[-1]
+        if number == a.steps or (a.eval_every and number % a.eval_every == 0):
+            log(event="evaluated", step=number, train_loss=sum(losses) / len(losses),
+                **evaluate(params), train_seconds=seconds)
+            losses = []
+    # The first steps compile.
+    settled = times[2:] or times
+    log(event="end", ms_per_step=1e3 * statistics.median(settled), steps_timed=len(settled), train_seconds=seconds)
+    return 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description="The seed's model in JAX, Flax and Optax.")
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("fixture", help="write the fixtures of the engine's tests")
+    command.set_defaults(run=write_fixtures)
+    command = commands.add_parser("check", help="compute the fixtures again; exit code 1 when they differ")
+    command.add_argument("--tolerance", type=float, default=1e-6,
+                         help="relative to each tensor's largest magnitude (default 1e-6)")
+    command.set_defaults(run=check_fixtures)
+    command = commands.add_parser("train", help="train on a text over a-z and space; JSON lines on stdout",
+                                  formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    command.add_argument("text", help="first 80 %% train, next 10 %% validate")
+    for flag, kind, default in [
+        ("d-model", int, 256), ("n-heads", int, 8), ("n-layers", int, 4), ("mlp-ratio", float, 4.0),
+        ("max-len", int, 128), ("steps", int, 1000), ("batch-size", int, 64), ("sequence-length", int, 32),
+        ("learning-rate", float, LEARNING_RATE), ("seed", int, 0), ("eval-every", int, 0),
+        ("validation-windows", int, 4096),
+    ]:
+        command.add_argument(f"--{flag}", type=kind, default=default, help=" ")
+    command.add_argument("--tie-embeddings", action="store_true", help=" ")
+    command.add_argument("--threads", type=int, default=0, help="processors to use, 0 for all")
+    command.set_defaults(run=train)
+    arguments = parser.parse_args()
+    sys.exit(arguments.run(arguments))
+
+
+if __name__ == "__main__":
+    main()
