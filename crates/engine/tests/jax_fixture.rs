@@ -1,0 +1,254 @@
+//! The model and Adam against numbers that JAX, Flax and Optax computed.
+//!
+//! `reference/jax_reference.py` wrote the two files in `tests/fixture`: initial weights, twenty batches, logits and
+//! gradients of the first batch, the losses of twenty Adam steps, all computed in `f64`. Whatever computes the
+//! model goes through the same checks: the plain reference in both formats, and the engine, which crosses
+//! its seam only.
+
+use diapason_model::{Architecture, Layout, ModelConfig};
+use diapason_reference::{Float, adam};
+use safetensors::SafeTensors;
+
+/// One file of `tests/fixture`.
+struct Fixture {
+    name: &'static str,
+    model: ModelConfig,
+    weights: Vec<f32>,
+    sequence_length: usize,
+    learning_rate: f64,
+    /// Inputs and targets \[B, T\] of each step.
+    batches: Vec<(Vec<u8>, Vec<u8>)>,
+    /// \[B, T, V\] of the first batch.
+    logits: Vec<f64>,
+    /// In the order of the layout, of the first batch.
+    gradient: Vec<f64>,
+    /// Before each of the steps; the first is the loss that belongs to `gradient`.
+    losses: Vec<f64>,
+}
+
+impl Fixture {
+    fn read(name: &'static str) -> Self {
+        let path = format!("{}/tests/fixture/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+        let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let metadata = header.metadata().clone().unwrap();
+        let number = |key: &str| metadata[key].parse::<f64>().unwrap();
+        let size = |key: &str| metadata[key].parse::<usize>().unwrap();
+        let model = ModelConfig {
+            architecture: Architecture::Seed,
+            vocabulary: size("vocabulary"),
+            d_model: size("d_model"),
+            n_heads: size("n_heads"),
+            n_layers: size("n_layers"),
+            mlp_ratio: number("mlp_ratio"),
+            max_len: size("max_len"),
+            tie_embeddings: metadata["tie_embeddings"].parse().unwrap(),
+        }
+        .validated()
+        .unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let floats = |name: &str| -> Vec<f32> {
+            let data = file.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}")).data();
+            data.chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect()
+        };
+
+        // The file has the tensors of the layout, by name and by shape, and no others.
+        let layout = Layout::new(&model);
+        let mut names: Vec<String> = ["inputs", "targets", "logits", "losses"].map(String::from).to_vec();
+        let (mut weights, mut gradient) = (Vec::new(), Vec::new());
+        for tensor in &layout.tensors {
+            for (kind, values) in [("weight", &mut weights), ("gradient", &mut gradient)] {
+                let name = format!("{kind}/{}", tensor.name);
+                assert_eq!(file.tensor(&name).unwrap().shape(), tensor.shape, "{name}");
+                values.extend(floats(&name));
+                names.push(name);
+            }
+        }
+        let mut found = file.names();
+        found.sort();
+        names.sort();
+        assert_eq!(found, names);
+
+        let t = size("sequence_length");
+        let symbols = |name: &str| -> Vec<Vec<u8>> {
+            let tensor = file.tensor(name).unwrap();
+            assert_eq!(tensor.shape(), [size("steps"), size("windows"), t], "{name}");
+            tensor.data().chunks(size("windows") * t).map(<[u8]>::to_vec).collect()
+        };
+        let fixture = Self {
+            name,
+            weights,
+            sequence_length: t,
+            learning_rate: number("learning_rate"),
+            batches: symbols("inputs").into_iter().zip(symbols("targets")).collect(),
+            logits: widen(&floats("logits")),
+            gradient: widen(&gradient),
+            losses: widen(&floats("losses")),
+            model,
+        };
+        // The checks below mean something: the updates change the loss, and no tensor is without a gradient.
+        assert_eq!(fixture.losses.len(), 20);
+        assert!(fixture.losses[19] < fixture.losses[0] - 0.1, "{:?}", fixture.losses);
+        for tensor in &layout.tensors {
+            assert!(largest(&fixture.gradient[tensor.range.clone()]) > 1e-4, "{}", tensor.name);
+        }
+        fixture
+    }
+
+    fn both() -> [Self; 2] {
+        [Self::read("untied"), Self::read("tied")]
+    }
+}
+
+fn widen(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
+
+fn largest(x: &[f64]) -> f64 {
+    x.iter().fold(0.0, |a, x| a.max(x.abs()))
+}
+
+/// Whatever computes the model: holds parameters and moments.
+trait Implementation {
+    /// \[B, T, V\]
+    fn logits(&mut self, inputs: &[u8], sequence_length: usize) -> Vec<f64>;
+    fn loss_and_gradient(&mut self, inputs: &[u8], targets: &[u8], sequence_length: usize)
+    -> (f64, Vec<f64>);
+    /// One update of Adam, `number` counting from 1; the loss before it.
+    fn step(
+        &mut self,
+        inputs: &[u8],
+        targets: &[u8],
+        sequence_length: usize,
+        number: u64,
+        learning_rate: f64,
+    ) -> f64;
+}
+
+/// What is allowed. Losses are compared relative to themselves, logits and each tensor's gradient relative to
+/// their largest magnitude.
+struct Bounds {
+    logits: f64,
+    gradient: f64,
+    first_five_losses: f64,
+    later_losses: f64,
+}
+
+/// What every engine has to reach.
+const ENGINE: Bounds = Bounds { logits: 1e-4, gradient: 1e-3, first_five_losses: 1e-4, later_losses: 1e-3 };
+/// The plain reference in `f32`, where only rounding is left.
+const SINGLE: Bounds = Bounds { logits: 1e-5, gradient: 1e-5, first_five_losses: 1e-5, later_losses: 1e-5 };
+/// And in `f64`: what is left is that the file has `f32`.
+const DOUBLE: Bounds = Bounds { logits: 1e-6, gradient: 1e-6, first_five_losses: 1e-6, later_losses: 1e-6 };
+
+fn check(what: &str, fixture: &Fixture, implementation: &mut dyn Implementation, bounds: &Bounds) {
+    let what = format!("{what}, {}", fixture.name);
+    let t = fixture.sequence_length;
+    let (inputs, targets) = &fixture.batches[0];
+
+    let error = |got: &[f64], expected: &[f64]| -> f64 {
+        assert_eq!(got.len(), expected.len());
+        // No `max` of floats: it would pass over NaN.
+        assert!(got.iter().all(|x| x.is_finite()));
+        let apart: Vec<f64> = got.iter().zip(expected).map(|(x, y)| x - y).collect();
+        largest(&apart) / largest(expected)
+    };
+    let e = error(&implementation.logits(inputs, t), &fixture.logits);
+    assert!(e <= bounds.logits, "{what}: logits differ by {e:.1e}");
+
+    let (loss, gradient) = implementation.loss_and_gradient(inputs, targets, t);
+    let e = (loss / fixture.losses[0] - 1.0).abs();
+    assert!(e <= bounds.first_five_losses, "{what}: loss {loss}, not {}", fixture.losses[0]);
+    for tensor in &Layout::new(&fixture.model).tensors {
+        let range = tensor.range.clone();
+        let e = error(&gradient[range.clone()], &fixture.gradient[range]);
+        assert!(e <= bounds.gradient, "{what}: gradient of {} differs by {e:.1e}", tensor.name);
+    }
+
+    for (i, ((inputs, targets), expected)) in fixture.batches.iter().zip(&fixture.losses).enumerate() {
+        let loss = implementation.step(inputs, targets, t, i as u64 + 1, fixture.learning_rate);
+        let bound = if i < 5 { bounds.first_five_losses } else { bounds.later_losses };
+        let e = (loss / expected - 1.0).abs();
+        assert!(e <= bound, "{what}: step {}: loss {loss}, not {expected}: differs by {e:.1e}", i + 1);
+    }
+}
+
+/// The plain reference.
+struct Plain<F> {
+    model: ModelConfig,
+    parameters: Vec<F>,
+    first_moment: Vec<F>,
+    second_moment: Vec<F>,
+}
+
+impl<F: Float> Plain<F> {
+    fn new(fixture: &Fixture) -> Self {
+        let parameters: Vec<F> = fixture.weights.iter().map(|&w| F::from_f64(f64::from(w))).collect();
+        let zeros = vec![F::ZERO; parameters.len()];
+        Self { model: fixture.model.clone(), parameters, first_moment: zeros.clone(), second_moment: zeros }
+    }
+}
+
+impl<F: Float> Implementation for Plain<F> {
+    fn logits(&mut self, inputs: &[u8], sequence_length: usize) -> Vec<f64> {
+        let logits = diapason_reference::logits(&self.model, &self.parameters, inputs, sequence_length);
+        logits.into_iter().map(F::to_f64).collect()
+    }
+
+    fn loss_and_gradient(
+        &mut self,
+        inputs: &[u8],
+        targets: &[u8],
+        sequence_length: usize,
+    ) -> (f64, Vec<f64>) {
+        let (loss, gradient) = diapason_reference::loss_and_gradient(
+            &self.model,
+            &self.parameters,
+            inputs,
+            targets,
+            sequence_length,
+        );
+        (loss.to_f64(), gradient.into_iter().map(F::to_f64).collect())
+    }
+
+    fn step(
+        &mut self,
+        inputs: &[u8],
+        targets: &[u8],
+        sequence_length: usize,
+        number: u64,
+        learning_rate: f64,
+    ) -> f64 {
+        let (loss, gradient) = diapason_reference::loss_and_gradient(
+            &self.model,
+            &self.parameters,
+            inputs,
+            targets,
+            sequence_length,
+        );
+        let settings = adam::Settings { number, learning_rate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+        adam::update(
+            &mut self.parameters,
+            &mut self.first_moment,
+            &mut self.second_moment,
+            &gradient,
+            &settings,
+        );
+        loss.to_f64()
+    }
+}
+
+#[test]
+fn the_reference_in_f64() {
+    for fixture in Fixture::both() {
+        check("f64", &fixture, &mut Plain::<f64>::new(&fixture), &DOUBLE);
+    }
+}
+
+#[test]
+fn the_reference_in_f32() {
+    for fixture in Fixture::both() {
+        check("f32", &fixture, &mut Plain::<f32>::new(&fixture), &SINGLE);
+        check("f32", &fixture, &mut Plain::<f32>::new(&fixture), &ENGINE);
+    }
+}
