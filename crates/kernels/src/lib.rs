@@ -1,1 +1,36 @@
-//! placeholder
+//! The numeric loops of the CPU engine.
+//!
+//! Functions over slices, each with its formula; they know shapes, not models. Every kernel is written once over
+//! a vector type (`simd`) and compiled for each instruction set ([`Isa`]); a thread pool deals out items of
+//! work ([`Pool`]). This is the only crate with `unsafe`: public functions are safe and check their operands.
+
+mod adam;
+mod attention;
+mod blocks;
+mod buffer;
+mod cross_entropy;
+mod gelu;
+mod gemm;
+mod isa;
+mod layer_norm;
+mod peak;
+mod pool;
+mod simd;
+#[cfg(test)]
+mod testing;
+mod vector;
+
+pub use adam::{AdamUpdate, adam};
+pub use attention::{
+    AttentionShape, attention_backward, attention_forward, attention_scratch, attention_step,
+};
+pub use blocks::{Block, BlockMut, BlockSet};
+pub use buffer::Buffer;
+pub use cross_entropy::{cross_entropy, cross_entropy_backward};
+pub use gelu::{gelu, gelu_backward};
+pub use gemm::{Init, Left, Packed, gemm, padded};
+pub use isa::Isa;
+pub use layer_norm::{layer_norm, layer_norm_backward};
+pub use peak::{FLOP_PER_PEAK_ITERATION, peak};
+pub use pool::Pool;
+pub use vector::{add, add_rows};

@@ -1,0 +1,530 @@
+//! Causal softmax attention of one sequence (Vaswani et al., 2017).
+//!
+//! Rows of `qkv` hold [query | key | value], D numbers each; head h owns columns h*d .. (h+1)*d of each part,
+//! d = D/H. With scale = 1/sqrt(d), for every head:
+//!
+//! - S = scale Q K^T, P = softmax over the keys j <= i of each row, O = P V;
+//! - backward, given dO: dV = P^T dO; dP = dO V^T; dS = P o (dP - rowsum(dP o P)) scale; dQ = dS K; dK = dS^T Q.
+//!
+//! P is not kept: the forward pass keeps the largest score and the sum of exponentials of each row, and the
+//! backward pass computes P again, bit for bit (as in FlashAttention: Dao et al., 2022). Queries go in blocks of
+//! [`QUERIES`] rows, so that the scratch stays in the cache whatever the length. The products run on the micro-tile
+//! of `gemm.rs` and skip tiles that the causal mask empties.
+
+use crate::gemm::{Init, Left, NV, pack_columns_generic, padded, panels, rows};
+use crate::isa::dispatch;
+use crate::simd::Simd;
+
+/// Query rows in a block.
+const QUERIES: usize = 64;
+/// Rows of a tile chunk: the causal limits move in these steps.
+const CHUNK: usize = 8;
+
+/// Sizes of one sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionShape {
+    /// Positions T.
+    pub positions: usize,
+    /// Heads H.
+    pub heads: usize,
+    /// Channels of a head d.
+    pub head_size: usize,
+    /// Row stride of `qkv`; at least 3 H d + 16, so that vector loads may run past a row's end.
+    pub qkv_stride: usize,
+    /// Row stride of the output and its gradient; at least H d + 16.
+    pub out_stride: usize,
+}
+
+impl AttentionShape {
+    fn check(&self, qkv: usize, out: usize, stats: usize, scratch: usize) {
+        let d = self.heads * self.head_size;
+        assert!(self.qkv_stride >= 3 * d + 16 && self.out_stride >= d + 16);
+        assert!(qkv >= self.positions * self.qkv_stride && out >= self.positions * self.out_stride);
+        assert!(stats >= 2 * self.heads * self.positions && scratch >= attention_scratch(self));
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.head_size as f32).sqrt()
+    }
+}
+
+/// Numbers of scratch that the two passes need.
+pub fn attention_scratch(shape: &AttentionShape) -> usize {
+    let Parts { end, .. } = Parts::of(shape);
+    end
+}
+
+/// Where things lie in the scratch.
+struct Parts {
+    /// Values transposed and packed [d, T]; before them, from 0, the keys likewise.
+    values: usize,
+    /// P of a block [QUERIES, score_stride].
+    p: usize,
+    /// dS of a block.
+    ds: usize,
+    score_stride: usize,
+    /// dQ, dK, dV [T, head_stride].
+    dq: usize,
+    dk: usize,
+    dv: usize,
+    head_stride: usize,
+    end: usize,
+}
+
+impl Parts {
+    fn of(shape: &AttentionShape) -> Self {
+        let score_stride = padded(shape.positions);
+        let head_stride = padded(shape.head_size);
+        let packed = shape.head_size * shape.positions.next_multiple_of(16);
+        let block = QUERIES.min(shape.positions) * score_stride;
+        let head = shape.positions * head_stride;
+        let values = packed;
+        let p = values + packed;
+        let ds = p + block;
+        let dq = ds + block;
+        let dk = dq + head;
+        let dv = dk + head;
+        Self { values, p, ds, score_stride, dq, dk, dv, head_stride, end: dv + head }
+    }
+}
+
+dispatch! {
+    /// O [T, H d] from `qkv` [T, 3 H d]; `stats` [H, T, 2] keeps each row's largest scaled score and the inverse of its sum of
+    /// exponentials.
+    pub fn attention_forward(shape: &AttentionShape, qkv: &[f32], out: &mut [f32], stats: &mut [f32], scratch: &mut [f32]) = forward;
+}
+
+#[inline(always)]
+fn forward<S: Simd>(
+    s: S,
+    shape: &AttentionShape,
+    qkv: &[f32],
+    out: &mut [f32],
+    stats: &mut [f32],
+    scratch: &mut [f32],
+) {
+    shape.check(qkv.len(), out.len(), stats.len(), scratch.len());
+    let (t, d, width) = (shape.positions, shape.head_size, shape.heads * shape.head_size);
+    let ld = shape.qkv_stride;
+    let parts = Parts::of(shape);
+    let (keys, rest) = scratch.split_at_mut(parts.values);
+    let p = &mut rest[parts.p - parts.values..parts.ds - parts.values];
+    for head in 0..shape.heads {
+        let (q, k, v) = (head * d, width + head * d, 2 * width + head * d);
+        pack_columns_generic(s, &qkv[k..], ld, d, t, keys);
+        for i0 in (0..t).step_by(QUERIES) {
+            let i1 = (i0 + QUERIES).min(t);
+            scores(s, &qkv[q..], ld, keys, i0, i1, t, d, p, parts.score_stride);
+            for i in i0..i1 {
+                let row = &mut p[(i - i0) * parts.score_stride..][..parts.score_stride];
+                let (largest, inverse) = softmax(s, row, i + 1, shape.scale());
+                stats[2 * (head * t + i)] = largest;
+                stats[2 * (head * t + i) + 1] = inverse;
+            }
+            for r in (i0..i1).step_by(CHUNK) {
+                let m = CHUNK.min(i1 - r);
+                let a = Left::Rows { data: &p[(r - i0) * parts.score_stride..], stride: parts.score_stride };
+                // SAFETY: P holds m rows of r + m columns, qkv r + m <= t rows that may be read 16 numbers past
+                // their end, out m rows of d numbers from column head * d.
+                unsafe {
+                    let c = out.as_mut_ptr().add(r * shape.out_stride + head * d);
+                    product(s, a, qkv.as_ptr().add(v), ld, m, d, r + m, Init::Zero, c, shape.out_stride);
+                }
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// The backward pass: `qkv` becomes its gradient, given `out`, `stats` and `dout` = d loss / d out.
+    pub fn attention_backward(shape: &AttentionShape, qkv: &mut [f32], out: &[f32], dout: &[f32], stats: &[f32], scratch: &mut [f32]) = backward;
+}
+
+#[inline(always)]
+fn backward<S: Simd>(
+    s: S,
+    shape: &AttentionShape,
+    qkv: &mut [f32],
+    out: &[f32],
+    dout: &[f32],
+    stats: &[f32],
+    scratch: &mut [f32],
+) {
+    shape.check(qkv.len(), out.len().min(dout.len()), stats.len(), scratch.len());
+    let (t, d, width) = (shape.positions, shape.head_size, shape.heads * shape.head_size);
+    let (ld, lo) = (shape.qkv_stride, shape.out_stride);
+    let parts = Parts::of(shape);
+    let (ls, lh) = (parts.score_stride, parts.head_stride);
+    let (keys, rest) = scratch.split_at_mut(parts.values);
+    let (values, rest) = rest.split_at_mut(parts.p - parts.values);
+    let (p, rest) = rest.split_at_mut(parts.ds - parts.p);
+    let (ds, rest) = rest.split_at_mut(parts.dq - parts.ds);
+    let (dq, rest) = rest.split_at_mut(parts.dk - parts.dq);
+    let (dk, dv) = rest.split_at_mut(parts.dv - parts.dk);
+    let scale = shape.scale();
+    for head in 0..shape.heads {
+        let (q, k, v, o) = (head * d, width + head * d, 2 * width + head * d, head * d);
+        pack_columns_generic(s, &qkv[k..], ld, d, t, keys);
+        pack_columns_generic(s, &qkv[v..], ld, d, t, values);
+        for i0 in (0..t).step_by(QUERIES) {
+            let i1 = (i0 + QUERIES).min(t);
+            scores(s, &qkv[q..], ld, keys, i0, i1, t, d, p, ls);
+            scores(s, &dout[o..], lo, values, i0, i1, t, d, ds, ls);
+            for i in i0..i1 {
+                let (largest, inverse) = (stats[2 * (head * t + i)], stats[2 * (head * t + i) + 1]);
+                let row_p = &mut p[(i - i0) * ls..][..ls];
+                let row_ds = &mut ds[(i - i0) * ls..][..ls];
+                let (dout, out) = (&dout[i * lo + o..][..d], &out[i * lo + o..][..d]);
+                softmax_gradient(s, row_p, row_ds, i + 1, largest, inverse, scale, dout, out);
+            }
+            for r in (i0..i1).step_by(CHUNK) {
+                let m = CHUNK.min(i1 - r);
+                let a = Left::Rows { data: &ds[(r - i0) * ls..], stride: ls };
+                // SAFETY: dS holds m rows of r + m columns, qkv r + m <= t rows readable 16 numbers past their end,
+                // dq m rows of d numbers.
+                unsafe {
+                    let c = dq.as_mut_ptr().add(r * lh);
+                    product(s, a, qkv.as_ptr().add(k), ld, m, d, r + m, Init::Zero, c, lh);
+                }
+            }
+            for j in (0..i1).step_by(CHUNK) {
+                let m = CHUNK.min(i1 - j);
+                // Rows before j have no share in key j: the mask.
+                let from = i0.max(j);
+                let init = if j >= i0 { Init::Zero } else { Init::Accumulate };
+                let columns = |x| Left::Columns { data: x, stride: ls };
+                // SAFETY: P and dS hold rows from..i1 and columns j..j + m of the block; dout and qkv hold rows
+                // from..i1, readable 16 numbers past their end; dv and dk m rows of d numbers.
+                unsafe {
+                    let a = columns(&p[(from - i0) * ls + j..]);
+                    let c = dv.as_mut_ptr().add(j * lh);
+                    product(s, a, dout.as_ptr().add(from * lo + o), lo, m, d, i1 - from, init, c, lh);
+                    let a = columns(&ds[(from - i0) * ls + j..]);
+                    let c = dk.as_mut_ptr().add(j * lh);
+                    product(s, a, qkv.as_ptr().add(from * ld + q), ld, m, d, i1 - from, init, c, lh);
+                }
+            }
+        }
+        for i in 0..t {
+            for (part, gradient) in [(q, &*dq), (k, &*dk), (v, &*dv)] {
+                copy(s, &gradient[i * lh..][..d], &mut qkv[i * ld + part..][..d]);
+            }
+        }
+    }
+}
+
+/// C = A B (+ C) for B [k, n] as rows `b_stride` apart that may be read past column n.
+///
+/// # Safety
+/// A holds [m, k]; k rows of B may be read up to the next multiple of LANES past n; C holds [m, n].
+#[inline(always)]
+unsafe fn product<S: Simd>(
+    s: S,
+    a: Left<'_>,
+    b: *const f32,
+    b_stride: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    init: Init<'_>,
+    c: *mut f32,
+    c_stride: usize,
+) {
+    for (first, width) in panels(n.div_ceil(S::LANES)) {
+        let column = first * S::LANES;
+        // SAFETY: the caller's promise.
+        unsafe {
+            panel(s, width, a, b.add(column), b_stride, m, n - column, k, init, c.add(column), c_stride)
+        };
+    }
+}
+
+/// # Safety
+/// As `rows`, for a panel of `width` vectors.
+#[inline(always)]
+unsafe fn panel<S: Simd>(
+    s: S,
+    width: usize,
+    a: Left<'_>,
+    b: *const f32,
+    b_stride: usize,
+    m: usize,
+    valid: usize,
+    k: usize,
+    init: Init<'_>,
+    c: *mut f32,
+    c_stride: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match width {
+            NV => rows::<S, NV>(s, a, b, b_stride, m, valid, k, init, c, c_stride),
+            2 => rows::<S, 2>(s, a, b, b_stride, m, valid, k, init, c, c_stride),
+            _ => rows::<S, 1>(s, a, b, b_stride, m, valid, k, init, c, c_stride),
+        }
+    }
+}
+
+/// Rows i0..i1 of A B^T without scale, for the columns that the causal mask leaves (and some more): A [t, d] as rows
+/// `stride` apart, B packed [d, t]; `out` [i1 - i0, t].
+#[inline(always)]
+fn scores<S: Simd>(
+    s: S,
+    a: &[f32],
+    stride: usize,
+    packed: &[f32],
+    i0: usize,
+    i1: usize,
+    t: usize,
+    d: usize,
+    out: &mut [f32],
+    out_stride: usize,
+) {
+    assert!(a.len() >= (i1 - 1) * stride + d && out.len() >= (i1 - i0) * out_stride);
+    for (first, width) in panels(t.div_ceil(S::LANES)) {
+        let column = first * S::LANES;
+        if column >= i1 {
+            break;
+        }
+        // The first chunk of rows that sees this panel's first column.
+        let from = if column > i0 { i0 + (column - i0) / CHUNK * CHUNK } else { i0 };
+        // SAFETY: rows from..i1 of A hold d numbers, asserted; the panel lies in `packed` (d * t padded numbers);
+        // rows of `out` hold at least t rounded up to a vector, since out_stride is padded(t).
+        unsafe {
+            let left = Left::Rows { data: &a[from * stride..], stride };
+            let b = packed.as_ptr().add(column * d);
+            let c = out.as_mut_ptr().add((from - i0) * out_stride + column);
+            let valid = width * S::LANES;
+            panel(s, width, left, b, width * S::LANES, i1 - from, valid, d, Init::Zero, c, out_stride);
+        }
+    }
+}
+
+/// A row of scores becomes probabilities over its first `n` columns and zeros after them; gives the largest
+/// scaled score and the inverse of the sum of exponentials.
+#[inline(always)]
+fn softmax<S: Simd>(s: S, row: &mut [f32], n: usize, scale: f32) -> (f32, f32) {
+    let factor = s.splat(scale);
+    row[n..].fill(0.0);
+    // SAFETY: n columns and the padding behind them are inside of the row in every access: j + LANES <= row.len()
+    // because a row has at least 16 numbers more than T rounded down to a vector.
+    unsafe {
+        let mut largest = s.splat(f32::NEG_INFINITY);
+        let whole = n / S::LANES * S::LANES;
+        for j in (0..whole).step_by(S::LANES) {
+            largest = s.max(largest, s.mul(s.load(row.as_ptr().add(j)), factor));
+        }
+        let mut largest = s.largest(largest);
+        for &x in &row[whole..n] {
+            let x = x * scale;
+            // Keeps a NaN, so that it reaches the loss.
+            largest = if largest > x { largest } else { x };
+        }
+        let shift = s.splat(largest);
+        let mut sum = s.splat(0.0);
+        for j in (0..n).step_by(S::LANES) {
+            let p = row.as_mut_ptr().add(j);
+            let e = s.exp(s.sub(s.mul(s.load(p), factor), shift));
+            s.store_upto(p, e, n - j);
+            sum = s.add(sum, s.load(p));
+        }
+        let inverse = 1.0 / s.sum(sum);
+        let factor = s.splat(inverse);
+        for j in (0..n).step_by(S::LANES) {
+            let p = row.as_mut_ptr().add(j);
+            s.store(p, s.mul(s.load(p), factor));
+        }
+        (largest, inverse)
+    }
+}
+
+/// Scores in `p` become probabilities, products dO V^T in `ds` become scaled score gradients; zeros after
+/// column n in both. rowsum(dP o P) = dout . out.
+#[inline(always)]
+fn softmax_gradient<S: Simd>(
+    s: S,
+    p: &mut [f32],
+    ds: &mut [f32],
+    n: usize,
+    largest: f32,
+    inverse: f32,
+    scale: f32,
+    dout: &[f32],
+    out: &[f32],
+) {
+    let d = out.len();
+    p[n..].fill(0.0);
+    ds[n..].fill(0.0);
+    let (factor, shift, norm) = (s.splat(scale), s.splat(largest), s.splat(inverse));
+    // SAFETY: as in `softmax`; out and dout hold d numbers.
+    unsafe {
+        let mut dot = s.splat(0.0);
+        for j in (0..d).step_by(S::LANES) {
+            let x = s.load_upto(dout.as_ptr().add(j), d - j);
+            dot = s.mul_add(x, s.load_upto(out.as_ptr().add(j), d - j), dot);
+        }
+        let dot = s.splat(s.sum(dot));
+        for j in (0..n).step_by(S::LANES) {
+            let (pp, pd) = (p.as_mut_ptr().add(j), ds.as_mut_ptr().add(j));
+            let e = s.mul(s.exp(s.sub(s.mul(s.load(pp), factor), shift)), norm);
+            let g = s.mul(s.mul(e, s.sub(s.load(pd), dot)), factor);
+            s.store_upto(pp, e, n - j);
+            s.store_upto(pd, g, n - j);
+        }
+    }
+}
+
+#[inline(always)]
+fn copy<S: Simd>(s: S, from: &[f32], to: &mut [f32]) {
+    let n = to.len();
+    assert!(from.len() >= n);
+    for j in (0..n).step_by(S::LANES) {
+        // SAFETY: j < n, the length of both.
+        unsafe { s.store_upto(to.as_mut_ptr().add(j), s.load_upto(from.as_ptr().add(j), n - j), n - j) };
+    }
+}
+
+dispatch! {
+    /// Attention of one new position over the `length` positions in a cache (itself among them): `qkv` holds its
+    /// query in the first H d numbers, keys and values [length, H d] have row stride `stride`; `out` [H d];
+    /// `scratch` at least `length` numbers.
+    pub fn attention_step(heads: usize, head_size: usize, query: &[f32], keys: &[f32], values: &[f32], stride: usize, length: usize, out: &mut [f32], scratch: &mut [f32]) = step;
+}
+
+#[inline(always)]
+fn step<S: Simd>(
+    s: S,
+    heads: usize,
+    head_size: usize,
+    query: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    stride: usize,
+    length: usize,
+    out: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let d = heads * head_size;
+    assert!(length > 0 && stride >= d && query.len() >= d && out.len() >= d && scratch.len() >= length);
+    assert!(keys.len().min(values.len()) >= (length - 1) * stride + d);
+    let scale = 1.0 / (head_size as f32).sqrt();
+    for head in 0..heads {
+        let c = head * head_size;
+        let mut largest = f32::NEG_INFINITY;
+        for i in 0..length {
+            let mut dot = s.splat(0.0);
+            for j in (0..head_size).step_by(S::LANES) {
+                let left = head_size - j;
+                // SAFETY: the head's columns of row i, asserted above.
+                unsafe {
+                    let q = s.load_upto(query.as_ptr().add(c + j), left);
+                    dot = s.mul_add(q, s.load_upto(keys.as_ptr().add(i * stride + c + j), left), dot);
+                }
+            }
+            scratch[i] = s.sum(dot) * scale;
+            largest = if largest > scratch[i] { largest } else { scratch[i] };
+        }
+        let mut sum = s.splat(0.0);
+        for j in (0..length).step_by(S::LANES) {
+            // SAFETY: scratch holds `length` numbers.
+            unsafe {
+                let p = scratch.as_mut_ptr().add(j);
+                let e = s.exp(s.sub(s.load_upto(p, length - j), s.splat(largest)));
+                s.store_upto(p, e, length - j);
+                sum = s.add(sum, s.load_upto(p, length - j));
+            }
+        }
+        let inverse = s.splat(1.0 / s.sum(sum));
+        for j in (0..head_size).step_by(S::LANES) {
+            let left = head_size - j;
+            let mut total = s.splat(0.0);
+            for i in 0..length {
+                // SAFETY: the head's columns of row i, asserted above.
+                unsafe {
+                    let v = s.load_upto(values.as_ptr().add(i * stride + c + j), left);
+                    total = s.mul_add(s.splat(scratch[i]), v, total);
+                }
+            }
+            // SAFETY: out holds d numbers.
+            unsafe { s.store_upto(out.as_mut_ptr().add(c + j), s.mul(total, inverse), left) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+    use crate::testing::{assert_close, numbers};
+    use diapason_reference::attention as plain;
+
+    #[test]
+    fn as_the_reference() {
+        for isa in Isa::available() {
+            for (t, heads, d) in [
+                (1, 1, 1),
+                (32, 2, 16),
+                (7, 3, 5),
+                (40, 1, 33),
+                (32, 2, 32),
+                (65, 2, 8),
+                (150, 1, 64),
+                (17, 4, 20),
+            ] {
+                let width = heads * d;
+                let shape = AttentionShape {
+                    positions: t,
+                    heads,
+                    head_size: d,
+                    qkv_stride: padded(3 * width),
+                    out_stride: padded(width),
+                };
+                let (ld, lo) = (shape.qkv_stride, shape.out_stride);
+                let start: Vec<f32> = numbers(1, t * ld).iter().map(|x| 2.0 * x).collect();
+                let mut qkv = start.clone();
+                let mut out = vec![7.0; t * lo];
+                let mut stats = vec![0.0; 2 * heads * t];
+                let mut scratch = vec![f32::NAN; attention_scratch(&shape)];
+                attention_forward(isa, &shape, &qkv, &mut out, &mut stats, &mut scratch);
+                let part = |x: &[f32], ld: usize, from: usize| -> Vec<f64> {
+                    (0..t).flat_map(|i| x[i * ld + from..][..width].iter().map(|&x| f64::from(x))).collect()
+                };
+                let (q, k, v) = (part(&start, ld, 0), part(&start, ld, width), part(&start, ld, 2 * width));
+                let (expected, p) = plain::forward(&q, &k, &v, t, heads);
+                let narrow = |x: &[f64]| -> Vec<f32> { x.iter().map(|&x| x as f32).collect() };
+                let what = format!("{isa} T {t}, {heads} heads of {d}");
+                assert_close(&narrow(&part(&out, lo, 0)), &expected, 2e-6, &what);
+                let dout = numbers(2, t * lo);
+                attention_backward(isa, &shape, &mut qkv, &out, &dout, &stats, &mut scratch);
+                let (dq, dk, dv) = plain::backward(&q, &k, &v, &p, &part(&dout, lo, 0), t, heads);
+                assert_close(&narrow(&part(&qkv, ld, 0)), &dq, 5e-6, &format!("{what}: dq"));
+                assert_close(&narrow(&part(&qkv, ld, width)), &dk, 5e-6, &format!("{what}: dk"));
+                assert_close(&narrow(&part(&qkv, ld, 2 * width)), &dv, 5e-6, &format!("{what}: dv"));
+                for i in 0..t {
+                    assert_eq!(
+                        qkv[i * ld + 3 * width..(i + 1) * ld],
+                        start[i * ld + 3 * width..(i + 1) * ld]
+                    );
+                    assert!(out[i * lo + width..(i + 1) * lo].iter().all(|&x| x == 7.0));
+                }
+                // The last position again, over a cache.
+                let mut last = vec![0.0; width];
+                let query = &start[(t - 1) * ld..][..width];
+                let mut scratch = vec![0.0; t];
+                attention_step(
+                    isa,
+                    heads,
+                    d,
+                    query,
+                    &start[width..],
+                    &start[2 * width..],
+                    ld,
+                    t,
+                    &mut last,
+                    &mut scratch,
+                );
+                assert_close(&last, &expected[(t - 1) * width..], 2e-6, &format!("{what}: step"));
+            }
+        }
+    }
+}
