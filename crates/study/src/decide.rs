@@ -10,10 +10,48 @@
 //!
 //! Costs are taken as they are, without a margin for their own noise: seconds measured one trial after the
 //! other on a shared machine can differ by some per cent with no reason, and then two configurations of nearly
-//! equal cost are told apart by chance. Whoever needs better chooses [`Cost::Flop`](crate::Cost::Flop). Losses
+//! equal cost are told apart by chance. Whoever needs better chooses [`Cost::Flop`]. Losses
 //! are point estimates; an interval for d is the place where evidence will enter.
 
 use crate::Params;
+use serde::{Deserialize, Serialize};
+
+/// What a configuration costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cost {
+    /// Seconds in training steps, as measured: evaluations and checkpoints do not count.
+    #[default]
+    Seconds,
+    /// Floating-point operations by the field's usual count: the same on every machine.
+    Flop,
+    /// Number of parameters.
+    Parameters,
+}
+
+impl Cost {
+    /// A cost with its unit: `331.1 s`.
+    pub fn text(self, cost: f64) -> String {
+        match self {
+            Self::Seconds => format!("{cost:.1} s"),
+            Self::Flop => format!("{cost:.3e} FLOP"),
+            Self::Parameters => format!("{cost:.0} parameters"),
+        }
+    }
+
+    /// How a cost differs from another: `49 % less time`, with the difference as a fraction of the other.
+    pub fn difference(self, fraction: f64) -> String {
+        let size = percent(fraction.abs());
+        match (self, fraction > 0.0) {
+            (Self::Seconds, true) => format!("{size} more time"),
+            (Self::Seconds, false) => format!("{size} less time"),
+            (Self::Flop, true) => format!("{size} more computation"),
+            (Self::Flop, false) => format!("{size} less computation"),
+            (Self::Parameters, true) => format!("{size} more parameters"),
+            (Self::Parameters, false) => format!("{size} fewer parameters"),
+        }
+    }
+}
 
 /// The rule's one number.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,7 +82,7 @@ impl Tolerance {
 pub struct Candidate {
     /// Its parameters, in column order.
     pub params: Params,
-    /// What it costs, in the unit that [`decide`] is told.
+    /// What it costs, in the unit of a [`Cost`].
     pub cost: f64,
     /// Its loss, the mean over its seeds. Not finite: the candidate is left out.
     pub loss: f64,
@@ -135,20 +173,20 @@ impl Decision {
     }
 
     /// The price of the choice: `0.75 % more loss for 49 % less time`. Nothing when the best is chosen.
-    pub fn price(&self, cost_noun: &str) -> Option<String> {
+    pub fn price(&self, cost: Cost) -> Option<String> {
         let chosen = self.comparison(self.chosen).filter(|_| self.chosen != self.best)?;
-        Some(trade(chosen, cost_noun))
+        Some(trade(chosen, cost))
     }
 
-    /// The reason in one sentence. `cost_noun` is what cost is: "time".
-    pub fn reason(&self, candidates: &[Candidate], cost_noun: &str) -> String {
+    /// The reason in one sentence.
+    pub fn reason(&self, candidates: &[Candidate], cost: Cost) -> String {
         let tolerance = percent(self.tolerance.0);
         let chosen = &candidates[self.chosen].params;
         let count = self.compared.len();
         if count == 1 {
             return format!("{chosen} is the only configuration with a result");
         }
-        match self.price(cost_noun) {
+        match self.price(cost) {
             None => {
                 let cheaper = self.cheaper(candidates);
                 if cheaper.is_empty() {
@@ -168,16 +206,11 @@ impl Decision {
 
     /// The whole reasoning, line by line: the best, everything that costs less than the best and why it is or is
     /// not acceptable, what was left out, and at the end `chosen: KEY=VALUE ...`.
-    pub fn explain(
-        &self,
-        candidates: &[Candidate],
-        cost_noun: &str,
-        cost_text: &dyn Fn(f64) -> String,
-    ) -> Vec<String> {
+    pub fn explain(&self, candidates: &[Candidate], cost: Cost) -> Vec<String> {
         let best = &candidates[self.best];
         let tolerance = percent(self.tolerance.0);
         let mut lines = vec![
-            format!("best loss: {:.4}, {}, by {}", best.loss, cost_text(best.cost), best.params),
+            format!("best loss: {:.4}, {}, by {}", best.loss, cost.text(best.cost), best.params),
             format!(
                 "tolerance: {tolerance}, so a loss up to {:.4} is acceptable, and the cheapest such configuration is chosen",
                 best.loss + best.loss.abs() * self.tolerance.0
@@ -200,8 +233,8 @@ impl Decision {
                 "{}: loss {:.4}, {}: {}: {verdict}",
                 candidate.params,
                 candidate.loss,
-                cost_text(candidate.cost),
-                trade(comparison, cost_noun),
+                cost.text(candidate.cost),
+                trade(comparison, cost),
             ));
         }
         for (candidate, reason) in &self.left_out {
@@ -222,14 +255,9 @@ impl Decision {
 }
 
 /// `0.75 % more loss for 49 % less time`.
-fn trade(comparison: &Comparison, cost_noun: &str) -> String {
-    let cost = comparison.cost_difference;
-    let direction = if cost > 0.0 { "more" } else { "less" };
-    format!(
-        "{} more loss for {} {direction} {cost_noun}",
-        percent(comparison.difference),
-        percent(cost.abs())
-    )
+fn trade(comparison: &Comparison, cost: Cost) -> String {
+    let cost = cost.difference(comparison.cost_difference);
+    format!("{} more loss for {cost}", percent(comparison.difference))
 }
 
 /// A fraction as a percentage with two or three digits that matter: `0.75 %`, `3.1 %`, `49 %`.
@@ -293,7 +321,7 @@ mod tests {
         rows[2].left_out = Some("diverged at step 7".to_string());
         let decision = decide(&rows, Tolerance::default()).unwrap();
         assert_eq!(decision.chosen, 1);
-        let explained = decision.explain(&rows, "time", &|s| format!("{s} s"));
+        let explained = decision.explain(&rows, Cost::Seconds);
         assert_eq!(
             explained[2..],
             [

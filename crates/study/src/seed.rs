@@ -1,9 +1,10 @@
 //! The study that this program started from: a notebook that tuned depth and heads on text8.
 //!
 //! Its grid and its numbers are kept here. The numbers are shown beside ours wherever the configuration is
-//! the same, always with the label [`SEED_LABEL`]: another machine, and unless the corpus is text8 another text.
+//! the same, always with the label [`SEED_LABEL`]: another machine, and
+//! unless the corpus is text8 another text.
 
-use crate::Params;
+use diapason_training::Config;
 
 /// What the seed's numbers are, to be shown beside them.
 pub const SEED_LABEL: &str = "the seed's numbers: text8, on a Colab GPU";
@@ -21,11 +22,11 @@ pub const SEED_EARLY_STEP: u64 = 4_000;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SeedNumbers {
     /// Width.
-    pub d_model: i64,
+    pub d_model: usize,
     /// Heads.
-    pub n_heads: i64,
+    pub n_heads: usize,
     /// Blocks.
-    pub n_layers: i64,
+    pub n_layers: usize,
     /// Steps trained: 4,000 in the early pass, 20,000 in the full one.
     pub steps: u64,
     /// Training time on the Colab GPU, seconds.
@@ -46,6 +47,48 @@ pub const SEED_NUMBERS: [SeedNumbers; 8] = [
     row(16, 8, SEED_STEPS, 696.6427783966064, 1.3371410369873047),
 ];
 
-const fn row(n_heads: i64, n_layers: i64, steps: u64, seconds: f64, loss: f64) -> SeedNumbers {
+const fn row(n_heads: usize, n_layers: usize, steps: u64, seconds: f64, loss: f64) -> SeedNumbers {
     SeedNumbers { d_model: 256, n_heads, n_layers, steps, seconds, loss }
+}
+
+/// The seed's numbers for a reading at `steps`, if it trained this configuration. How a run is evaluated and
+/// stored does not matter; its protocol reads one update later than the round number says.
+pub fn seed_numbers(config: &Config, steps: u64) -> Option<&'static SeedNumbers> {
+    let seed = Config::default();
+    let same = Config {
+        d_model: config.d_model,
+        n_heads: config.n_heads,
+        n_layers: config.n_layers,
+        steps: config.steps,
+        eval_every: config.eval_every,
+        validation_windows: config.validation_windows,
+        patience: config.patience,
+        min_improvement: config.min_improvement,
+        checkpoint_seconds: config.checkpoint_seconds,
+        ..seed
+    };
+    SEED_NUMBERS.iter().find(|row| {
+        same == *config
+            && (row.d_model, row.n_heads, row.n_layers) == (config.d_model, config.n_heads, config.n_layers)
+            && (row.steps == steps || (row.steps == SEED_EARLY_STEP && row.steps + 1 == steps))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn found_for_the_same_configuration_only() {
+        let config = Config::default();
+        assert_eq!(seed_numbers(&config, 4_000).unwrap().loss, 1.4581079483032227);
+        assert_eq!(seed_numbers(&config, 4_001).unwrap().seconds, 70.73276329040527);
+        assert_eq!(seed_numbers(&config, 20_000).unwrap().loss, 1.3307313919067383);
+        assert_eq!(seed_numbers(&config, 20_001), None);
+        assert_eq!(seed_numbers(&config, 2_000), None);
+        let wide = Config { n_heads: 16, n_layers: 8, patience: 0, eval_every: 50, ..config.clone() };
+        assert_eq!(seed_numbers(&wide, 20_000).unwrap().seconds, 696.6427783966064);
+        assert_eq!(seed_numbers(&Config { batch_size: 32, ..config.clone() }, 4_000), None);
+        assert_eq!(seed_numbers(&Config { n_heads: 4, ..config }, 4_000), None);
+    }
 }

@@ -1,11 +1,11 @@
 //! The rule on the notebook's own two tables: it must choose what the notebook's authors chose by eye.
 
-use diapason_study::{Tolerance, decide, read_table};
+use diapason_study::{Cost, Tolerance, decide, read_table};
 
 fn explain(table: &str) -> String {
     let candidates = read_table(table.as_bytes()).expect("the table is well-formed");
     let decision = decide(&candidates, Tolerance::default()).expect("there are results");
-    decision.explain(&candidates, "time", &|seconds| format!("{seconds:.1} s")).join("\n")
+    decision.explain(&candidates, Cost::Seconds).join("\n")
 }
 
 #[test]

@@ -1,0 +1,130 @@
+//! What can go wrong with a study as a whole. A trial that diverges is no error: it is a result.
+
+use crate::{Difference, Params};
+use diapason_corpus::CorpusError;
+use diapason_engine::EngineError;
+use diapason_training::{ConfigError, LockError, TrainingError};
+use std::path::PathBuf;
+
+/// Why a study cannot begin, go on or be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StudyError {
+    /// A configuration that is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An axis of the grid that cannot be read.
+    #[error("grid `{axis}`: {what}")]
+    Grid {
+        /// The axis, as typed.
+        axis: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// More cells than a study can hold.
+    #[error("the grid has more than {most} cells")]
+    TooManyCells {
+        /// As many as there may be.
+        most: usize,
+    },
+    /// A cell that cannot be trained.
+    #[error("{params}: {error}")]
+    Cell {
+        /// The cell.
+        params: Params,
+        /// Why not.
+        error: Box<ConfigError>,
+    },
+    /// A cell that no engine can be made for.
+    #[error("{params}: {error}")]
+    Engine {
+        /// The cell.
+        params: Params,
+        /// Why not.
+        error: EngineError,
+    },
+    /// A text that is too short for a cell.
+    #[error("{params}: {error}")]
+    Text {
+        /// The cell.
+        params: Params,
+        /// Why not.
+        error: Box<CorpusError>,
+    },
+    /// A setting of the study outside of its range.
+    #[error("{key} is {value}, but must lie between {low} and {high}")]
+    OutOfRange {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// Smallest value allowed.
+        low: &'static str,
+        /// Largest value allowed.
+        high: &'static str,
+    },
+    /// The folder holds a study with other settings.
+    #[error(
+        "the study in {} was begun with other settings: {}",
+        folder.display(),
+        differences.iter().map(Difference::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    OtherSettings {
+        /// The study's folder.
+        folder: PathBuf,
+        /// Everything that differs.
+        differences: Vec<Difference>,
+    },
+    /// A file of the study that is not what it should be.
+    #[error("{}: {message}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A file or folder that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Another process works on this study.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A trial that cannot go on for a reason that would stop every other one too.
+    #[error("trial {number} ({params}, seed {seed}): {error}")]
+    Trial {
+        /// Its number.
+        number: usize,
+        /// Its cell.
+        params: Params,
+        /// Its seed.
+        seed: u64,
+        /// The reason.
+        error: Box<TrainingError>,
+    },
+}
+
+impl StudyError {
+    /// What to do about it, if that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config(error) => error.hint(),
+            Self::Cell { error, .. } => error.hint(),
+            Self::Text { error, .. } => error.hint(),
+            Self::Trial { error, .. } => error.hint(),
+            Self::Grid { .. } => Some("an axis looks like n_heads=8,16".to_string()),
+            Self::Engine { error: EngineError::Memory { .. }, .. } => {
+                Some("take this cell out of the grid, or make batch_size smaller".to_string())
+            }
+            Self::OtherSettings { .. } => Some(
+                "give the settings that it began with, or another folder; more values, seeds or steps may be added"
+                    .to_string(),
+            ),
+            Self::File { .. } => Some("put the file back as it was, or move the folder away".to_string()),
+            _ => None,
+        }
+    }
+}

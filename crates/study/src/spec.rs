@@ -1,0 +1,293 @@
+//! What a study is: everything that was asked for, complete.
+//!
+//! A study runs for hours and is continued by typing the same command again. `study.toml` remembers what was
+//! asked, with every default written out, so that a default that changes in a later version does not change a
+//! study, and so that a command with other settings is refused with the difference instead of quietly mixing
+//! two studies. A study may grow: more cells, more seeds, more steps. Then only the new work is done.
+
+use crate::{Cell, Cost, Grid, StudyError, value_text};
+use diapason_corpus::{Corpus, CorpusRequest};
+use diapason_training::{Config, Protocol, files};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// Name of the file that holds the specification, in the study's folder.
+pub const STUDY_FILE: &str = "study.toml";
+
+/// A study, complete. Results depend on all of it but `name`, `threads`, `tolerance` and `cost`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StudySpec {
+    /// Name, for reports.
+    pub name: String,
+    /// Each cell is trained with the seeds 0 to `seeds` - 1.
+    pub seeds: u64,
+    /// When runs are evaluated and what ends them.
+    pub protocol: Protocol,
+    /// The early read-out is at this fraction of the steps; 0: none. `Protocol::AsSeed` finds its own.
+    pub early_fraction: f64,
+    /// The number of steps that the study began with; 0 before it began. The early read-out is a fraction of
+    /// these, and stays where it is when the study is extended.
+    pub first_steps: u64,
+    /// Threads of the engine. They change no result.
+    pub threads: usize,
+    /// How much worse than the best loss is acceptable, as a fraction.
+    pub tolerance: f64,
+    /// What "cheapest" means.
+    pub cost: Cost,
+    /// The text.
+    pub corpus: CorpusStamp,
+    /// The keys that vary.
+    pub grid: Grid,
+    /// All keys; those of the grid are overridden by it.
+    pub config: Config,
+}
+
+/// Which text a study is about.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CorpusStamp {
+    /// Its name.
+    pub name: String,
+    /// Its digest: alphabet, splits and every character.
+    pub digest: String,
+    /// How it was opened, if it was opened by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<CorpusRequest>,
+}
+
+impl CorpusStamp {
+    /// The stamp of `corpus`.
+    pub fn of(corpus: &Corpus) -> Self {
+        Self { name: corpus.name.clone(), digest: corpus.digest.clone(), request: corpus.request.clone() }
+    }
+}
+
+/// A setting that is not what it was when the study began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The setting.
+    pub key: String,
+    /// Its value in `study.toml`.
+    pub was: String,
+    /// Its value now.
+    pub is: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} was {}, is {}", self.key, self.was, self.is)
+    }
+}
+
+impl StudySpec {
+    /// A study with the usual protocol: one seed, early read-out at a fifth of the steps, tolerance 1 %.
+    pub fn new(name: &str, corpus: &Corpus, config: Config, grid: Grid) -> Self {
+        Self {
+            name: name.to_string(),
+            seeds: 1,
+            protocol: Protocol::Standard,
+            early_fraction: 0.2,
+            first_steps: 0,
+            threads: 1,
+            tolerance: 0.01,
+            cost: Cost::Seconds,
+            corpus: CorpusStamp::of(corpus),
+            grid,
+            config,
+        }
+    }
+
+    /// Checks the study and its cells for a text of `vocabulary` symbols, and writes out what is left open: the
+    /// steps that fractions refer to, and the steps between evaluations.
+    ///
+    /// # Errors
+    /// The first setting that is out of range, the first cell that cannot be trained.
+    pub(crate) fn completed(mut self, vocabulary: usize) -> Result<(Self, Vec<Cell>), StudyError> {
+        let range = |key: &'static str, value: String, low: &'static str, high: &'static str| {
+            StudyError::OutOfRange { key, value, low, high }
+        };
+        if !(1..=100_000).contains(&self.seeds) {
+            return Err(range("seeds", self.seeds.to_string(), "1", "100000"));
+        }
+        if !(0.0..=1.0).contains(&self.early_fraction) {
+            return Err(range(
+                "early_fraction",
+                self.early_fraction.to_string(),
+                "0 (no early read-out)",
+                "1",
+            ));
+        }
+        if !(0.0..1.0).contains(&self.tolerance) {
+            return Err(range("tolerance", self.tolerance.to_string(), "0", "1"));
+        }
+        if self.first_steps == 0 {
+            self.first_steps = self.config.steps;
+        }
+        if self.config.eval_every == 0 && self.grid.axis("steps").is_none() {
+            self.config.eval_every = self.config.steps_between_evaluations();
+        }
+        let cells = self.grid.cells(&self.config, vocabulary)?;
+        Ok((self, cells))
+    }
+
+    /// The step of a cell's early read-out.
+    pub(crate) fn early_step(&self, cell: &Config) -> Option<u64> {
+        if self.protocol == Protocol::AsSeed || self.early_fraction == 0.0 {
+            return None;
+        }
+        let of = if self.grid.axis("steps").is_some() { cell.steps } else { self.first_steps };
+        Some(((self.early_fraction * of as f64).round() as u64).clamp(1, cell.steps))
+    }
+
+    /// Checks that this study may go on where `stored` stands, and completes it from there. What may differ:
+    /// name, threads, tolerance, cost, the seconds between checkpoints; more seeds, more cells; more steps, but
+    /// not with the notebook's protocol, whose evaluations depend on which step is the last.
+    ///
+    /// # Errors
+    /// Every other difference, all of them at once.
+    pub(crate) fn continued(
+        mut self,
+        stored: &Self,
+        folder: &Path,
+        vocabulary: usize,
+    ) -> Result<(Self, Vec<Cell>), StudyError> {
+        let in_a_grid = |key: &str| self.grid.axis(key).is_some() || stored.grid.axis(key).is_some();
+        self.first_steps = stored.first_steps;
+        if self.config.eval_every == 0 && !in_a_grid("steps") {
+            // "A twentieth of the steps" of the study as it began.
+            self.config.eval_every = stored.config.eval_every;
+        }
+        let mut differences = Vec::new();
+        let mut differ = |key: &str, was: String, is: String| {
+            differences.push(Difference { key: key.to_string(), was, is });
+        };
+        if self.corpus.digest != stored.corpus.digest {
+            let text = |stamp: &CorpusStamp| format!("{} ({})", stamp.name, short(&stamp.digest));
+            differ("corpus", text(&stored.corpus), text(&self.corpus));
+        }
+        if self.protocol != stored.protocol {
+            differ("protocol", name_of(stored.protocol), name_of(self.protocol));
+        }
+        if self.early_fraction != stored.early_fraction && self.protocol == Protocol::Standard {
+            differ("early_fraction", stored.early_fraction.to_string(), self.early_fraction.to_string());
+        }
+        if self.seeds < stored.seeds {
+            differ(
+                "seeds",
+                stored.seeds.to_string(),
+                format!("{} (there may be more, not fewer)", self.seeds),
+            );
+        }
+        for (key, is, was) in self.config.differences(&stored.config) {
+            if in_a_grid(key) || key == "checkpoint_seconds" {
+                continue;
+            }
+            let (was, mut is) = (value_text(&was), value_text(&is));
+            if key == "steps" {
+                if self.protocol == Protocol::Standard && self.config.steps > stored.config.steps {
+                    continue;
+                }
+                if self.protocol == Protocol::Standard {
+                    is += " (there may be more, not fewer)";
+                }
+            }
+            differ(key, was, is);
+        }
+
+        // Every cell that the study had must still be one of its cells.
+        let keys: BTreeSet<&str> =
+            self.grid.axes().iter().chain(stored.grid.axes()).map(|axis| axis.key.as_str()).collect();
+        let place = |cell: &Cell| -> Vec<String> {
+            keys.iter().filter_map(|key| cell.config.get(key)).map(|value| value_text(&value)).collect()
+        };
+        let cells = self.grid.cells(&self.config, vocabulary)?;
+        let places: BTreeSet<Vec<String>> = cells.iter().map(place).collect();
+        let stored_cells = stored.grid.cells(&stored.config, vocabulary)?;
+        if stored_cells.iter().any(|cell| !places.contains(&place(cell))) {
+            for key in &keys {
+                let text = |spec: &Self| match spec.grid.axis(key) {
+                    Some(axis) => axis.values.iter().map(value_text).collect::<Vec<_>>().join(","),
+                    None => spec.config.get(key).as_ref().map(value_text).unwrap_or_default(),
+                };
+                let (was, is) = (text(stored), text(&self));
+                if was != is {
+                    differ(key, was, is);
+                }
+            }
+        }
+        if !differences.is_empty() {
+            return Err(StudyError::OtherSettings { folder: folder.to_path_buf(), differences });
+        }
+        self.completed(vocabulary)
+    }
+
+    /// The text of `study.toml`.
+    fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        let mut table = toml::Table::try_from(self)?;
+        table.remove("config");
+        Ok(format!(
+            "# A study of diapason {}: everything that was asked for, with every default written out.\n\n{}\n\
+             [config]\n{}",
+            env!("CARGO_PKG_VERSION"),
+            toml::to_string(&table)?,
+            self.config.to_toml()
+        ))
+    }
+
+    /// Writes `study.toml` into `folder`, atomically.
+    pub(crate) fn write(&self, folder: &Path) -> Result<(), StudyError> {
+        let path = folder.join(STUDY_FILE);
+        let text = self
+            .to_toml()
+            .map_err(|error| StudyError::File { path: path.clone(), message: error.to_string() })?;
+        files::write_atomically(&path, |out| out.write_all(text.as_bytes()))
+            .map_err(|source| StudyError::Io { path, source })
+    }
+
+    /// Reads the `study.toml` of `folder`; `None` if there is none.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no specification of a study.
+    pub fn read(folder: &Path) -> Result<Option<Self>, StudyError> {
+        let path = folder.join(STUDY_FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(StudyError::Io { path, source }),
+        };
+        match toml::from_str(&text) {
+            Ok(spec) => Ok(Some(spec)),
+            Err(error) => {
+                let line = error.span().map_or(String::new(), |span| {
+                    format!(
+                        "line {}: ",
+                        1 + text.as_bytes()[..span.start].iter().filter(|&&b| b == b'\n').count()
+                    )
+                });
+                Err(StudyError::File {
+                    path,
+                    message: format!("{line}{}", error.message().replace('\n', " ")),
+                })
+            }
+        }
+    }
+}
+
+/// `sha256:0123456789ab...`, short enough for a message.
+fn short(digest: &str) -> String {
+    match digest.char_indices().nth(19) {
+        Some((end, _)) => format!("{}...", &digest[..end]),
+        None => digest.to_string(),
+    }
+}
+
+fn name_of(protocol: Protocol) -> String {
+    match protocol {
+        Protocol::Standard => "standard".to_string(),
+        Protocol::AsSeed => "as-seed".to_string(),
+    }
+}

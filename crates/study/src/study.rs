@@ -1,0 +1,348 @@
+//! A study as it stands: what was asked, what is known, and what follows from it.
+//!
+//! Everything that is said about a study (rows of a table, candidates for the decision, the verdict) is worked
+//! out here from the specification and the records of the trials, whether the study runs, has been killed or is
+//! finished. Nothing of it is stored.
+
+use crate::table::mean;
+use crate::trial::trials;
+use crate::{
+    Candidate, Cell, Cost, Decision, Params, StudyError, StudySpec, Tolerance, Trial, TrialRecord,
+    TrialState, decide,
+};
+use diapason_training::{Protocol, SeedRule};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+
+/// A reading of a trajectory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pass {
+    /// At the early step.
+    Early,
+    /// At the end: the best loss of the run, or the last with the notebook's protocol.
+    Full,
+}
+
+impl fmt::Display for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Early => "early",
+            Self::Full => "full",
+        })
+    }
+}
+
+/// One pass of one trial: a line of `tune --json` and of `results.csv`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Number of the trial; its two passes share it.
+    pub number: usize,
+    /// The cell.
+    pub params: Params,
+    /// The seed.
+    pub seed: u64,
+    /// Which reading.
+    pub pass: Pass,
+    /// How far the pass is.
+    pub state: TrialState,
+    /// Updates done.
+    pub steps: u64,
+    /// Whether patience (in the notebook's early pass: its rule) ended it before the last step.
+    pub stopped_early: bool,
+    /// Mean cross-entropy over all positions of the validation windows, nats. Of a pass that is running: so far.
+    pub validation_loss: Option<f64>,
+    /// The same in bits per character.
+    pub validation_bpc: Option<f64>,
+    /// Share of positions where the likeliest symbol was right.
+    pub accuracy: Option<f64>,
+    /// The same at the last position of each window.
+    pub accuracy_last: Option<f64>,
+    /// Seconds in training steps; evaluations and checkpoints do not count.
+    pub train_seconds: f64,
+    /// Positions trained on per such second.
+    pub tokens_per_second: Option<f64>,
+    /// Number of parameters.
+    pub parameters: u64,
+    /// Floating-point operations of the steps done, by the field's usual count.
+    pub flop: f64,
+    /// The step that the loss was read at: of the full pass, the best evaluation.
+    pub read_at: Option<u64>,
+    /// Whether the notebook's rule would have left no number behind; only in its early pass.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lost_by_seed_rule: Option<bool>,
+    /// Why there is no result.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
+}
+
+/// What one pass of a cell came to: means over seeds. Without a result every number is NaN.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CellReading {
+    /// Why there is no result.
+    pub left_out: Option<String>,
+    /// How many seeds the means are over.
+    pub seeds: usize,
+    /// Validation loss, nats per character.
+    pub loss: f64,
+    /// The same in bits.
+    pub bpc: f64,
+    /// Share of positions where the likeliest symbol was right.
+    pub accuracy: f64,
+    /// The same at the last position of each window.
+    pub accuracy_last: f64,
+    /// Updates done.
+    pub steps: f64,
+    /// Seconds in training steps.
+    pub train_seconds: f64,
+    /// Positions trained on per such second.
+    pub tokens_per_second: f64,
+    /// Floating-point operations of the steps done.
+    pub flop: f64,
+    /// Number of parameters; none before the first trial of the cell begins.
+    pub parameters: Option<u64>,
+}
+
+/// The decision of one pass with what it was made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PassDecision {
+    /// Which reading.
+    pub pass: Pass,
+    /// One per cell, in grid order.
+    pub candidates: Vec<Candidate>,
+    /// What the rule found in them.
+    pub decision: Decision,
+}
+
+impl PassDecision {
+    /// The configuration to keep.
+    pub fn chosen(&self) -> &Params {
+        &self.candidates[self.decision.chosen].params
+    }
+}
+
+/// Which configuration to keep, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The parameters of the chosen cell.
+    pub chosen: Params,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// A study as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Study {
+    /// What was asked for.
+    pub spec: StudySpec,
+    /// The grid's cells, in order.
+    pub cells: Vec<Cell>,
+    /// Every cell with every seed, in the order of their numbers.
+    pub trials: Vec<Trial>,
+    /// Whether the run that returned this was asked to stop before all was done.
+    pub interrupted: bool,
+}
+
+impl Study {
+    /// Reads the study in `folder`, for a text of `vocabulary` symbols. Takes no lock: the study may be running.
+    ///
+    /// # Errors
+    /// There is no study, or its files are not what they should be.
+    pub fn open(folder: &Path, vocabulary: usize) -> Result<Self, StudyError> {
+        let spec = StudySpec::read(folder)?.ok_or_else(|| StudyError::Io {
+            path: folder.join(crate::STUDY_FILE),
+            source: std::io::ErrorKind::NotFound.into(),
+        })?;
+        let (spec, cells) = spec.completed(vocabulary)?;
+        Self::assembled(folder, spec, cells)
+    }
+
+    /// A study from its parts and the records in its folder.
+    pub(crate) fn assembled(folder: &Path, spec: StudySpec, cells: Vec<Cell>) -> Result<Self, StudyError> {
+        let steps_in_grid = spec.grid.axis("steps").is_some();
+        let trials = trials(folder, &cells, spec.seeds, steps_in_grid, &spec.corpus.digest)?;
+        Ok(Self { spec, cells, trials, interrupted: false })
+    }
+
+    /// The passes that each trial has.
+    pub fn passes(&self) -> &'static [Pass] {
+        if self.spec.protocol == Protocol::Standard && self.spec.early_fraction == 0.0 {
+            &[Pass::Full]
+        } else {
+            &[Pass::Early, Pass::Full]
+        }
+    }
+
+    /// One row per pass of each trial that has begun, in the order of numbers, early before full.
+    pub fn rows(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for trial in &self.trials {
+            if let Some(record) = &trial.record {
+                rows.extend(self.passes().iter().map(|&pass| self.row(trial, record, pass)));
+            }
+        }
+        rows
+    }
+
+    /// The row of one pass of a trial; `None` before the trial begins.
+    pub fn row_of(&self, trial: &Trial, pass: Pass) -> Option<Row> {
+        trial.record.as_ref().map(|record| self.row(trial, record, pass))
+    }
+
+    fn row(&self, trial: &Trial, record: &TrialRecord, pass: Pass) -> Row {
+        let as_seed = self.spec.protocol == Protocol::AsSeed;
+        let reading = match pass {
+            Pass::Early => record.early,
+            Pass::Full if as_seed => record.last,
+            Pass::Full => record.best,
+        };
+        // The early pass is over once it has its reading, whatever becomes of the trial after that.
+        let over = pass == Pass::Early && reading.is_some();
+        let state = if over { TrialState::Complete } else { record.state };
+        let reading = reading.filter(|_| state != TrialState::Fail);
+        let (steps, train_seconds) = match reading {
+            Some(reading) if pass == Pass::Early => (reading.step, reading.train_seconds),
+            _ => (record.steps, record.train_seconds),
+        };
+        let tokens = (steps * record.tokens_per_step) as f64;
+        Row {
+            number: trial.number,
+            params: record.params.clone(),
+            seed: trial.seed,
+            pass,
+            state,
+            steps,
+            stopped_early: match pass {
+                Pass::Early => matches!(record.seed_rule, Some(SeedRule::Stopped { .. })),
+                Pass::Full => record.stopped_early,
+            },
+            validation_loss: reading.map(|r| r.validation_loss),
+            validation_bpc: reading.map(|r| r.bpc()),
+            accuracy: reading.map(|r| r.accuracy),
+            accuracy_last: reading.map(|r| r.accuracy_last),
+            train_seconds,
+            tokens_per_second: match pass {
+                Pass::Early => Some(tokens / train_seconds).filter(|speed| speed.is_finite() && *speed > 0.0),
+                Pass::Full => record.tokens_per_second,
+            },
+            parameters: record.parameters,
+            flop: steps as f64 * record.flop_per_step,
+            read_at: reading.map(|r| r.step),
+            lost_by_seed_rule: record
+                .seed_rule
+                .filter(|_| pass == Pass::Early && over)
+                .map(|rule| rule == SeedRule::Lost),
+            error: record.failure.as_ref().filter(|_| !over).map(|failure| failure.message.clone()),
+        }
+    }
+
+    /// What one pass came to, cell by cell in grid order: means over the seeds that every cell with a result has
+    /// finished. So cells of a study that was cut short are compared on the same seeds; a cell without any result
+    /// is left out.
+    pub fn readings(&self, pass: Pass) -> Vec<CellReading> {
+        let rows: Vec<Vec<Row>> = (0..self.cells.len())
+            .map(|cell| {
+                let trials = self.trials.iter().filter(|trial| trial.cell == cell);
+                trials.filter_map(|trial| self.row_of(trial, pass)).collect()
+            })
+            .collect();
+        let finished = |rows: &[Row]| -> BTreeSet<u64> {
+            rows.iter().filter(|row| row.state == TrialState::Complete).map(|row| row.seed).collect()
+        };
+        let common = rows
+            .iter()
+            .filter(|rows| rows.iter().all(|row| row.state != TrialState::Fail))
+            .map(|rows| finished(rows))
+            .filter(|seeds| !seeds.is_empty())
+            .reduce(|common, seeds| &common & &seeds)
+            .unwrap_or_default();
+        let reading = |rows: &Vec<Row>| {
+            let left_out = match rows.iter().find(|row| row.state == TrialState::Fail) {
+                Some(row) => {
+                    let reason = row.error.clone().unwrap_or_else(|| "failed".to_string());
+                    Some(if self.spec.seeds > 1 { format!("seed {}: {reason}", row.seed) } else { reason })
+                }
+                None if rows.iter().any(|row| row.state == TrialState::Pruned) => Some("pruned".to_string()),
+                None if finished(rows).is_empty() => Some("not finished".to_string()),
+                None => None,
+            };
+            let counted: Vec<&Row> =
+                rows.iter().filter(|row| left_out.is_none() && common.contains(&row.seed)).collect();
+            let average = |value: &dyn Fn(&Row) -> Option<f64>| {
+                mean(&counted.iter().map(|row| value(row).unwrap_or(f64::NAN)).collect::<Vec<_>>())
+            };
+            CellReading {
+                left_out,
+                seeds: counted.len(),
+                loss: average(&|row| row.validation_loss),
+                bpc: average(&|row| row.validation_bpc),
+                accuracy: average(&|row| row.accuracy),
+                accuracy_last: average(&|row| row.accuracy_last),
+                steps: average(&|row| Some(row.steps as f64)),
+                train_seconds: average(&|row| Some(row.train_seconds)),
+                tokens_per_second: average(&|row| row.tokens_per_second),
+                flop: average(&|row| Some(row.flop)),
+                parameters: rows.first().map(|row| row.parameters),
+            }
+        };
+        rows.iter().map(reading).collect()
+    }
+
+    /// One candidate per cell, in grid order.
+    pub fn candidates(&self, pass: Pass) -> Vec<Candidate> {
+        let readings = self.readings(pass).into_iter();
+        readings
+            .zip(&self.cells)
+            .map(|(reading, cell)| Candidate {
+                params: cell.params.clone(),
+                cost: match self.spec.cost {
+                    Cost::Seconds => reading.train_seconds,
+                    Cost::Flop => reading.flop,
+                    Cost::Parameters => reading.parameters.map_or(f64::NAN, |n| n as f64),
+                },
+                loss: reading.loss,
+                left_out: reading.left_out,
+            })
+            .collect()
+    }
+
+    /// The rule applied to one pass; `None` while no cell has a result.
+    pub fn decision(&self, pass: Pass) -> Option<PassDecision> {
+        let tolerance = Tolerance::new(self.spec.tolerance).unwrap_or_default();
+        let candidates = self.candidates(pass);
+        let decision = decide(&candidates, tolerance)?;
+        Some(PassDecision { pass, candidates, decision })
+    }
+
+    /// The verdict: the rule on the full pass; while no cell has finished it, on the early pass.
+    pub fn verdict(&self) -> Option<Verdict> {
+        let passes = self.passes().iter().rev();
+        let decided = passes.copied().find_map(|pass| self.decision(pass))?;
+        let mut reason = decided.decision.reason(&decided.candidates, self.spec.cost);
+        if decided.pass == Pass::Early {
+            reason += " (early reading: no full run has finished)";
+        }
+        let unfinished = self.trials.iter().filter(|trial| !self.is_over(trial)).count();
+        if unfinished > 0 {
+            reason += &format!(" ({unfinished} of {} trials have not finished)", self.trials.len());
+        }
+        Some(Verdict { chosen: decided.chosen().clone(), reason })
+    }
+
+    /// Whether a trial has come to its end, good or bad.
+    pub fn is_over(&self, trial: &Trial) -> bool {
+        let steps = self.cells[trial.cell].config.steps;
+        trial
+            .record
+            .as_ref()
+            .is_some_and(|record| record.state == TrialState::Fail || record.is_finished(steps))
+    }
+
+    /// The cells, with their seeds, whose early pass the notebook's rule would have lost. Empty unless the study
+    /// ran with the notebook's protocol.
+    pub fn lost_by_seed_rule(&self) -> Vec<Row> {
+        self.rows().into_iter().filter(|row| row.lost_by_seed_rule == Some(true)).collect()
+    }
+}
