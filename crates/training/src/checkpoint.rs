@@ -1,10 +1,67 @@
 //! A run on disk: one safetensors file.
+//!
+//! A run is worth hours; its file must either be right or be refused. So it is written to the side and
+//! renamed ([`crate::files`]), it carries a digest of everything in it, and nothing in it is believed before
+//! the digest has been checked: sizes are held against the length of the file first, so that a broken header
+//! cannot make the program allocate what is not there.
+//!
+//! # Format
+//!
+//! [safetensors](https://github.com/huggingface/safetensors), so that any framework can load the weights.
+//! Every tensor is little-endian `F32`, row-major, under its name in [`diapason_model::Layout`]:
+//!
+//! | tensor | shape |
+//! |---|---|
+//! | `token_embedding` | \[V, D\] |
+//! | `position_embedding` | \[max_len, D\] |
+//! | `blocks.N.attention_norm.scale`, `.bias` | \[D\] |
+//! | `blocks.N.attention.query`, `.key`, `.value`, `.output` | \[D, D\], `[in, out]`; head h owns columns h D/H .. (h+1) D/H of the first three |
+//! | `blocks.N.mlp_norm.scale`, `.bias` | \[D\] |
+//! | `blocks.N.mlp.up`, `blocks.N.mlp.up_bias` | \[D, F\], \[F\] |
+//! | `blocks.N.mlp.down`, `blocks.N.mlp.down_bias` | \[F, D\], \[D\] |
+//! | `final_norm.scale`, `.bias` | \[D\] |
+//! | `head` | \[D, V\]; absent if the embeddings are tied |
+//!
+//! `checkpoint.safetensors` also has Adam's moments, as `adam.m.NAME` and `adam.v.NAME`, of the same shapes;
+//! `best.safetensors` has the weights alone. The metadata are strings:
+//!
+//! | key | value |
+//! |---|---|
+//! | `diapason_checkpoint` | version of this format, `1` |
+//! | `model`, `config`, `progress` | JSON: [`ModelConfig`], [`Config`], [`Progress`] |
+//! | `protocol` | `standard` or `as-seed` |
+//! | `alphabet` | as `Alphabet::to_string_form` writes it |
+//! | `corpus_name`, `corpus_digest` | what it was trained on |
+//! | `seed`, `step` | numbers; step = updates done |
+//! | `engine` | which arithmetic computed it |
+//! | `digest` | `sha256:` and 64 hexadecimal digits |
+//!
+//! The digest is over: for each other metadata key in byte order, key, NUL, value, NUL; then for each tensor in
+//! byte order of names, name, NUL, shape as `27x256`, NUL, and its bytes.
 
-use crate::{Config, CurvePoint, Protocol, RunState};
+use crate::{Config, CurvePoint, Protocol, RunState, files};
 use diapason_corpus::{Alphabet, CorpusError};
-use diapason_model::ModelConfig;
+use diapason_model::{Layout, ModelConfig};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+
+/// The version of the format that this program writes, and the newest that it reads.
+const VERSION: u32 = 1;
+/// The metadata key that marks our files.
+const MARK: &str = "diapason_checkpoint";
+/// The metadata key of the digest.
+const DIGEST: &str = "digest";
+/// Longest header that is read. The largest model allowed needs less than half of it.
+const MAX_HEADER: u64 = 16 << 20;
+/// Prefixes of the moments' names.
+const MOMENTS: [&str; 2] = ["adam.m.", "adam.v."];
 
 /// All that a checkpoint says apart from its numbers.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +92,7 @@ pub struct Header {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
-    /// How the run ended, or `interrupted` while it has not.
+    /// How the run ended, or `Interrupted` if it has not.
     pub state: RunState,
     /// Every evaluation so far.
     pub curve: Vec<CurvePoint>,
@@ -49,7 +106,7 @@ pub struct Progress {
     pub train_seconds: f64,
     /// Digest of the weights that the run started from, if they came from a file.
     pub init: Option<String>,
-    /// Arithmetics that earlier segments of the run used, if others than the last.
+    /// Arithmetics of earlier segments, where they are not the last one's.
     pub other_engines: Vec<String>,
 }
 
@@ -76,30 +133,147 @@ pub struct Checkpoint {
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// A file that cannot be read or written.
-    #[error("{}: {source}", path.display())]
-    Io {
+    /// A file that cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// A file that cannot be written. The old one, if any, is still there.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A file that ends too early.
+    #[error("{} is truncated: {found} bytes, but its header speaks of {expected}", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        found: u64,
+        /// The length that it should have.
+        expected: u64,
+    },
+    /// A file of another kind.
+    #[error("{} is not a safetensors file: {detail}", path.display())]
+    NotSafetensors {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        detail: String,
+    },
+    /// Tensors of another program.
+    #[error("{} is a safetensors file, but not a checkpoint of diapason: it has no {MARK} in its metadata", path.display())]
+    NotACheckpoint {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A checkpoint of a format to come.
+    #[error("{} has checkpoint format {version}, and this program reads formats up to {VERSION}", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        version: String,
+    },
+    /// The content is not what was written.
+    #[error("{} has been altered: {detail}", path.display())]
+    Altered {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        detail: String,
+    },
+    /// What was written is not understood.
+    #[error("{}: cannot understand its {what}: {detail}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// The part.
+        what: &'static str,
+        /// What does not fit.
+        detail: String,
+    },
+    /// Weights of another model.
+    #[error("{} holds a model of another architecture: {differences}", path.display())]
+    Architecture {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        differences: String,
+    },
+    /// Weights for another alphabet of the same size.
+    #[error("{} holds a model for another alphabet, so its symbols mean other characters", path.display())]
+    Alphabet {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Weights that are no numbers.
+    #[error("{}: tensor `{tensor}` holds a number that is not finite", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
     },
 }
 
 impl CheckpointError {
     /// What to do about it, if that is known.
     pub fn hint(&self) -> Option<String> {
-        None
+        match self {
+            Self::Truncated { .. } | Self::Altered { .. } => Some(
+                "copy the file again from where it came from, or go back to another checkpoint".to_string(),
+            ),
+            Self::Version { .. } => {
+                Some("use the version of diapason that wrote it, or a newer one".to_string())
+            }
+            Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some("free some space and resume; the last checkpoint is intact".to_string())
+            }
+            Self::Architecture { .. } => Some(
+                "set the model's keys to those of the file (d_model, n_heads, n_layers, ...)".to_string(),
+            ),
+            _ => None,
+        }
     }
 }
 
 impl Checkpoint {
-    /// Reads and checks a checkpoint.
+    /// Reads a checkpoint and checks all of it.
     ///
     /// # Errors
-    /// A file that is truncated, altered, or no checkpoint of this program.
+    /// A file that is truncated, altered, not a checkpoint of this program or not of this version.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
-        Err(CheckpointError::Io { path: path.to_path_buf(), source: std::io::ErrorKind::Unsupported.into() })
+        let mut file = TensorFile::open(path)?;
+        let header = file.header()?;
+        let layout = Layout::new(&header.model);
+        let with_moments = layout.tensors.iter().any(|t| file.metadata.info(&adam(0, &t.name)).is_some());
+        let prefixes: &[&str] = if with_moments { &["", MOMENTS[0], MOMENTS[1]] } else { &[""] };
+        file.require_exactly(&layout, prefixes)?;
+        let parameters = file.read_all(&layout, "")?;
+        let moments = if with_moments {
+            Some(Moments {
+                first: file.read_all(&layout, MOMENTS[0])?,
+                second: file.read_all(&layout, MOMENTS[1])?,
+            })
+        } else {
+            None
+        };
+        Ok(Self { header, parameters, moments })
+    }
+
+    /// Reads and checks all that a checkpoint says apart from its numbers.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub fn read_header(path: &Path) -> Result<Header, CheckpointError> {
+        TensorFile::open(path)?.header()
     }
 
     /// Writes the checkpoint, atomically.
@@ -107,14 +281,400 @@ impl Checkpoint {
     /// # Errors
     /// A file that cannot be written; the old one, if any, is then still there.
     pub fn write(&self, path: &Path) -> Result<(), CheckpointError> {
-        Err(CheckpointError::Io { path: path.to_path_buf(), source: std::io::ErrorKind::Unsupported.into() })
+        let moments = self.moments.as_ref().map(|m| [m.first.as_slice(), m.second.as_slice()]);
+        write(path, &self.header, &self.parameters, moments)
     }
 
     /// The alphabet of the text that the model was trained on.
     ///
     /// # Errors
-    /// A form that this version does not know.
+    /// A form that this version does not know; a checkpoint that was read has none.
     pub fn alphabet(&self) -> Result<Alphabet, CorpusError> {
         Alphabet::from_string_form(&self.header.alphabet)
     }
+}
+
+/// Reads the weights of `model` from a checkpoint, or from any safetensors file with the tensors of
+/// [`Layout`]: `--init`. Optimizer state in the file is left aside.
+///
+/// # Errors
+/// As [`Checkpoint::read`]; weights of another model or alphabet; weights that are not finite.
+pub fn read_weights(path: &Path, model: &ModelConfig, alphabet: &str) -> Result<Vec<f32>, CheckpointError> {
+    let mut file = TensorFile::open(path)?;
+    if file.text(MARK).is_some() {
+        let header = file.header()?;
+        if header.model != *model {
+            return Err(CheckpointError::Architecture {
+                path: path.to_path_buf(),
+                differences: model_differences(&header.model, model),
+            });
+        }
+        if header.alphabet != alphabet {
+            return Err(CheckpointError::Alphabet { path: path.to_path_buf() });
+        }
+    }
+    let layout = Layout::new(model);
+    file.require_exactly(&layout, &[""])?;
+    let parameters = file.read_all(&layout, "")?;
+    for tensor in &layout.tensors {
+        if parameters[tensor.range.clone()].iter().any(|x| !x.is_finite()) {
+            return Err(CheckpointError::NotFinite { path: path.to_path_buf(), tensor: tensor.name.clone() });
+        }
+    }
+    Ok(parameters)
+}
+
+/// `sha256:...` of numbers, as bytes in little-endian order.
+pub(crate) fn digest_of(values: &[f32]) -> String {
+    let mut hash = Sha256::new();
+    // Writing into a hash cannot fail.
+    let _ = little_endian(values, &mut |bytes| {
+        hash.update(bytes);
+        Ok(())
+    });
+    hexadecimal(hash)
+}
+
+/// Writes a checkpoint from borrowed numbers: a run need not copy its weights first.
+pub(crate) fn write(
+    path: &Path,
+    header: &Header,
+    parameters: &[f32],
+    moments: Option<[&[f32]; 2]>,
+) -> Result<(), CheckpointError> {
+    let failed = |source| CheckpointError::Write { path: path.to_path_buf(), source };
+    let layout = Layout::new(&header.model);
+    let mut tensors: Vec<(String, &[usize], &[f32])> = Vec::new();
+    let mut add = |prefix: &str, values| {
+        for tensor in &layout.tensors {
+            let values: &[f32] = values;
+            tensors.push((format!("{prefix}{}", tensor.name), &tensor.shape, &values[tensor.range.clone()]));
+        }
+    };
+    add("", parameters);
+    for (prefix, values) in MOMENTS.iter().zip(moments.into_iter().flatten()) {
+        add(prefix, values);
+    }
+
+    let mut texts = header.to_texts().map_err(|error| failed(error.into()))?;
+    let mut hash = Sha256::new();
+    hash_texts(&mut hash, texts.iter().map(|(key, value)| (*key, value.as_str())));
+    let mut sorted: Vec<_> = tensors.iter().collect();
+    sorted.sort_by(|a, b| a.0.cmp(&b.0));
+    for (name, shape, values) in sorted {
+        hash_name(&mut hash, name, shape);
+        little_endian(values, &mut |bytes| {
+            hash.update(bytes);
+            Ok(())
+        })
+        .map_err(failed)?;
+    }
+    texts.insert(DIGEST, hexadecimal(hash));
+
+    // The header as the safetensors crate writes it, but with the metadata in a fixed order: equal
+    // checkpoints are equal files.
+    let mut json = serde_json::Map::new();
+    json.insert("__metadata__".to_string(), serde_json::json!(texts));
+    let mut end = 0;
+    for (name, shape, values) in &tensors {
+        let start = end;
+        end += 4 * values.len();
+        let info = TensorInfo { dtype: Dtype::F32, shape: shape.to_vec(), data_offsets: (start, end) };
+        json.insert(name.clone(), serde_json::to_value(info).map_err(|error| failed(error.into()))?);
+    }
+    let mut head = serde_json::to_vec(&json).map_err(|error| failed(error.into()))?;
+    head.resize(head.len().next_multiple_of(8), b' ');
+
+    files::write_atomically(path, |out| {
+        out.write_all(&(head.len() as u64).to_le_bytes())?;
+        out.write_all(&head)?;
+        for (_, _, values) in &tensors {
+            little_endian(values, &mut |bytes| out.write_all(bytes))?;
+        }
+        Ok(())
+    })
+    .map_err(failed)
+}
+
+impl Header {
+    /// The metadata, without the digest.
+    fn to_texts(&self) -> serde_json::Result<BTreeMap<&'static str, String>> {
+        Ok(BTreeMap::from([
+            (MARK, VERSION.to_string()),
+            ("model", serde_json::to_string(&self.model)?),
+            ("config", serde_json::to_string(&self.config)?),
+            ("protocol", self.protocol.name().to_string()),
+            ("alphabet", self.alphabet.clone()),
+            ("corpus_name", self.corpus_name.clone()),
+            ("corpus_digest", self.corpus_digest.clone()),
+            ("seed", self.seed.to_string()),
+            ("step", self.step.to_string()),
+            ("engine", self.engine.clone()),
+            ("progress", serde_json::to_string(&self.progress)?),
+        ]))
+    }
+}
+
+/// An open safetensors file whose header fits its length.
+struct TensorFile<'a> {
+    path: &'a Path,
+    file: File,
+    data_start: u64,
+    metadata: Metadata,
+}
+
+impl<'a> TensorFile<'a> {
+    fn open(path: &'a Path) -> Result<Self, CheckpointError> {
+        let failed = |source| CheckpointError::Read { path: path.to_path_buf(), source };
+        let not = |detail: String| CheckpointError::NotSafetensors { path: path.to_path_buf(), detail };
+        let mut file = File::open(path).map_err(failed)?;
+        let about = file.metadata().map_err(failed)?;
+        if !about.is_file() {
+            return Err(not("it is not a regular file".to_string()));
+        }
+        let length = about.len();
+        let truncated =
+            |expected| CheckpointError::Truncated { path: path.to_path_buf(), found: length, expected };
+        if length < 8 {
+            return Err(truncated(8));
+        }
+        let mut number = [0; 8];
+        file.read_exact(&mut number).map_err(failed)?;
+        let head = u64::from_le_bytes(number);
+        if head > MAX_HEADER {
+            return Err(not(format!("its first 8 bytes speak of a header of {head} bytes")));
+        }
+        let data_start = 8 + head;
+        if data_start > length {
+            return Err(truncated(data_start));
+        }
+        let mut text = vec![0; head as usize];
+        file.read_exact(&mut text).map_err(failed)?;
+        let metadata: Metadata =
+            serde_json::from_slice(&text).map_err(|error| not(format!("its header is broken ({error})")))?;
+        // Offsets and shapes have been checked against each other; what is left is the file itself.
+        let expected = data_start.saturating_add(metadata.data_len() as u64);
+        if length < expected {
+            return Err(truncated(expected));
+        }
+        if length > expected {
+            return Err(CheckpointError::Altered {
+                path: path.to_path_buf(),
+                detail: format!("{} bytes follow its end", length - expected),
+            });
+        }
+        Ok(Self { path, file, data_start, metadata })
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// Checks the digest of a checkpoint of ours, then understands the metadata.
+    fn header(&mut self) -> Result<Header, CheckpointError> {
+        let path = || self.path.to_path_buf();
+        let version = self.text(MARK).ok_or_else(|| CheckpointError::NotACheckpoint { path: path() })?;
+        if version.parse::<u32>().ok().is_none_or(|v| v == 0 || v > VERSION) {
+            return Err(CheckpointError::Version { path: path(), version: version.to_string() });
+        }
+        let stated = self.text(DIGEST).unwrap_or_default().to_string();
+        if self.digest()? != stated {
+            return Err(CheckpointError::Altered {
+                path: self.path.to_path_buf(),
+                detail: "its content does not fit its digest".to_string(),
+            });
+        }
+        let header = Header {
+            model: self.json("model")?,
+            config: self.json("config")?,
+            protocol: self.word("protocol", Protocol::from_name)?,
+            alphabet: self.word("alphabet", |s| Some(s.to_string()))?,
+            corpus_name: self.word("corpus_name", |s| Some(s.to_string()))?,
+            corpus_digest: self.word("corpus_digest", |s| Some(s.to_string()))?,
+            seed: self.word("seed", |s| s.parse().ok())?,
+            step: self.word("step", |s| s.parse().ok())?,
+            engine: self.word("engine", |s| Some(s.to_string()))?,
+            progress: self.json("progress")?,
+        };
+        let content =
+            |what, detail: String| CheckpointError::Content { path: self.path.to_path_buf(), what, detail };
+        let vocabulary = header.model.vocabulary;
+        let config = header
+            .config
+            .clone()
+            .validated(vocabulary)
+            .map_err(|error| content("config", error.to_string()))?;
+        if config.model(vocabulary).ok().as_ref() != Some(&header.model) {
+            return Err(content("model", "it is not the model of its config".to_string()));
+        }
+        let alphabet = Alphabet::from_string_form(&header.alphabet)
+            .map_err(|error| content("alphabet", error.to_string()))?;
+        if alphabet.len() != vocabulary {
+            return Err(content(
+                "alphabet",
+                format!("{} symbols for a vocabulary of {vocabulary}", alphabet.len()),
+            ));
+        }
+        Ok(header)
+    }
+
+    fn digest(&mut self) -> Result<String, CheckpointError> {
+        let mut hash = Sha256::new();
+        let texts: BTreeMap<&str, &str> = self
+            .metadata
+            .metadata()
+            .iter()
+            .flatten()
+            .filter(|(key, _)| *key != DIGEST)
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
+        hash_texts(&mut hash, texts.into_iter());
+        let tensors: BTreeMap<String, TensorInfo> =
+            self.metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
+        for (name, info) in &tensors {
+            hash_name(&mut hash, name, &info.shape);
+            self.stream(info, &mut |bytes| hash.update(bytes))?;
+        }
+        Ok(hexadecimal(hash))
+    }
+
+    fn json<T: DeserializeOwned>(&self, what: &'static str) -> Result<T, CheckpointError> {
+        let text = self.text(what).unwrap_or_default();
+        serde_json::from_str(text).map_err(|error| CheckpointError::Content {
+            path: self.path.to_path_buf(),
+            what,
+            detail: error.to_string(),
+        })
+    }
+
+    fn word<T>(&self, what: &'static str, parse: impl Fn(&str) -> Option<T>) -> Result<T, CheckpointError> {
+        let text = self.text(what);
+        text.and_then(parse).ok_or_else(|| CheckpointError::Content {
+            path: self.path.to_path_buf(),
+            what,
+            detail: text.map_or("it is not there".to_string(), |text| format!("`{text}`")),
+        })
+    }
+
+    /// Checks that the tensors are those of `layout` under each of `prefixes`, and no others (but for moments).
+    fn require_exactly(&self, layout: &Layout, prefixes: &[&str]) -> Result<(), CheckpointError> {
+        let another =
+            |differences| CheckpointError::Architecture { path: self.path.to_path_buf(), differences };
+        let mut wanted = BTreeSet::new();
+        for prefix in prefixes {
+            for tensor in &layout.tensors {
+                let name = format!("{prefix}{}", tensor.name);
+                match self.metadata.info(&name) {
+                    None => return Err(another(format!("tensor `{name}` is missing"))),
+                    Some(info) if info.dtype != Dtype::F32 => {
+                        return Err(another(format!("tensor `{name}` is {:?}, not F32", info.dtype)));
+                    }
+                    Some(info) if info.shape != tensor.shape => {
+                        return Err(another(format!(
+                            "tensor `{name}` has shape {:?}, not {:?}",
+                            info.shape, tensor.shape
+                        )));
+                    }
+                    Some(_) => wanted.insert(name),
+                };
+            }
+        }
+        let others = self.metadata.offset_keys();
+        let is_moment = |name: &str| MOMENTS.iter().any(|prefix| name.starts_with(prefix));
+        match others.iter().find(|name| !wanted.contains(*name) && !is_moment(name)) {
+            Some(name) => Err(another(format!("it has a tensor `{name}`, which this model has not"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the tensors `prefix` + name into one vector, as `layout` has it. [`Self::require_exactly`] has
+    /// been passed.
+    fn read_all(&mut self, layout: &Layout, prefix: &str) -> Result<Vec<f32>, CheckpointError> {
+        let mut values = Vec::with_capacity(layout.total);
+        for tensor in &layout.tensors {
+            let name = format!("{prefix}{}", tensor.name);
+            let info = self.metadata.info(&name).cloned().ok_or_else(|| CheckpointError::Architecture {
+                path: self.path.to_path_buf(),
+                differences: format!("tensor `{name}` is missing"),
+            })?;
+            self.stream(&info, &mut |bytes| {
+                values.extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+            })?;
+        }
+        Ok(values)
+    }
+
+    /// Hands the bytes of a tensor to `take`, in pieces whose lengths are multiples of 8, but for the last.
+    fn stream(&mut self, info: &TensorInfo, take: &mut dyn FnMut(&[u8])) -> Result<(), CheckpointError> {
+        let failed = |source| CheckpointError::Read { path: self.path.to_path_buf(), source };
+        let (start, end) = info.data_offsets;
+        self.file.seek(SeekFrom::Start(self.data_start + start as u64)).map_err(failed)?;
+        let mut buffer = vec![0; (end - start).min(1 << 16)];
+        let mut left = end - start;
+        while left > 0 {
+            let piece = &mut buffer[..left.min(1 << 16)];
+            self.file.read_exact(piece).map_err(failed)?;
+            take(piece);
+            left -= piece.len();
+        }
+        Ok(())
+    }
+}
+
+/// The name of a moment.
+fn adam(moment: usize, tensor: &str) -> String {
+    format!("{}{tensor}", MOMENTS[moment])
+}
+
+fn model_differences(found: &ModelConfig, expected: &ModelConfig) -> String {
+    let values = |model: &ModelConfig| match serde_json::to_value(model) {
+        Ok(serde_json::Value::Object(map)) => map,
+        _ => serde_json::Map::new(),
+    };
+    let (found, expected) = (values(found), values(expected));
+    let differing: Vec<String> = expected
+        .iter()
+        .filter_map(|(key, value)| {
+            found.get(key).filter(|f| *f != value).map(|f| format!("{key} is {f}, not {value}"))
+        })
+        .collect();
+    differing.join(", ")
+}
+
+fn hash_texts<'a>(hash: &mut Sha256, texts: impl Iterator<Item = (&'a str, &'a str)>) {
+    for (key, value) in texts {
+        for part in [key, value] {
+            hash.update(part.as_bytes());
+            hash.update([0]);
+        }
+    }
+}
+
+fn hash_name(hash: &mut Sha256, name: &str, shape: &[usize]) {
+    let shape = shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
+    hash.update(name.as_bytes());
+    hash.update([0]);
+    hash.update(shape.as_bytes());
+    hash.update([0]);
+}
+
+fn hexadecimal(hash: Sha256) -> String {
+    let mut text = String::from("sha256:");
+    for byte in hash.finalize() {
+        text += &format!("{byte:02x}");
+    }
+    text
+}
+
+/// Hands `values` to `take` as little-endian bytes, piece by piece.
+fn little_endian(values: &[f32], take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(4 * values.len().min(1 << 14));
+    for piece in values.chunks(1 << 14) {
+        buffer.clear();
+        for value in piece {
+            buffer.extend_from_slice(&value.to_le_bytes());
+        }
+        take(&buffer)?;
+    }
+    Ok(())
 }

@@ -154,7 +154,9 @@ pub enum ConfigError {
         high: String,
     },
     /// A window that is longer than the position table.
-    #[error("sequence_length {sequence_length} is longer than max_len {max_len}, the rows of the position table")]
+    #[error(
+        "sequence_length {sequence_length} is longer than max_len {max_len}, the rows of the position table"
+    )]
     WindowTooLong {
         /// The window.
         sequence_length: usize,
@@ -209,8 +211,10 @@ impl ConfigError {
                 Some(format!("set max_len={sequence_length} as well, or a shorter sequence_length"))
             }
             Self::Model(diapason_model::ConfigError::HeadsDoNotDivide { d_model, .. }) => {
-                let divisors: Vec<String> =
-                    (1..=d_model.div_euclid(2)).filter(|h| d_model.is_multiple_of(*h)).map(|h| h.to_string()).collect();
+                let divisors: Vec<String> = (1..=d_model.div_euclid(2))
+                    .filter(|h| d_model.is_multiple_of(*h))
+                    .map(|h| h.to_string())
+                    .collect();
                 Some(format!("n_heads may be one of {}", divisors.join(", ")))
             }
             _ => None,
@@ -261,7 +265,11 @@ impl Config {
     pub fn set_value(&mut self, key: &str, value: Value) -> Result<(), ConfigError> {
         let mut table = self.table();
         let Some(old) = table.get(key) else {
-            return Err(ConfigError::UnknownKey { key: key.to_string(), nearest: nearest_key(key), path: None });
+            return Err(ConfigError::UnknownKey {
+                key: key.to_string(),
+                nearest: nearest_key(key),
+                path: None,
+            });
         };
         let refuse = |expected: &str| ConfigError::Value {
             key: key.to_string(),

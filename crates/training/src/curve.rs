@@ -59,6 +59,23 @@ impl From<&CurvePoint> for Reading {
     }
 }
 
+/// The evaluation with the lowest validation loss, the first of equals.
+pub(crate) fn best(curve: &[CurvePoint]) -> Option<&CurvePoint> {
+    curve.iter().min_by(|a, b| a.validation_loss.total_cmp(&b.validation_loss))
+}
+
+/// The curve as comma-separated values, numbers in full.
+pub(crate) fn csv(curve: &[CurvePoint]) -> String {
+    let mut text = String::from("step,train_loss,validation_loss,accuracy,accuracy_last,train_seconds\n");
+    for p in curve {
+        text += &format!(
+            "{},{},{},{},{},{:.3}\n",
+            p.step, p.train_loss, p.validation_loss, p.accuracy, p.accuracy_last, p.train_seconds
+        );
+    }
+    text
+}
+
 /// What the notebook's early-stopping loop would have recorded for this run.
 ///
 /// Its loop counts improvements and stops at the fifth. At the last iteration it records the loss only if
@@ -78,4 +95,33 @@ pub enum SeedRule {
     RanThrough,
     /// The run went to its end, and the last evaluation, an improvement, was lost.
     Lost,
+}
+
+/// What the notebook takes for an improvement, nats.
+const SEED_MIN_IMPROVEMENT: f64 = 1e-3;
+/// The number of improvements at which it stops.
+const SEED_IMPROVEMENTS: u32 = 5;
+/// Its best loss before the first evaluation.
+const SEED_START: f64 = 1000.0;
+
+impl SeedRule {
+    /// What the rule says after the evaluations of `curve`; `over`: the last of them is the last iteration's.
+    pub(crate) fn of(curve: &[CurvePoint], over: bool) -> Self {
+        let (mut best, mut improvements, mut improved) = (SEED_START, 0, false);
+        for point in curve {
+            improved = point.validation_loss + SEED_MIN_IMPROVEMENT < best;
+            if improved {
+                best = point.validation_loss;
+                improvements += 1;
+                if improvements == SEED_IMPROVEMENTS {
+                    return Self::Stopped { step: point.step };
+                }
+            }
+        }
+        match (over, improved) {
+            (false, _) => Self::Undecided,
+            (true, true) => Self::Lost,
+            (true, false) => Self::RanThrough,
+        }
+    }
 }

@@ -17,10 +17,12 @@ mod evaluate;
 pub mod files;
 pub mod lock;
 mod run;
+mod schedule;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{Config, ConfigError, KeyDoc};
 pub use curve::{CurvePoint, Reading, SeedRule};
 pub use evaluate::{Evaluation, EvaluationError, evaluate_split};
 pub use lock::{FolderLock, LockError};
-pub use run::{BEST, CHECKPOINT, CURVE, Event, Protocol, RunOutcome, RunSpec, RunState, TrainingError, run};
+pub use run::{BEST, CHECKPOINT, CURVE, Event, RunOutcome, RunSpec, RunState, TrainingError, run};
+pub use schedule::Protocol;

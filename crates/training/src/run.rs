@@ -1,13 +1,27 @@
 //! The loop of a run.
+//!
+//! Around the loop stands the promise that a run is a function of (corpus, configuration, seed, engine): it
+//! can be killed anywhere and taken up again, and comes to the same bits. Three things keep it. Random
+//! numbers have addresses, so a step needs its number alone. All decisions (evaluate, stop, best) are
+//! functions of the step and the curve ([`crate::schedule`]), so there are no counters to lose. And a
+//! checkpoint is written whenever an evaluation is the best so far, before `best.safetensors` is: the best
+//! weights never come from a step that the history does not know.
 
+use crate::checkpoint::{self, Header, Moments, Progress};
+use crate::schedule::Schedule;
 use crate::{
-    CheckpointError, Config, ConfigError, CurvePoint, LockError, Reading, SeedRule,
+    Checkpoint, CheckpointError, Config, ConfigError, CurvePoint, FolderLock, LockError, Protocol, Reading,
+    SeedRule, curve, evaluate, files,
 };
+use diapason_corpus::windows::{Windows, training_windows};
 use diapason_corpus::{Corpus, CorpusError};
-use diapason_engine::Engine;
+use diapason_engine::{Batch, Engine, Update};
+use diapason_model::initialise;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Name of the file in a run's folder that holds everything: weights, optimizer, history.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
@@ -15,19 +29,6 @@ pub const CHECKPOINT: &str = "checkpoint.safetensors";
 pub const BEST: &str = "best.safetensors";
 /// Name of the file with the evaluations.
 pub const CURVE: &str = "curve.csv";
-
-/// When and on what a run is evaluated, and what ends it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Protocol {
-    /// Every `steps_between_evaluations` steps, at the early step and at the last, on one fixed set of windows;
-    /// patience can end the run.
-    #[default]
-    Standard,
-    /// The notebook's, as it ran: after updates 1, 1001, 2001, ... and the last, each time on 1,024 fresh
-    /// windows; the early reading is where its rule stops.
-    AsSeed,
-}
 
 /// What to run and where.
 #[derive(Clone, Debug)]
@@ -113,7 +114,7 @@ pub enum Event {
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "state")]
+#[serde(rename_all = "snake_case", tag = "kind")]
 pub enum RunState {
     /// All steps done.
     Complete,
@@ -165,7 +166,7 @@ pub enum TrainingError {
     /// A configuration that is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A checkpoint that cannot be used.
+    /// A checkpoint that cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// A folder that another process has.
@@ -174,14 +175,93 @@ pub enum TrainingError {
     /// A text that cannot be used.
     #[error(transparent)]
     Corpus(#[from] CorpusError),
+    /// A folder or a file that cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The folder or file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// An early read-out outside of the run.
+    #[error(
+        "the early read-out is at step {early_step}, but must lie between 1 and {steps}, the steps of the run"
+    )]
+    EarlyStep {
+        /// The early step.
+        early_step: u64,
+        /// The last step.
+        steps: u64,
+    },
+    /// An engine that was made for another model.
+    #[error("the engine computes another model than the configuration describes")]
+    OtherModel,
+    /// The folder holds a run, and resuming was not asked for.
+    #[error("{} already holds a run", folder.display())]
+    AlreadyThere {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The text is not the one that the run began with.
+    #[error(
+        "the corpus has changed since the run in {} began: it was {old_name} ({old_digest}), now it is {name} ({digest})",
+        folder.display()
+    )]
+    CorpusChanged {
+        /// The folder.
+        folder: PathBuf,
+        /// Name of the corpus that the run began with.
+        old_name: String,
+        /// Its digest.
+        old_digest: String,
+        /// Name of the corpus now.
+        name: String,
+        /// Its digest.
+        digest: String,
+    },
+    /// The run was begun with other settings.
+    #[error("the run in {} was begun with other settings: {differences}", folder.display())]
+    SettingsChanged {
+        /// The folder.
+        folder: PathBuf,
+        /// `learning_rate was 0.001, now 0.002; seed was 0, now 1`.
+        differences: String,
+    },
+    /// The run was computed by another arithmetic.
+    #[error(
+        "the run in {} was computed by engine {old}, and this is {new}: the result would be neither's",
+        folder.display()
+    )]
+    OtherEngine {
+        /// The folder.
+        folder: PathBuf,
+        /// The engine so far.
+        old: String,
+        /// The engine now.
+        new: String,
+    },
 }
 
 impl TrainingError {
     /// What to do about it, if that is known.
     pub fn hint(&self) -> Option<String> {
+        let another_folder = "or choose another folder";
         match self {
             Self::Config(error) => error.hint(),
             Self::Checkpoint(error) => error.hint(),
+            Self::Lock(error) => error.hint(),
+            Self::Corpus(error) => error.hint(),
+            Self::Write { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Some("free some space and resume; the last checkpoint is intact".to_string())
+            }
+            Self::AlreadyThere { .. } => Some(format!("--resume goes on with it; {another_folder}")),
+            Self::CorpusChanged { .. } => Some(format!("give the text that it began with, {another_folder}")),
+            Self::SettingsChanged { .. } => Some(format!(
+                "give the same settings (steps and patience may grow, checkpoint_seconds may change), {another_folder}"
+            )),
+            Self::OtherEngine { .. } => {
+                Some("--allow-other-engine goes on all the same, and marks the run".to_string())
+            }
             _ => None,
         }
     }
@@ -190,7 +270,7 @@ impl TrainingError {
 /// Trains one model; see [`RunSpec`] for what and [`RunOutcome`] for what comes back.
 ///
 /// The engine's state is overwritten: with initial weights drawn from the seed, with those of `spec.init`, or
-/// with the checkpoint's.
+/// with the checkpoint's. Update n draws its windows at step n - 1 of the seed's training stream.
 ///
 /// # Errors
 /// Anything that keeps the run from starting or going on. A loss that is not finite is no error but an
@@ -202,6 +282,451 @@ pub fn run(
     interrupt: &AtomicBool,
     observe: &mut dyn FnMut(&Event),
 ) -> Result<RunOutcome, TrainingError> {
-    let _ = (corpus, engine, interrupt, observe);
-    Err(LockError::Held { folder: spec.folder.clone(), holder: String::new() }.into())
+    let vocabulary = corpus.alphabet.len();
+    let config = spec.config.clone().validated(vocabulary)?;
+    corpus.require(config.sequence_length)?;
+    if config.model(vocabulary)? != *engine.model() {
+        return Err(TrainingError::OtherModel);
+    }
+    if let Some(early_step) = spec.early_step.filter(|early| *early == 0 || *early > config.steps) {
+        return Err(TrainingError::EarlyStep { early_step, steps: config.steps });
+    }
+    std::fs::create_dir_all(&spec.folder)
+        .map_err(|source| TrainingError::Write { path: spec.folder.clone(), source })?;
+    let _lock = FolderLock::acquire(&spec.folder)?;
+
+    let there = spec.folder.join(CHECKPOINT).exists();
+    if !spec.resume && (there || spec.folder.join(BEST).exists()) {
+        return Err(TrainingError::AlreadyThere { folder: spec.folder.clone() });
+    }
+    let schedule = Schedule::new(&config, spec.protocol, spec.seed, spec.early_step);
+    let mut run = Run {
+        corpus,
+        spec,
+        schedule,
+        header: Header {
+            model: engine.model().clone(),
+            config,
+            protocol: spec.protocol,
+            alphabet: corpus.alphabet.to_string_form(),
+            corpus_name: corpus.name.clone(),
+            corpus_digest: corpus.digest.clone(),
+            seed: spec.seed,
+            step: 0,
+            engine: engine.id().to_string(),
+            progress: Progress {
+                state: RunState::Interrupted { step: 0 },
+                curve: Vec::new(),
+                loss_sum: 0.0,
+                loss_count: 0,
+                last_finite_loss: None,
+                train_seconds: 0.0,
+                init: None,
+                other_engines: Vec::new(),
+            },
+        },
+        engine,
+        interrupt,
+        observe,
+        unsaved: true,
+        saved_at: Instant::now(),
+    };
+    if there {
+        run.resume()?;
+    } else {
+        run.begin()?;
+    }
+    let state = run.go_on()?;
+    run.header.progress.state = state;
+    if run.unsaved {
+        run.save()?;
+    }
+    Ok(run.outcome())
+}
+
+/// A run under way.
+struct Run<'a> {
+    corpus: &'a Corpus,
+    engine: &'a mut dyn Engine,
+    spec: &'a RunSpec,
+    schedule: Schedule,
+    interrupt: &'a AtomicBool,
+    observe: &'a mut dyn FnMut(&Event),
+    /// What the next checkpoint says.
+    header: Header,
+    /// Whether the last checkpoint says less.
+    unsaved: bool,
+    saved_at: Instant,
+}
+
+impl Run<'_> {
+    /// Starts at step 0. The first checkpoint is written at once: a folder that cannot be written to should
+    /// fail now, not after a minute.
+    fn begin(&mut self) -> Result<(), TrainingError> {
+        let parameters = match &self.spec.init {
+            Some(path) => {
+                let parameters = checkpoint::read_weights(path, &self.header.model, &self.header.alphabet)?;
+                self.header.progress.init = Some(checkpoint::digest_of(&parameters));
+                parameters
+            }
+            None => initialise(&self.header.model, self.spec.seed),
+        };
+        self.load(&parameters, None);
+        self.save()?;
+        // A best file without a checkpoint is from a run that came to no checkpoint.
+        remove(&self.spec.folder.join(BEST))?;
+        self.write_curve()
+    }
+
+    /// Takes up the run in the folder, if it is the same one.
+    fn resume(&mut self) -> Result<(), TrainingError> {
+        let path = self.spec.folder.join(CHECKPOINT);
+        let Checkpoint { header: old, parameters, moments } = Checkpoint::read(&path)?;
+        let Some(moments) = moments else {
+            return Err(CheckpointError::Content {
+                path,
+                what: "optimizer state",
+                detail: "it is not there, so the run cannot go on; --init starts a new run from its weights"
+                    .to_string(),
+            }
+            .into());
+        };
+        self.check_same_run(&old)?;
+        self.load(&parameters, Some(&moments));
+
+        let config = std::mem::replace(&mut self.header, old).config;
+        self.unsaved = self.header.config != config;
+        self.header.config = config;
+        let here = self.engine.id().to_string();
+        if self.header.engine != here {
+            let before = std::mem::replace(&mut self.header.engine, here.clone());
+            (self.observe)(&Event::Note(format!(
+                "computed by engine {before} up to step {}, by {here} from there",
+                self.header.step
+            )));
+            let others = &mut self.header.progress.other_engines;
+            if !others.contains(&before) {
+                others.push(before);
+            }
+            self.unsaved = true;
+        }
+        if let Some(early) = self.spec.early_step.filter(|_| self.spec.protocol == Protocol::Standard) {
+            let curve = &self.header.progress.curve;
+            if early < self.header.step && !curve.iter().any(|point| point.step == early) {
+                (self.observe)(&Event::Note(format!(
+                    "the run is past the early read-out at step {early} and was not evaluated there"
+                )));
+            }
+        }
+        // Killed between the checkpoint and the best weights? They are the checkpoint's.
+        let best = curve::best(&self.header.progress.curve).map(|point| point.step);
+        if best == Some(self.header.step) {
+            let path = self.spec.folder.join(BEST);
+            if !matches!(Checkpoint::read_header(&path), Ok(header) if Some(header.step) == best) {
+                self.save_best()?;
+            }
+        }
+        self.write_curve()
+    }
+
+    /// Whether `old` is the run that was asked for.
+    fn check_same_run(&self, old: &Header) -> Result<(), TrainingError> {
+        let (new, spec) = (&self.header, self.spec);
+        if old.corpus_digest != new.corpus_digest {
+            return Err(TrainingError::CorpusChanged {
+                folder: spec.folder.clone(),
+                old_name: old.corpus_name.clone(),
+                old_digest: old.corpus_digest.clone(),
+                name: new.corpus_name.clone(),
+                digest: new.corpus_digest.clone(),
+            });
+        }
+        // More steps or more patience change nothing that has been computed. Under the notebook's protocol
+        // the last step is an evaluation of its own, which its rule counts.
+        let may_change = |key: &str| match key {
+            "steps" => old.config.steps < new.config.steps && spec.protocol == Protocol::Standard,
+            "patience" => {
+                old.config.patience != 0
+                    && (new.config.patience == 0 || new.config.patience > old.config.patience)
+            }
+            "checkpoint_seconds" => true,
+            _ => false,
+        };
+        let mut differences: Vec<String> = old
+            .config
+            .differences(&new.config)
+            .into_iter()
+            .filter(|(key, _, _)| !may_change(key))
+            .map(|(key, was, now)| format!("{key} was {was}, now {now}"))
+            .collect();
+        let mut compare = |what, was: String, now: String| {
+            if was != now {
+                differences.push(format!("{what} was {was}, now {now}"));
+            }
+        };
+        compare("seed", old.seed.to_string(), spec.seed.to_string());
+        compare("protocol", old.protocol.name().to_string(), spec.protocol.name().to_string());
+        if old.progress.init.is_none() && spec.init.is_some() {
+            differences.push("it started from random weights, now from a file".to_string());
+        }
+        if !differences.is_empty() {
+            return Err(TrainingError::SettingsChanged {
+                folder: spec.folder.clone(),
+                differences: differences.join("; "),
+            });
+        }
+        if old.engine != new.engine && !spec.allow_other_engine {
+            return Err(TrainingError::OtherEngine {
+                folder: spec.folder.clone(),
+                old: old.engine.clone(),
+                new: new.engine.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Steps, evaluations and checkpoints until something ends the run.
+    fn go_on(&mut self) -> Result<RunState, TrainingError> {
+        let steps = self.header.config.steps;
+        let missing = u64::from(self.evaluation_is_missing());
+        (self.observe)(&Event::Started {
+            step: self.header.step,
+            steps,
+            parameters: self.header.model.parameters(),
+            evaluations: self.schedule.ahead(self.header.step) + missing,
+        });
+        if let diverged @ RunState::Diverged { .. } = self.header.progress.state {
+            return Ok(diverged);
+        }
+        let mut windows = Windows::default();
+        let mut validation = None;
+        let mut told = Told { at: Instant::now(), tokens: 0, seconds: 0.0 };
+        loop {
+            let step = self.header.step;
+            if self.evaluation_is_missing() {
+                if validation.is_none() || self.schedule.fresh_windows() {
+                    validation = Some(self.schedule.windows(self.corpus.validation(), step));
+                }
+                if let Some(windows) = &validation
+                    && let Some(ended) = self.evaluate(windows)?
+                {
+                    return Ok(ended);
+                }
+            }
+            if step >= steps {
+                return Ok(RunState::Complete);
+            }
+            let curve = &self.header.progress.curve;
+            if curve.last().is_some_and(|point| point.step == step) && self.schedule.out_of_patience(curve) {
+                return Ok(RunState::StoppedEarly);
+            }
+            if self.interrupted() {
+                return Ok(RunState::Interrupted { step });
+            }
+            if self.unsaved
+                && self.saved_at.elapsed() >= Duration::from_secs(self.header.config.checkpoint_seconds)
+            {
+                self.save()?;
+            }
+            if let Some(diverged) = self.step(&mut windows, &mut told) {
+                return Ok(diverged);
+            }
+        }
+    }
+
+    /// One update. Returns how the run ended if its loss is no number.
+    fn step(&mut self, windows: &mut Windows, told: &mut Told) -> Option<RunState> {
+        let config = &self.header.config;
+        let number = self.header.step + 1;
+        let update = Update {
+            number,
+            learning_rate: config.learning_rate as f32,
+            beta1: config.beta1 as f32,
+            beta2: config.beta2 as f32,
+            epsilon: config.epsilon as f32,
+        };
+        let started = Instant::now();
+        training_windows(
+            self.corpus.train(),
+            self.spec.seed,
+            self.header.step,
+            config.batch_size,
+            config.sequence_length,
+            windows,
+        );
+        let batch = Batch {
+            inputs: &windows.inputs,
+            targets: &windows.targets,
+            sequence_length: windows.sequence_length,
+        };
+        let loss = self.engine.step(batch, &update).loss;
+        let seconds = started.elapsed().as_secs_f64();
+
+        self.unsaved = true;
+        self.header.step = number;
+        let progress = &mut self.header.progress;
+        progress.train_seconds += seconds;
+        if !loss.is_finite() {
+            return Some(RunState::Diverged { step: number, last_finite_loss: progress.last_finite_loss });
+        }
+        progress.state = RunState::Interrupted { step: number };
+        progress.last_finite_loss = Some(loss);
+        progress.loss_sum += loss;
+        progress.loss_count += 1;
+
+        told.tokens += windows.inputs.len();
+        told.seconds += seconds;
+        if told.at.elapsed() >= Told::PAUSE || number == config.steps {
+            (self.observe)(&Event::Step {
+                step: number,
+                steps: config.steps,
+                loss,
+                tokens_per_second: rate(told.tokens as f64, told.seconds),
+            });
+            *told = Told { at: Instant::now(), tokens: 0, seconds: 0.0 };
+        }
+        None
+    }
+
+    /// Whether the run stands at an evaluation that has not been made.
+    fn evaluation_is_missing(&self) -> bool {
+        let step = self.header.step;
+        self.schedule.is_due(step) && self.header.progress.curve.last().is_none_or(|point| point.step < step)
+    }
+
+    /// Evaluates and notes the result. Returns how the run ended if it did.
+    fn evaluate(&mut self, windows: &Windows) -> Result<Option<RunState>, TrainingError> {
+        let step = self.header.step;
+        let batch = Batch {
+            inputs: &windows.inputs,
+            targets: &windows.targets,
+            sequence_length: windows.sequence_length,
+        };
+        let count = batch.windows();
+        let (interrupt, observe) = (self.interrupt, &mut *self.observe);
+        let mut progress = |done| {
+            observe(&Event::Evaluating { step, done, windows: count });
+            // Once all windows are done there is nothing to save by breaking off.
+            if done < count && interrupt.load(Ordering::Relaxed) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        let evaluation = match evaluate::evaluate_windows(self.engine, batch, &mut progress) {
+            Ok(evaluation) => evaluation,
+            Err(_interrupted) => return Ok(Some(RunState::Interrupted { step })),
+        };
+        self.unsaved = true;
+        let progress = &mut self.header.progress;
+        if !evaluation.loss.is_finite() {
+            return Ok(Some(RunState::Diverged { step, last_finite_loss: progress.last_finite_loss }));
+        }
+        let point = CurvePoint {
+            step,
+            train_loss: progress.loss_sum / progress.loss_count.max(1) as f64,
+            validation_loss: evaluation.loss,
+            accuracy: evaluation.accuracy,
+            accuracy_last: evaluation.accuracy_last,
+            train_seconds: progress.train_seconds,
+        };
+        (progress.loss_sum, progress.loss_count) = (0.0, 0);
+        progress.curve.push(point);
+        if curve::best(&progress.curve).is_some_and(|best| best.step == step) {
+            self.save()?;
+            self.save_best()?;
+        }
+        self.write_curve()?;
+        (self.observe)(&Event::Evaluated(point));
+        Ok(None)
+    }
+
+    fn interrupted(&self) -> bool {
+        self.interrupt.load(Ordering::Relaxed)
+    }
+
+    /// Puts weights, and moments or zeros, into the engine.
+    fn load(&mut self, parameters: &[f32], moments: Option<&Moments>) {
+        self.engine.with_state(&mut |state| {
+            state.parameters.copy_from_slice(parameters);
+            match moments {
+                Some(moments) => {
+                    state.first_moment.copy_from_slice(&moments.first);
+                    state.second_moment.copy_from_slice(&moments.second);
+                }
+                None => {
+                    state.first_moment.fill(0.0);
+                    state.second_moment.fill(0.0);
+                }
+            }
+        });
+    }
+
+    /// Writes the checkpoint.
+    fn save(&mut self) -> Result<(), TrainingError> {
+        let state = self.engine.state();
+        let moments = Some([state.first_moment, state.second_moment]);
+        checkpoint::write(&self.spec.folder.join(CHECKPOINT), &self.header, state.parameters, moments)?;
+        self.unsaved = false;
+        self.saved_at = Instant::now();
+        (self.observe)(&Event::Checkpoint { step: self.header.step });
+        Ok(())
+    }
+
+    /// Writes the weights as the best ones.
+    fn save_best(&self) -> Result<(), TrainingError> {
+        let parameters = self.engine.state().parameters;
+        Ok(checkpoint::write(&self.spec.folder.join(BEST), &self.header, parameters, None)?)
+    }
+
+    fn write_curve(&self) -> Result<(), TrainingError> {
+        let path = self.spec.folder.join(CURVE);
+        let text = curve::csv(&self.header.progress.curve);
+        files::write_atomically(&path, |out| out.write_all(text.as_bytes()))
+            .map_err(|source| TrainingError::Write { path, source })
+    }
+
+    fn outcome(self) -> RunOutcome {
+        let Header { config, step, progress, model, .. } = self.header;
+        let over = progress.state == RunState::Complete;
+        RunOutcome {
+            state: progress.state,
+            steps: step,
+            early: self.schedule.early(&progress.curve, over),
+            last: progress.curve.last().map(Reading::from),
+            best: curve::best(&progress.curve).map(Reading::from),
+            seed_rule: self.schedule.seed_rule(&progress.curve, over),
+            train_seconds: progress.train_seconds,
+            tokens_per_second: rate(
+                step as f64 * config.batch_size as f64 * config.sequence_length as f64,
+                progress.train_seconds,
+            ),
+            parameters: model.parameters(),
+            curve: progress.curve,
+        }
+    }
+}
+
+/// What has been done since the last `Event::Step`.
+struct Told {
+    at: Instant,
+    tokens: usize,
+    seconds: f64,
+}
+
+impl Told {
+    const PAUSE: Duration = Duration::from_millis(100);
+}
+
+fn rate(tokens: f64, seconds: f64) -> f64 {
+    if seconds > 0.0 { tokens / seconds } else { 0.0 }
+}
+
+fn remove(path: &Path) -> Result<(), TrainingError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(TrainingError::Write { path: path.to_path_buf(), source })
+        }
+        _ => Ok(()),
+    }
 }
