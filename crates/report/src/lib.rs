@@ -1,1 +1,109 @@
-//! placeholder
+//! What a finished or running study says: a table and a verdict for the terminal, the same in Markdown and CSV for
+//! its folder, and one JSON object for programs.
+//!
+//! Nothing is computed here that a reader could not work out from [`diapason_study::Study`]; this crate finds
+//! words and columns for it.
+
+mod files;
+mod json;
+mod summary;
+mod table;
+
+pub use files::{REPORT_FILE, RESULTS_FILE, ReportError, to_csv, write_files};
+pub use json::{CorpusJson, SeedNumbersJson, StudyJson, VerdictJson};
+
+use diapason_study::Study;
+
+/// What is known of the text itself: how good a model can be at best. Nats per character.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Bounds {
+    /// Entropy rate of the source that the text comes from.
+    pub entropy_rate: Option<f64>,
+    /// The best mean loss that windows of the study's length allow, without what came before them.
+    pub window_floor: Option<f64>,
+}
+
+/// The study for a terminal of `width` columns: table, notes, reasoning, and last the line `chosen: KEY=VALUE ...`.
+pub fn to_text(study: &Study, bounds: &Bounds, width: usize) -> String {
+    let (mut text, dropped) = summary::table(study).to_text(width);
+    text.push('\n');
+    let mut notes = summary::notes(study, bounds);
+    if dropped {
+        notes.push(format!("columns that do not fit here are in {REPORT_FILE} and {RESULTS_FILE}"));
+    }
+    for line in &notes {
+        wrap(line, width, "  ", &mut text);
+    }
+    text.push('\n');
+    for line in summary::reasoning(study) {
+        let indent = if line.starts_with("  ") { "      " } else { "  " };
+        // The last line is read by programs: it stays whole.
+        wrap(&line, if line.starts_with("chosen: ") { usize::MAX } else { width }, indent, &mut text);
+    }
+    text
+}
+
+/// The study in Markdown, with all columns.
+pub fn to_markdown(study: &Study, bounds: &Bounds) -> String {
+    use table::escape_markdown as plain;
+    let mut text = format!("# {}\n\n", plain(&study.spec.name));
+    text += &format!("Text: {}, digest `{}`.\n\n", plain(&study.spec.corpus.name), study.spec.corpus.digest);
+    text += &summary::table(study).to_markdown();
+    text.push('\n');
+    for note in summary::notes(study, bounds) {
+        // A leading star would make a list of lists.
+        let note = note
+            .strip_prefix("* ")
+            .map(|rest| format!("`*` {}", plain(rest)))
+            .unwrap_or_else(|| plain(&note));
+        text += &format!("- {note}\n");
+    }
+    text += "\n## Verdict\n\n";
+    for line in summary::reasoning(study) {
+        let (indent, line) = match line.strip_prefix("  ") {
+            Some(rest) => ("  ", rest),
+            None => ("", line.as_str()),
+        };
+        text += &format!("{indent}- {}\n", plain(line));
+    }
+    text
+}
+
+/// Appends `line` to `text`, broken at spaces so that no line is longer than `width`; later lines are indented.
+fn wrap(line: &str, width: usize, indent: &str, text: &mut String) {
+    let lead: String = line.chars().take_while(|c| *c == ' ').collect();
+    let mut current = lead;
+    let mut empty = true;
+    for word in line.split_whitespace() {
+        let space = usize::from(!empty);
+        if !empty && current.chars().count() + space + word.chars().count() > width {
+            text.push_str(&current);
+            text.push('\n');
+            current = indent.to_string();
+            empty = true;
+        }
+        if !empty {
+            current.push(' ');
+        }
+        current.push_str(word);
+        empty = false;
+    }
+    text.push_str(&current);
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_broken_at_spaces() {
+        let mut text = String::new();
+        wrap("  one two three four", 11, "    ", &mut text);
+        assert_eq!(text, "  one two\n    three\n    four\n");
+        text.clear();
+        wrap("unbreakable", 4, "  ", &mut text);
+        wrap("", 4, "  ", &mut text);
+        assert_eq!(text, "unbreakable\n\n");
+    }
+}

@@ -9,7 +9,7 @@
 //! that a study that is cut short has compared all cells with fewer seeds, not some cells with all. No result
 //! depends on the order.
 
-use crate::{Cell, Params, Study, StudyError, StudySpec, Trial, TrialRecord, TrialState};
+use crate::{Cell, Params, Study, StudyError, StudySpec, TrialRecord, TrialState};
 use diapason_corpus::Corpus;
 use diapason_engine::{Engine, EngineError};
 use diapason_training::{
@@ -29,6 +29,8 @@ pub struct Engines<'a> {
     pub check: &'a dyn Fn(&Config) -> Result<(), EngineError>,
     /// An engine for this configuration. Its parameters are overwritten before the first step.
     pub make: &'a dyn Fn(&Config) -> Result<Box<dyn Engine>, EngineError>,
+    /// Whether a trial that an engine of another arithmetic began may be gone on with; it is then marked.
+    pub allow_other: bool,
 }
 
 /// What a trial still has to do.
@@ -126,19 +128,15 @@ pub fn run_study(
     };
     study.spec.write(folder)?;
     observe(&StudyEvent::Planned { trials: study.trials.len(), work: work.clone() });
-    let trials = study.trials.len();
     for Work { number, .. } in work {
         if interrupt.load(Ordering::Relaxed) {
             study.interrupted = true;
             break;
         }
-        let Study { spec, cells, trials: all, .. } = &mut study;
-        let trial = &mut all[number];
-        let cell = &cells[trial.cell];
-        let record = run_trial(corpus, spec, folder, cell, trial, trials, engines, interrupt, observe)?;
+        let record = run_trial(corpus, &study, number, folder, engines, interrupt, observe)?;
         observe(&StudyEvent::TrialFinished { number, record: &record });
         study.interrupted = record.state == TrialState::Running;
-        trial.record = Some(record);
+        study.trials[number].record = Some(record);
         if study.interrupted {
             break;
         }
@@ -172,16 +170,16 @@ impl Study {
 
 fn run_trial(
     corpus: &Corpus,
-    spec: &StudySpec,
+    study: &Study,
+    number: usize,
     folder: &Path,
-    cell: &Cell,
-    trial: &Trial,
-    trials: usize,
     engines: &Engines<'_>,
     interrupt: &AtomicBool,
     observe: &mut dyn FnMut(&StudyEvent<'_>),
 ) -> Result<TrialRecord, StudyError> {
-    let (number, seed) = (trial.number, trial.seed);
+    let Study { spec, cells, trials, .. } = study;
+    let trial = &trials[number];
+    let (cell, seed) = (&cells[trial.cell], trial.seed);
     let trial_folder = folder.join(&trial.folder);
     let begun = TrialRecord::begun(cell, seed, corpus.alphabet.len(), &corpus.digest)?;
     // What is known of an interrupted trial stays until there is news of it.
@@ -193,7 +191,7 @@ fn run_trial(
     };
     observe(&StudyEvent::TrialStarted {
         number,
-        trials,
+        trials: trials.len(),
         params: &cell.params,
         seed,
         flop_per_step: record.flop_per_step,
@@ -211,12 +209,17 @@ fn run_trial(
             return Ok(record);
         }
     };
-    record.engine = engine.id().to_string();
+    let id = engine.id().to_string();
+    let before = std::mem::replace(&mut record.engine, id);
+    if record.steps > 0 && before != record.engine && !record.other_engines.contains(&before) {
+        record.other_engines.push(before);
+    }
     let early_step = spec.early_step(&cell.config);
     let run_spec = RunSpec {
         protocol: spec.protocol,
         early_step,
         resume: true,
+        allow_other_engine: engines.allow_other,
         ..RunSpec::new(cell.config.clone(), seed, &trial_folder)
     };
     let mut written = Instant::now();
@@ -250,20 +253,14 @@ fn run_trial(
 
 /// Whether the next trial may fare better: a damaged checkpoint is this trial's own, a full disk is not.
 fn concerns_this_trial_only(error: &TrainingError) -> bool {
-    match error {
-        TrainingError::Checkpoint(CheckpointError::Io { .. }) => false,
-        TrainingError::Checkpoint(_) => true,
-        _ => false,
-    }
+    use CheckpointError::{Read, Write};
+    matches!(error, TrainingError::Checkpoint(error) if !matches!(error, Read { .. } | Write { .. }))
 }
 
 impl TrialRecord {
     /// Takes in an evaluation while the trial runs.
     fn take_in(&mut self, point: &CurvePoint, is_early: bool) {
         let reading = Reading::from(point);
-        if !reading.validation_loss.is_finite() {
-            return;
-        }
         self.steps = point.step;
         self.train_seconds = point.train_seconds;
         self.tokens_per_second = Some((point.step * self.tokens_per_step) as f64 / point.train_seconds)

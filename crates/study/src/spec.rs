@@ -54,15 +54,15 @@ pub struct CorpusStamp {
     pub name: String,
     /// Its digest: alphabet, splits and every character.
     pub digest: String,
-    /// How it was opened, if it was opened by name.
+    /// How it was opened, if it was opened by name: enough to open it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<CorpusRequest>,
 }
 
 impl CorpusStamp {
-    /// The stamp of `corpus`.
+    /// The stamp of `corpus`. Whoever opened it by name adds the request.
     pub fn of(corpus: &Corpus) -> Self {
-        Self { name: corpus.name.clone(), digest: corpus.digest.clone(), request: corpus.request.clone() }
+        Self { name: corpus.name.clone(), digest: corpus.digest.clone(), request: None }
     }
 }
 
@@ -127,7 +127,9 @@ impl StudySpec {
         if self.first_steps == 0 {
             self.first_steps = self.config.steps;
         }
-        if self.config.eval_every == 0 && self.grid.axis("steps").is_none() {
+        // Of steps that vary each cell takes its own twentieth; the notebook's protocol knows another interval.
+        let twentieth = self.grid.axis("steps").is_none() && self.protocol == Protocol::Standard;
+        if self.config.eval_every == 0 && twentieth {
             self.config.eval_every = self.config.steps_between_evaluations();
         }
         let cells = self.grid.cells(&self.config, vocabulary)?;
@@ -170,7 +172,7 @@ impl StudySpec {
             differ("corpus", text(&stored.corpus), text(&self.corpus));
         }
         if self.protocol != stored.protocol {
-            differ("protocol", name_of(stored.protocol), name_of(self.protocol));
+            differ("protocol", stored.protocol.name().to_string(), self.protocol.name().to_string());
         }
         if self.early_fraction != stored.early_fraction && self.protocol == Protocol::Standard {
             differ("early_fraction", stored.early_fraction.to_string(), self.early_fraction.to_string());
@@ -282,12 +284,5 @@ fn short(digest: &str) -> String {
     match digest.char_indices().nth(19) {
         Some((end, _)) => format!("{}...", &digest[..end]),
         None => digest.to_string(),
-    }
-}
-
-fn name_of(protocol: Protocol) -> String {
-    match protocol {
-        Protocol::Standard => "standard".to_string(),
-        Protocol::AsSeed => "as-seed".to_string(),
     }
 }

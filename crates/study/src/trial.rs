@@ -79,6 +79,8 @@ pub struct TrialRecord {
     pub flop_per_step: f64,
     /// Which arithmetic computed it.
     pub engine: String,
+    /// Which other arithmetics computed earlier parts of it: the trial is then no function of its settings.
+    pub other_engines: Vec<String>,
     /// Digest of the text.
     pub corpus_digest: String,
     /// Why there is no result.
@@ -114,6 +116,7 @@ impl TrialRecord {
             tokens_per_step: tokens as u64,
             flop_per_step: model.training_flop(tokens, config.sequence_length),
             engine: String::new(),
+            other_engines: Vec::new(),
             corpus_digest: corpus_digest.to_string(),
             failure: None,
             config: config.clone(),
@@ -133,24 +136,17 @@ impl TrialRecord {
     /// Takes in what a run came to.
     pub(crate) fn finish(&mut self, outcome: &RunOutcome) {
         self.steps = outcome.steps;
-        // A reading of a run that diverged may hold numbers that JSON does not have.
-        let finite = |reading: &Reading| reading.validation_loss.is_finite();
-        self.best = outcome.best.filter(finite);
-        self.last = outcome.last.filter(finite);
+        self.best = outcome.best;
+        self.last = outcome.last;
         self.train_seconds = outcome.train_seconds;
         self.tokens_per_second =
             Some(outcome.tokens_per_second).filter(|speed| speed.is_finite() && *speed > 0.0);
         self.seed_rule = outcome.seed_rule;
         self.early = match outcome.seed_rule {
-            None | Some(SeedRule::Undecided) => outcome.early,
-            // Where its loop broke off.
-            Some(SeedRule::Stopped { step }) => {
-                outcome.curve.iter().find(|point| point.step == step).map(Reading::from).or(outcome.early)
-            }
-            // Its early pass was a full one.
-            Some(SeedRule::RanThrough | SeedRule::Lost) => outcome.last,
-        }
-        .filter(finite);
+            // The notebook writes nothing down here. We do, and say so.
+            Some(SeedRule::Lost) => outcome.last,
+            _ => outcome.early,
+        };
         self.stopped_early = outcome.state == RunState::StoppedEarly;
         self.failure = None;
         self.state = match outcome.state {

@@ -1,0 +1,107 @@
+//! The files that a study's folder gets: `report.md` to read, `results.csv` to compute with.
+
+use crate::{Bounds, to_markdown};
+use diapason_study::{Row, Study};
+use diapason_training::files::write_atomically;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Name of the report, in Markdown.
+pub const REPORT_FILE: &str = "report.md";
+
+/// Name of the table, one line per pass of each trial.
+pub const RESULTS_FILE: &str = "results.csv";
+
+/// Why a report could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// A file that cannot be written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// Columns of `results.csv` that are no parameters, after `number`, the parameters, and before nothing.
+const COLUMNS: [&str; 16] = [
+    "seed",
+    "pass",
+    "state",
+    "steps",
+    "stopped_early",
+    "validation_loss",
+    "validation_bpc",
+    "accuracy",
+    "accuracy_last",
+    "train_seconds",
+    "tokens_per_second",
+    "parameters",
+    "flop",
+    "read_at",
+    "lost_by_seed_rule",
+    "error",
+];
+
+/// The rows of a study as CSV: `number`, one column per key of the grid, then the columns of [`Row`] by their
+/// names. A key that has the name of another column (`steps`) is written as `params_steps`. What is unknown is empty.
+///
+/// # Errors
+/// None in practice: memory is written.
+pub fn to_csv(study: &Study) -> io::Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let keys: Vec<&str> = study.spec.grid.axes().iter().map(|axis| axis.key.as_str()).collect();
+    let names = keys.iter().map(|key| {
+        if COLUMNS.contains(key) || *key == "number" { format!("params_{key}") } else { key.to_string() }
+    });
+    let header = std::iter::once("number".to_string())
+        .chain(names)
+        .chain(COLUMNS.iter().map(|column| column.to_string()));
+    writer.write_record(header)?;
+    for row in study.rows() {
+        let params = keys.iter().map(|key| row.params.text(key).unwrap_or_default());
+        writer.write_record(std::iter::once(row.number.to_string()).chain(params).chain(fields(&row)))?;
+    }
+    writer.into_inner().map_err(|error| io::Error::other(error.to_string()))
+}
+
+/// In the order of [`COLUMNS`].
+fn fields(row: &Row) -> [String; 16] {
+    let number = |value: Option<f64>| value.map(|x| x.to_string()).unwrap_or_default();
+    let state = serde_json::to_value(row.state).ok().and_then(|v| v.as_str().map(str::to_string));
+    [
+        row.seed.to_string(),
+        row.pass.to_string(),
+        state.unwrap_or_default(),
+        row.steps.to_string(),
+        row.stopped_early.to_string(),
+        number(row.validation_loss),
+        number(row.validation_bpc),
+        number(row.accuracy),
+        number(row.accuracy_last),
+        row.train_seconds.to_string(),
+        number(row.tokens_per_second),
+        row.parameters.to_string(),
+        row.flop.to_string(),
+        row.read_at.map(|step| step.to_string()).unwrap_or_default(),
+        row.lost_by_seed_rule.map(|lost| lost.to_string()).unwrap_or_default(),
+        row.error.clone().unwrap_or_default(),
+    ]
+}
+
+/// Writes `report.md` and `results.csv` into the study's folder.
+///
+/// # Errors
+/// A file that cannot be written; an older one is then still there.
+pub fn write_files(study: &Study, bounds: &Bounds, folder: &Path) -> Result<(), ReportError> {
+    let write = |name: &str, bytes: io::Result<Vec<u8>>| {
+        let path = folder.join(name);
+        bytes
+            .and_then(|bytes| write_atomically(&path, |out| out.write_all(&bytes)))
+            .map_err(|source| ReportError::Io { path, source })
+    };
+    write(REPORT_FILE, Ok(to_markdown(study, bounds).into_bytes()))?;
+    write(RESULTS_FILE, to_csv(study))
+}

@@ -1,0 +1,224 @@
+//! The table of a study: one line per configuration, early and full side by side.
+
+use crate::Bounds;
+use crate::table::{Align, Column, Table};
+use diapason_study::{
+    CellReading, Cost, Pass, SEED_EARLY_STEP, SEED_LABEL, SEED_STEPS, SeedNumbers, Study, Verdict,
+    seed_numbers,
+};
+use diapason_training::Protocol;
+use std::f64::consts::LN_2;
+
+/// One pass of all cells, and the seed's numbers where it trained the same.
+struct PassColumns {
+    /// `early, 4000 steps`.
+    group: String,
+    readings: Vec<CellReading>,
+    seed: Vec<Option<&'static SeedNumbers>>,
+}
+
+/// The cells of `study` as a table.
+pub(crate) fn table(study: &Study) -> Table {
+    let chosen = study.verdict().map(|verdict| verdict.chosen);
+    let mut table = Table::default();
+    let marks = study.cells.iter().map(|cell| if Some(&cell.params) == chosen.as_ref() { "*" } else { "" });
+    table.push(Column::new("", "", 0, Align::Left, marks.map(str::to_string).collect()));
+    for axis in study.spec.grid.axes() {
+        let cells = study.cells.iter().map(|cell| cell.params.text(&axis.key).unwrap_or_default());
+        table.push(Column::new("", &axis.key, 0, Align::Right, cells.collect()));
+    }
+    let passes: Vec<PassColumns> = study.passes().iter().map(|&pass| columns(study, pass)).collect();
+    if let Some(full) = passes.last() {
+        let counts =
+            full.readings.iter().map(|reading| reading.parameters.map(thousands).unwrap_or_default());
+        table.push(Column::new("", "parameters", 2, Align::Right, counts.collect()));
+    }
+    for pass in &passes {
+        push_pass(&mut table, study, pass);
+    }
+    if let Some(full) = passes.last() {
+        let speeds = full.readings.iter().map(|reading| number(reading.tokens_per_second, 0));
+        table.push(Column::new("", "tokens/s", 3, Align::Right, speeds.collect()));
+    }
+    table
+}
+
+fn columns(study: &Study, pass: Pass) -> PassColumns {
+    let readings = study.readings(pass);
+    let as_seed = study.spec.protocol == Protocol::AsSeed;
+    // Where the early reading was taken, and for how many steps the full pass was meant to run.
+    let planned: Vec<f64> = readings
+        .iter()
+        .zip(&study.cells)
+        .map(|(reading, cell)| if pass == Pass::Early { reading.steps } else { cell.config.steps as f64 })
+        .collect();
+    let mut distinct: Vec<f64> = planned.iter().copied().filter(|steps| steps.is_finite()).collect();
+    distinct.dedup();
+    let group = match distinct[..] {
+        [steps] => format!("{pass}, {steps:.0} steps"),
+        _ => pass.to_string(),
+    };
+    let seed = study
+        .cells
+        .iter()
+        .zip(planned)
+        .map(|(cell, steps)| match pass {
+            Pass::Early if as_seed && cell.config.steps == SEED_STEPS => {
+                seed_numbers(&cell.config, SEED_EARLY_STEP)
+            }
+            _ => seed_numbers(&cell.config, steps as u64),
+        })
+        .collect();
+    PassColumns { group, readings, seed }
+}
+
+fn push_pass(table: &mut Table, study: &Study, pass: &PassColumns) {
+    let mut push = |title: &str, rank, cell: &dyn Fn(&CellReading) -> String| {
+        table.push(Column::new(
+            &pass.group,
+            title,
+            rank,
+            Align::Right,
+            pass.readings.iter().map(cell).collect(),
+        ));
+    };
+    if study.spec.seeds > 1 {
+        push("seeds", 4, &|r| r.seeds.to_string());
+    }
+    push("loss", 0, &|r| match &r.left_out {
+        Some(reason) if reason == "not finished" => "...".to_string(),
+        Some(_) => "failed".to_string(),
+        None => number(r.loss, 4),
+    });
+    push("bpc", 5, &|r| number(r.bpc, 4));
+    push("accuracy", 4, &|r| share(r.accuracy));
+    push("at last", 6, &|r| share(r.accuracy_last));
+    push("seconds", 1, &|r| seconds(r.train_seconds));
+    if study.spec.cost == Cost::Flop {
+        push("FLOP", 1, &|r| if r.flop.is_finite() { format!("{:.2e}", r.flop) } else { String::new() });
+    }
+    let mut push_seed = |title: &str, rank, cell: &dyn Fn(&SeedNumbers) -> String| {
+        let cells = pass.seed.iter().map(|row| row.map(cell).unwrap_or_default()).collect();
+        table.push(Column::new(&pass.group, title, rank, Align::Right, cells));
+    };
+    push_seed("seed's loss", 1, &|row| number(row.loss, 4));
+    push_seed("seed's seconds", 3, &|row| seconds(row.seconds));
+}
+
+/// What stands under the table: one paragraph a line.
+pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
+    let mut notes = Vec::new();
+    let seeds = study.spec.seeds;
+    let mut legend =
+        "* chosen; loss in nats per character on the validation windows, bpc in bits; seconds are training steps alone"
+            .to_string();
+    if seeds > 1 {
+        legend += ", means over seeds";
+    }
+    notes.push(legend);
+    if study.passes().iter().any(|&pass| columns(study, pass).seed.iter().any(Option::is_some)) {
+        notes.push(format!("{SEED_LABEL}; this study: {}, on this machine", study.spec.corpus.name));
+    }
+    if let Some(rate) = bounds.entropy_rate {
+        let mut note = format!(
+            "the text's entropy rate is {rate:.4} nats ({:.4} bits) per character: no model can do better",
+            rate / LN_2
+        );
+        if let Some(floor) = bounds.window_floor {
+            note += &format!("; with windows alone as context, {floor:.4} nats ({:.4} bits)", floor / LN_2);
+        }
+        notes.push(note);
+    }
+    for trial in &study.trials {
+        if let Some(failure) = trial.record.as_ref().and_then(|record| record.failure.as_ref()) {
+            notes.push(format!(
+                "failed: trial {}, {}, seed {}: {}",
+                trial.number, study.cells[trial.cell].params, trial.seed, failure.message
+            ));
+        }
+    }
+    if study.spec.protocol == Protocol::AsSeed {
+        let lost = study.lost_by_seed_rule();
+        for row in &lost {
+            notes.push(format!(
+                "the notebook's early pass would have left no number for {}, seed {}: its last evaluation was an \
+                 improvement, but not the fifth",
+                row.params, row.seed
+            ));
+        }
+        if lost.is_empty() && study.trials.iter().all(|trial| study.is_over(trial)) {
+            notes.push("the notebook's rule would have lost none of these cells".to_string());
+        }
+    }
+    let over = study.trials.iter().filter(|trial| study.is_over(trial)).count();
+    if over < study.trials.len() {
+        notes.push(format!(
+            "{} of {} trials have not finished; the same command continues",
+            study.trials.len() - over,
+            study.trials.len()
+        ));
+    }
+    notes
+}
+
+/// The reasoning of each pass, and at the end the choice.
+pub(crate) fn reasoning(study: &Study) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut last = None;
+    for &pass in study.passes() {
+        let Some(decided) = study.decision(pass) else { continue };
+        let explained = decided.decision.explain(&decided.candidates, study.spec.cost);
+        lines.push(format!("{}:", columns(study, pass).group));
+        // Its own last line names the choice.
+        lines.extend(explained[..explained.len().saturating_sub(1)].iter().map(|line| format!("  {line}")));
+        lines.push(format!("  choice of this pass: {}", decided.chosen()));
+        last = Some(decided.chosen().clone());
+    }
+    match (study.verdict(), last) {
+        (Some(Verdict { chosen, reason }), Some(_)) => {
+            lines.push(format!("verdict: {reason}"));
+            lines.push(format!("chosen: {chosen}"));
+        }
+        _ => lines.push("no verdict yet: no configuration has a result".to_string()),
+    }
+    lines
+}
+
+fn number(value: f64, decimals: usize) -> String {
+    if value.is_finite() { format!("{value:.decimals$}") } else { String::new() }
+}
+
+fn share(value: f64) -> String {
+    if value.is_finite() { format!("{:.1} %", 100.0 * value) } else { String::new() }
+}
+
+fn seconds(value: f64) -> String {
+    number(value, if value.abs() < 9_999.5 { 1 } else { 0 })
+}
+
+/// `3,202,048`.
+fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        assert_eq!([0, 12, 999, 1_000, 3_202_048].map(thousands), ["0", "12", "999", "1,000", "3,202,048"]);
+        assert_eq!(seconds(331.13), "331.1");
+        assert_eq!(seconds(12_345.6), "12346");
+        assert_eq!(seconds(f64::NAN), "");
+        assert_eq!(share(0.5557), "55.6 %");
+    }
+}
