@@ -5,6 +5,8 @@
 //! model goes through the same checks: the plain reference in both formats, and the engine, which crosses
 //! its seam only.
 
+use diapason_engine::{Batch, CpuEngine, Engine, Shape, Update};
+use diapason_kernels::Isa;
 use diapason_model::{Architecture, Layout, ModelConfig};
 use diapason_reference::{Float, adam};
 use safetensors::SafeTensors;
@@ -249,6 +251,66 @@ fn the_reference_in_f64() {
 fn the_reference_in_f32() {
     for fixture in Fixture::both() {
         check("f32", &fixture, &mut Plain::<f32>::new(&fixture), &SINGLE);
-        check("f32", &fixture, &mut Plain::<f32>::new(&fixture), &ENGINE);
+    }
+}
+
+/// An engine behind its seam.
+struct Through<E>(E);
+
+impl<E: Engine> Implementation for Through<E> {
+    /// The seam gives logits after a context, so each position is asked for as the end of one.
+    fn logits(&mut self, inputs: &[u8], sequence_length: usize) -> Vec<f64> {
+        let v = self.0.model().vocabulary;
+        let windows = inputs.len() / sequence_length;
+        let mut all = vec![0.0; inputs.len() * v];
+        let mut cache = self.0.cache(windows);
+        for length in 1..=sequence_length {
+            let contexts: Vec<u8> =
+                inputs.chunks(sequence_length).flat_map(|window| &window[..length]).copied().collect();
+            let mut last = vec![0.0; windows * v];
+            self.0.prefill(&mut cache, &contexts, &mut last);
+            for (window, last) in last.chunks(v).enumerate() {
+                all[(window * sequence_length + length - 1) * v..][..v].copy_from_slice(&widen(last));
+            }
+        }
+        all
+    }
+
+    fn loss_and_gradient(
+        &mut self,
+        inputs: &[u8],
+        targets: &[u8],
+        sequence_length: usize,
+    ) -> (f64, Vec<f64>) {
+        let mut gradient = vec![0.0; self.0.model().parameters()];
+        let metrics = self.0.gradient(Batch { inputs, targets, sequence_length }, &mut gradient);
+        (metrics.loss, widen(&gradient))
+    }
+
+    fn step(
+        &mut self,
+        inputs: &[u8],
+        targets: &[u8],
+        sequence_length: usize,
+        number: u64,
+        learning_rate: f64,
+    ) -> f64 {
+        let learning_rate = learning_rate as f32;
+        let update = Update { number, learning_rate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+        self.0.step(Batch { inputs, targets, sequence_length }, &update).loss
+    }
+}
+
+#[test]
+fn the_cpu_engine() {
+    for fixture in Fixture::both() {
+        for isa in Isa::available() {
+            let shape = Shape {
+                batch_size: fixture.batches[0].0.len() / fixture.sequence_length,
+                sequence_length: fixture.sequence_length,
+            };
+            let engine = CpuEngine::with_isa(isa, fixture.model.clone(), &fixture.weights, 2, shape).unwrap();
+            check(isa.name(), &fixture, &mut Through(engine), &ENGINE);
+        }
     }
 }
