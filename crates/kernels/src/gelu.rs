@@ -7,7 +7,7 @@ use crate::isa::dispatch;
 use crate::simd::Simd;
 
 /// 2 sqrt(2/pi).
-const TWICE: f32 = 1.595_769_1;
+const TWICE: f32 = 1.595_769;
 const CUBIC: f32 = 0.044_715;
 
 /// s(u).

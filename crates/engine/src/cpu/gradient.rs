@@ -1,0 +1,308 @@
+//! The parameters' gradients, from what the items left behind, and the update.
+//!
+//! Each task computes one rectangle of one parameter's gradient as a sum over all items in their order, and
+//! updates the parameters under it at once, while the gradient is in the cache: the whole gradient never exists in
+//! memory. Tasks are independent, so threads take them in any order; the order of every sum is fixed.
+
+use super::passes::Item;
+use super::sizes::{BlockFields, EndFields, Sizes, SmallFields};
+use diapason_kernels::{
+    AdamUpdate, Block, BlockMut, BlockSet, Buffer, Init, Isa, Left, Packed, adam, add, gemm, padded,
+};
+use diapason_model::Layout;
+use std::ops::Range;
+
+/// Rows and columns of a rectangle, at most: its gradient and the packed operand stay in the second-level cache.
+const RECTANGLE: usize = 256;
+
+/// How one rectangle of gradients comes about.
+enum Task {
+    /// Rows `rows`, columns `columns` of X^T dY: X and dY are fields of block `block`.
+    Matrix { block: usize, x: Operand, dy: Operand, rows: Range<usize>, columns: Range<usize> },
+    /// The same for the output matrix; `tied`: transposed, and added to the rows of the token embedding.
+    Head { rows: Range<usize>, columns: Range<usize> },
+    /// Partial sums at this place in each item's `small`.
+    Small(usize),
+    /// The token embedding [V, D]: rows of `d_embedded` summed by symbol (and the output matrix's share if tied).
+    Tokens { tied: bool },
+    /// The position embedding [max_len, D]: rows of `d_embedded` summed by position.
+    Positions,
+}
+
+/// A field of a block with its row stride.
+struct Operand {
+    start: usize,
+    stride: usize,
+}
+
+/// What a thread needs while it works on tasks.
+pub(super) struct TaskScratch {
+    /// Gradient of a rectangle.
+    gradient: Buffer,
+    /// Packed rows of dY.
+    packed: Packed,
+}
+
+impl TaskScratch {
+    pub(super) fn new(isa: Isa, s: &Sizes, layout: &Layout) -> Self {
+        Self {
+            gradient: Buffer::zeroed(Self::gradient_len(s, layout)),
+            packed: Packed::new(isa, s.tokens(), RECTANGLE.max(s.v)),
+        }
+    }
+
+    fn gradient_len(s: &Sizes, layout: &Layout) -> usize {
+        // The embeddings' gradients are whole, with the tied head's beside.
+        let embeddings = layout.token_embedding.len().max(layout.position_embedding.len());
+        let head = s.d * padded(s.v);
+        (RECTANGLE * padded(RECTANGLE)).max(embeddings + head).max(s.f)
+    }
+
+    pub(super) fn bytes(s: &Sizes, layout: &Layout) -> usize {
+        4 * Self::gradient_len(s, layout) + Packed::bytes(s.tokens(), RECTANGLE.max(s.v))
+    }
+}
+
+/// The tasks of a model for windows of one length, with the rectangles that they write.
+pub(super) struct Gradient {
+    tasks: Vec<Task>,
+    set: BlockSet,
+}
+
+/// Cuts 0..n into pieces of at most RECTANGLE, as equal as multiples of `grain` allow.
+fn pieces(n: usize, grain: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = n.div_ceil(RECTANGLE);
+    let size = n.div_ceil(count.max(1)).next_multiple_of(grain).min(RECTANGLE);
+    (0..n).step_by(size.max(1)).map(move |start| start..(start + size).min(n))
+}
+
+impl Gradient {
+    pub(super) fn new(s: &Sizes, layout: &Layout) -> Self {
+        let mut tasks = Vec::new();
+        let mut blocks = Vec::new();
+        let k = BlockFields::new(s);
+        let mut matrix = |range: &Range<usize>,
+                          inputs: usize,
+                          outputs: usize,
+                          task: &dyn Fn(Range<usize>, Range<usize>) -> Task| {
+            for rows in pieces(inputs, 8) {
+                for columns in pieces(outputs, 16) {
+                    blocks.push(Block {
+                        start: range.start + rows.start * outputs + columns.start,
+                        rows: rows.len(),
+                        columns: columns.len(),
+                        stride: outputs,
+                    });
+                    tasks.push(task(rows.clone(), columns));
+                }
+            }
+        };
+        // Each matrix: Y = X W, so dW = X^T dY.
+        for (block, p) in layout.blocks.iter().enumerate() {
+            for (range, inputs, outputs, x, dy) in [
+                (&p.query, s.d, s.d, (&k.attention_in, 0, s.ld_d), (&k.qkv, 0, s.ld_qkv)),
+                (&p.key, s.d, s.d, (&k.attention_in, 0, s.ld_d), (&k.qkv, s.d, s.ld_qkv)),
+                (&p.value, s.d, s.d, (&k.attention_in, 0, s.ld_d), (&k.qkv, 2 * s.d, s.ld_qkv)),
+                (&p.output, s.d, s.d, (&k.attended, 0, s.ld_d), (&k.d_mid, 0, s.ld_d)),
+                (&p.up, s.d, s.f, (&k.mlp_in, 0, s.ld_d), (&k.d_hidden, 0, s.ld_f)),
+                (&p.down, s.f, s.d, (&k.hidden, 0, s.ld_f), (&k.d_out, 0, s.ld_d)),
+            ] {
+                let operand = |(field, column, stride): (&Range<usize>, usize, usize)| Operand {
+                    start: field.start + column,
+                    stride,
+                };
+                matrix(range, inputs, outputs, &|rows, columns| Task::Matrix {
+                    block,
+                    x: operand(x),
+                    dy: operand(dy),
+                    rows,
+                    columns,
+                });
+            }
+        }
+        if let Some(head) = &layout.head {
+            matrix(head, s.d, s.v, &|rows, columns| Task::Head { rows, columns });
+        }
+        let mut vector = |range: &Range<usize>, task: Task| {
+            blocks.push(Block { start: range.start, rows: 1, columns: range.len(), stride: range.len() });
+            tasks.push(task);
+        };
+        vector(&layout.token_embedding, Task::Tokens { tied: layout.head.is_none() });
+        vector(&layout.position_embedding, Task::Positions);
+        let m = SmallFields::new(s);
+        for (block, p) in layout.blocks.iter().enumerate() {
+            for (range, field) in [
+                (&p.attention_norm_scale, &m.attention_scale),
+                (&p.attention_norm_bias, &m.attention_bias),
+                (&p.mlp_norm_scale, &m.mlp_scale),
+                (&p.mlp_norm_bias, &m.mlp_bias),
+                (&p.up_bias, &m.up_bias),
+                (&p.down_bias, &m.down_bias),
+            ] {
+                vector(range, Task::Small(block * m.end + field.start));
+            }
+        }
+        vector(&layout.final_norm_scale, Task::Small(s.l * m.end));
+        vector(&layout.final_norm_bias, Task::Small(s.l * m.end + s.d));
+        Self { tasks, set: BlockSet::new(blocks, layout.total) }
+    }
+
+    /// The rectangles, one per task.
+    pub(super) fn set(&self) -> &BlockSet {
+        &self.set
+    }
+
+    /// Computes the gradient of task `index`, and hands it row by row to `row(r, gradient)`.
+    pub(super) fn compute(
+        &self,
+        index: usize,
+        isa: Isa,
+        s: &Sizes,
+        items: &[Item],
+        inputs: &[u8],
+        scratch: &mut TaskScratch,
+        mut row: impl FnMut(usize, &[f32]),
+    ) {
+        let block = self.set.blocks()[index];
+        let TaskScratch { gradient, packed } = scratch;
+        let width = match &self.tasks[index] {
+            Task::Matrix { block, x, dy, rows, columns } => {
+                let base = block * s.block_len();
+                let width = padded(columns.len());
+                for (i, item) in items.iter().enumerate() {
+                    let x =
+                        Left::Columns { data: &item.blocks[base + x.start + rows.start..], stride: x.stride };
+                    let dy = (&item.blocks[base + dy.start + columns.start..], dy.stride);
+                    product(
+                        isa,
+                        x,
+                        rows.len(),
+                        dy,
+                        columns.len(),
+                        item.tokens,
+                        i == 0,
+                        gradient,
+                        width,
+                        packed,
+                    );
+                }
+                width
+            }
+            Task::Head { rows, columns } => {
+                let width = padded(columns.len());
+                head(isa, s, items, rows, columns, gradient, width, packed);
+                width
+            }
+            Task::Small(start) => {
+                gradient[..block.columns].fill(0.0);
+                for item in items {
+                    add(isa, &item.small[*start..start + block.columns], &mut gradient[..block.columns]);
+                }
+                block.columns
+            }
+            Task::Tokens { tied } => {
+                let (sums, rest) = gradient.split_at_mut(block.columns);
+                sum_embedded(isa, s, items, sums, |i| usize::from(inputs[i]));
+                if *tied {
+                    // W = E^T: dE += dW^T.
+                    let width = padded(s.v);
+                    head(isa, s, items, &(0..s.d), &(0..s.v), rest, width, packed);
+                    for symbol in 0..s.v {
+                        for c in 0..s.d {
+                            sums[symbol * s.d + c] += rest[c * width + symbol];
+                        }
+                    }
+                }
+                block.columns
+            }
+            Task::Positions => {
+                sum_embedded(isa, s, items, &mut gradient[..block.columns], |i| i % s.t);
+                block.columns
+            }
+        };
+        for r in 0..block.rows {
+            row(r, &gradient[r * width..][..block.columns]);
+        }
+    }
+}
+
+/// `out` (+)= X^T dY for one item: X^T [m, tokens], dY [tokens, n] at (data, stride).
+fn product(
+    isa: Isa,
+    x: Left<'_>,
+    m: usize,
+    dy: (&[f32], usize),
+    n: usize,
+    tokens: usize,
+    first: bool,
+    out: &mut [f32],
+    out_stride: usize,
+    packed: &mut Packed,
+) {
+    packed.pack(dy.0, dy.1, tokens, n);
+    let init = if first { Init::Zero } else { Init::Accumulate };
+    gemm(isa, x, packed, m, init, out, out_stride);
+}
+
+/// A rectangle of the output matrix's gradient.
+fn head(
+    isa: Isa,
+    s: &Sizes,
+    items: &[Item],
+    rows: &Range<usize>,
+    columns: &Range<usize>,
+    out: &mut [f32],
+    out_stride: usize,
+    packed: &mut Packed,
+) {
+    let e = EndFields::new(s);
+    for (i, item) in items.iter().enumerate() {
+        let x = Left::Columns { data: &item.ends[e.final_in.start + rows.start..], stride: s.ld_d };
+        let dy = (&item.ends[e.logits.start + columns.start..], s.ld_v);
+        product(isa, x, rows.len(), dy, columns.len(), item.tokens, i == 0, out, out_stride, packed);
+    }
+}
+
+/// `sums` [_, D]: each row of `d_embedded` added to the row that `place` names for its position in the batch.
+fn sum_embedded(isa: Isa, s: &Sizes, items: &[Item], sums: &mut [f32], place: impl Fn(usize) -> usize) {
+    sums.fill(0.0);
+    let e = EndFields::new(s);
+    let mut i = 0;
+    for item in items {
+        let rows = &item.ends[e.d_embedded.clone()];
+        for r in 0..item.tokens {
+            let to = place(i) * s.d;
+            add(isa, &rows[r * s.ld_d..][..s.d], &mut sums[to..to + s.d]);
+            i += 1;
+        }
+    }
+}
+
+/// Applies `update` to a task's rectangle of parameters and moments.
+pub(super) fn apply(
+    isa: Isa,
+    update: &AdamUpdate,
+    r: usize,
+    gradient: &[f32],
+    [p, m, v]: &mut [BlockMut<'_>; 3],
+) {
+    adam(isa, update, gradient, p.row(r), m.row(r), v.row(r));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pieces;
+
+    #[test]
+    fn pieces_tile() {
+        for n in 1..2000 {
+            let mut end = 0;
+            for piece in pieces(n, 16) {
+                assert_eq!(piece.start, end);
+                assert!(piece.len() <= 256 && !piece.is_empty());
+                end = piece.end;
+            }
+            assert_eq!(end, n);
+        }
+    }
+}

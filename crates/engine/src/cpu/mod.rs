@@ -1,0 +1,392 @@
+//! The engine on the CPU.
+//!
+//! A step has three phases, each dealt out to the threads, with a join behind each:
+//!
+//! 1. `passes.rs`: forward, loss and backward of each item (a group of sequences) through the whole network; the
+//!    item keeps what the weight gradients need.
+//! 2. `gradient.rs`: each rectangle of each parameter's gradient, summed over the items in their order, and
+//!    Adam on the parameters under it.
+//! 3. `weights.rs`: the changed matrices packed anew for the products.
+//!
+//! Nothing is allocated in a step once its shape has been seen. How work is cut never depends on the
+//! number of threads, so neither does any bit of the result.
+
+mod generate;
+mod gradient;
+mod memory;
+mod passes;
+mod sizes;
+mod weights;
+
+pub use memory::memory_needed;
+
+use crate::api::{Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update};
+use diapason_kernels::{AdamUpdate, Buffer, Isa, Pool, cross_entropy};
+use diapason_model::{Layout, ModelConfig};
+use generate::{DecodeScratch, Group};
+use gradient::{Gradient, TaskScratch};
+use passes::{Context, Item, Scratch};
+use sizes::{EndFields, Sizes};
+use weights::Weights;
+
+/// The environment variable that names the instruction set to use instead of the best one.
+const ISA_VARIABLE: &str = "DIAPASON_ISA";
+
+/// The batch that an engine makes room for at the start. Others work too: room is made when they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Windows in a batch.
+    pub batch_size: usize,
+    /// Positions in a window.
+    pub sequence_length: usize,
+}
+
+/// Forward, backward and Adam in f32 on the processor's vector instructions.
+pub struct CpuEngine {
+    id: EngineId,
+    isa: Isa,
+    model: ModelConfig,
+    layout: Layout,
+    parameters: Buffer,
+    first_moment: Buffer,
+    second_moment: Buffer,
+    weights: Weights,
+    pool: Pool,
+    /// Sizes that `items`, `gradient` and `threads` are made for.
+    sizes: Sizes,
+    items: Vec<Item>,
+    gradient: Gradient,
+    threads: Vec<ThreadScratch>,
+}
+
+/// What each thread owns.
+struct ThreadScratch {
+    passes: Buffer,
+    tasks: TaskScratch,
+    /// One block and the ends of an item, for evaluation.
+    evaluation: Buffer,
+    decode: Option<DecodeScratch>,
+}
+
+impl ThreadScratch {
+    fn new(isa: Isa, s: &Sizes, layout: &Layout) -> Self {
+        Self {
+            passes: Buffer::zeroed(s.scratch_len()),
+            tasks: TaskScratch::new(isa, s, layout),
+            evaluation: Buffer::zeroed(CpuEngine::evaluation_len(s)),
+            decode: None,
+        }
+    }
+}
+
+impl CpuEngine {
+    /// An engine for `model` with these `parameters` (in the order of its layout) and zero moments, on `threads`
+    /// threads. The instruction set is the best of the processor, or the one that the environment variable
+    /// `DIAPASON_ISA` names.
+    ///
+    /// # Errors
+    /// When the memory does not suffice, or `DIAPASON_ISA` names what the processor lacks.
+    pub fn new(
+        model: ModelConfig,
+        parameters: &[f32],
+        threads: usize,
+        shape: Shape,
+    ) -> Result<Self, EngineError> {
+        let isa = match std::env::var(ISA_VARIABLE) {
+            Ok(name) if !name.is_empty() => Isa::named(&name).ok_or_else(|| EngineError::InstructionSet {
+                name,
+                available: Isa::available().iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", "),
+            })?,
+            _ => Isa::detect(),
+        };
+        Self::with_isa(isa, model, parameters, threads, shape)
+    }
+
+    /// [`CpuEngine::new`] on a given instruction set.
+    ///
+    /// # Errors
+    /// When the memory does not suffice.
+    ///
+    /// # Panics
+    /// When `parameters` has not the length of the model's layout.
+    pub fn with_isa(
+        isa: Isa,
+        model: ModelConfig,
+        parameters: &[f32],
+        threads: usize,
+        shape: Shape,
+    ) -> Result<Self, EngineError> {
+        Self::check_memory(&model, shape, threads)?;
+        let layout = Layout::new(&model);
+        assert_eq!(parameters.len(), layout.total, "parameters of another model");
+        let sizes = Sizes::new(&model, shape.sequence_length);
+        let pool = Pool::new(threads);
+        let mut engine = Self {
+            id: EngineId {
+                version: env!("CARGO_PKG_VERSION").to_string(),
+                isa: isa.name().to_string(),
+                precision: "f32".to_string(),
+            },
+            isa,
+            parameters: Buffer::from_slice(parameters),
+            first_moment: Buffer::zeroed(layout.total),
+            second_moment: Buffer::zeroed(layout.total),
+            weights: Weights::new(isa, &sizes, &layout),
+            gradient: Gradient::new(&sizes, &layout),
+            threads: (0..pool.threads()).map(|_| ThreadScratch::new(isa, &sizes, &layout)).collect(),
+            items: (0..shape.batch_size.div_ceil(sizes.sequences)).map(|_| Item::new(&sizes)).collect(),
+            pool,
+            sizes,
+            layout,
+            model,
+        };
+        engine.pack();
+        Ok(engine)
+    }
+
+    /// Whether the machine has the memory for an engine.
+    ///
+    /// # Errors
+    /// With both figures when it has not.
+    pub fn check_memory(model: &ModelConfig, shape: Shape, threads: usize) -> Result<(), EngineError> {
+        let needed = memory_needed(model, shape, threads);
+        let available = memory::available();
+        let gib = |bytes: u128| bytes as f64 / f64::from(1 << 30);
+        match available {
+            Some(available) if needed > available => {
+                Err(EngineError::Memory { needed_gib: gib(needed), available_gib: gib(available) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Numbers that a thread needs to evaluate an item.
+    fn evaluation_len(s: &Sizes) -> usize {
+        s.block_len() + s.ends_len()
+    }
+
+    fn pack(&mut self) {
+        self.weights.pack(&self.parameters, &mut self.pool, &mut self.threads);
+    }
+
+    /// Makes room for windows of `t` positions; the same as before costs nothing.
+    fn resize(&mut self, t: usize) {
+        if t == self.sizes.t {
+            return;
+        }
+        self.sizes = Sizes::new(&self.model, t);
+        self.items.clear();
+        self.gradient = Gradient::new(&self.sizes, &self.layout);
+        for thread in &mut self.threads {
+            *thread = ThreadScratch::new(self.isa, &self.sizes, &self.layout);
+        }
+    }
+
+    /// Forward and backward of all items; the mean loss.
+    fn pass(&mut self, batch: Batch<'_>) -> StepMetrics {
+        self.resize(batch.sequence_length);
+        let s = self.sizes;
+        let count = batch.windows().div_ceil(s.sequences);
+        while self.items.len() < count {
+            self.items.push(Item::new(&s));
+        }
+        let context = Context {
+            isa: self.isa,
+            sizes: s,
+            layout: &self.layout,
+            parameters: &self.parameters,
+            weights: &self.weights,
+        };
+        let positions = batch.inputs.len();
+        let scale = 1.0 / positions as f32;
+        self.pool.for_each(&mut self.items[..count], &mut self.threads, |index, item, thread| {
+            let range = index * s.tokens()..((index + 1) * s.tokens()).min(positions);
+            context.train(
+                item,
+                &batch.inputs[range.clone()],
+                &batch.targets[range],
+                scale,
+                &mut thread.passes,
+            );
+        });
+        let total: f64 = self.items[..count].iter().map(|item| item.loss).sum();
+        StepMetrics { loss: total / positions as f64 }
+    }
+}
+
+impl Engine for CpuEngine {
+    fn id(&self) -> &EngineId {
+        &self.id
+    }
+
+    fn model(&self) -> &ModelConfig {
+        &self.model
+    }
+
+    fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
+        let metrics = self.pass(batch);
+        let update =
+            AdamUpdate::new(update.number, update.learning_rate, update.beta1, update.beta2, update.epsilon);
+        let (isa, s) = (self.isa, self.sizes);
+        let items = &self.items[..batch.windows().div_ceil(s.sequences)];
+        let gradient = &self.gradient;
+        self.pool.for_each_block(
+            gradient.set(),
+            [&mut self.parameters, &mut self.first_moment, &mut self.second_moment],
+            &mut self.threads,
+            |index, mut blocks, thread| {
+                gradient.compute(index, isa, &s, items, batch.inputs, &mut thread.tasks, |r, g| {
+                    gradient::apply(isa, &update, r, g, &mut blocks);
+                });
+            },
+        );
+        self.pack();
+        metrics
+    }
+
+    fn gradient(&mut self, batch: Batch<'_>, out: &mut [f32]) -> StepMetrics {
+        let metrics = self.pass(batch);
+        let (isa, s) = (self.isa, self.sizes);
+        let items = &self.items[..batch.windows().div_ceil(s.sequences)];
+        let gradient = &self.gradient;
+        self.pool.for_each_block(gradient.set(), [out], &mut self.threads, |index, [mut block], thread| {
+            gradient.compute(index, isa, &s, items, batch.inputs, &mut thread.tasks, |r, g| {
+                block.row(r).copy_from_slice(g);
+            });
+        });
+        metrics
+    }
+
+    fn evaluate(&mut self, batch: Batch<'_>, scores: &mut Scores) {
+        let positions = batch.inputs.len();
+        scores.losses.clear();
+        scores.losses.resize(positions, 0.0);
+        scores.hits.clear();
+        scores.hits.resize(positions, false);
+        if positions == 0 {
+            return;
+        }
+        let s = Sizes::new(&self.model, batch.sequence_length);
+        let context = Context {
+            isa: self.isa,
+            sizes: s,
+            layout: &self.layout,
+            parameters: &self.parameters,
+            weights: &self.weights,
+        };
+        let mut items: Vec<_> =
+            scores.losses.chunks_mut(s.tokens()).zip(scores.hits.chunks_mut(s.tokens())).collect();
+        self.pool.for_each(&mut items, &mut self.threads, |index, (losses, hits), thread| {
+            thread.fit(&s);
+            let range = index * s.tokens()..((index + 1) * s.tokens()).min(positions);
+            let inputs = &batch.inputs[range.clone()];
+            let (kept, ends) = thread.evaluation.split_at_mut(s.block_len());
+            let mut scratch = Scratch::of(&s, &mut thread.passes);
+            context.embed(inputs, scratch.x);
+            for block in 0..s.l {
+                context.block_forward(block, kept, inputs.len(), &mut scratch);
+            }
+            let e = EndFields::new(&s);
+            let [hat, rstd, logits] = sizes::split(ends, [&e.final_in, &e.final_rstd, &e.logits]);
+            context.head_forward(inputs.len(), hat, rstd, logits, &mut scratch);
+            cross_entropy(context.isa, logits, s.v, s.ld_v, &batch.targets[range], losses, hits);
+        });
+    }
+
+    fn state(&self) -> State<'_> {
+        State {
+            parameters: &self.parameters,
+            first_moment: &self.first_moment,
+            second_moment: &self.second_moment,
+        }
+    }
+
+    fn with_state(&mut self, change: &mut dyn FnMut(StateMut<'_>)) {
+        change(StateMut {
+            parameters: &mut self.parameters,
+            first_moment: &mut self.first_moment,
+            second_moment: &mut self.second_moment,
+        });
+        self.pack();
+    }
+
+    fn cache(&self, streams: usize) -> Cache {
+        Box::new(Group::all(&self.sizes, streams, self.model.max_len))
+    }
+
+    fn prefill(&mut self, cache: &mut Cache, contexts: &[u8], logits: &mut [f32]) {
+        let Some(groups) = cache.downcast_mut::<Vec<Group>>() else { return };
+        let streams: usize = groups.iter().map(|g| g.streams).sum();
+        if streams == 0 {
+            return;
+        }
+        let s = Sizes::new(&self.model, contexts.len() / streams);
+        let context = Context {
+            isa: self.isa,
+            sizes: s,
+            layout: &self.layout,
+            parameters: &self.parameters,
+            weights: &self.weights,
+        };
+        let mut items = deal(groups, contexts, s.t, logits, s.v);
+        self.pool.for_each(&mut items, &mut self.threads, |_, (group, contexts, logits), thread| {
+            thread.fit(&s);
+            let (kept, ends) = thread.evaluation.split_at_mut(s.block_len());
+            context.prefill(group, contexts, logits, kept, ends, &mut thread.passes);
+        });
+    }
+
+    fn decode(&mut self, cache: &mut Cache, symbols: &[u8], logits: &mut [f32]) {
+        let Some(groups) = cache.downcast_mut::<Vec<Group>>() else { return };
+        let s = self.sizes;
+        let context = Context {
+            isa: self.isa,
+            sizes: s,
+            layout: &self.layout,
+            parameters: &self.parameters,
+            weights: &self.weights,
+        };
+        let capacity = self.model.max_len;
+        let mut items = deal(groups, symbols, 1, logits, s.v);
+        self.pool.for_each(&mut items, &mut self.threads, |_, (group, symbols, logits), thread| {
+            let scratch = thread.decode.get_or_insert_with(|| DecodeScratch::new(&s, capacity));
+            context.decode(group, symbols, logits, scratch);
+        });
+    }
+}
+
+impl ThreadScratch {
+    /// Makes room to evaluate windows of another length.
+    fn fit(&mut self, s: &Sizes) {
+        if self.passes.len() < s.scratch_len() {
+            self.passes = Buffer::zeroed(s.scratch_len());
+        }
+        if self.evaluation.len() < CpuEngine::evaluation_len(s) {
+            self.evaluation = Buffer::zeroed(CpuEngine::evaluation_len(s));
+        }
+    }
+}
+
+/// Each group with its share of the symbols (`per_stream` each) and logits.
+fn deal<'a>(
+    groups: &'a mut [Group],
+    mut symbols: &'a [u8],
+    per_stream: usize,
+    mut logits: &'a mut [f32],
+    v: usize,
+) -> Vec<(&'a mut Group, &'a [u8], &'a mut [f32])> {
+    groups
+        .iter_mut()
+        .map(|group| {
+            let (own, rest) = symbols.split_at(group.streams * per_stream);
+            symbols = rest;
+            let (out, rest) = std::mem::take(&mut logits).split_at_mut(group.streams * v);
+            logits = rest;
+            (group, own, out)
+        })
+        .collect()
+}
