@@ -1,0 +1,220 @@
+//! A model that is small enough for tests of whole studies: the next symbol from the last one, a table of logits
+//! trained by gradient descent with momentum. It uses the first V x V parameters; the rest, which depend on
+//! the configuration, add a constant to one logit, so that different configurations have different losses.
+
+use diapason_corpus::{Alphabet, Corpus, SplitRequest};
+use diapason_engine::{
+    Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update,
+};
+use diapason_model::ModelConfig;
+use diapason_study::{Engines, Grid, Row, Study, StudyError, StudyEvent, StudySpec, run_study};
+use diapason_training::Config;
+use std::cell::Cell;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// A learning rate from which on the toy diverges, at its third update.
+pub(crate) const TOO_FAST: f64 = 10.0;
+
+/// What all engines of a test share.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    /// Updates done by all engines.
+    pub(crate) steps: AtomicU64,
+    /// Sets the interrupt when that many updates are done; 0: never.
+    pub(crate) interrupt_at: AtomicU64,
+    /// Panics when that many updates are done, as a crash; 0: never.
+    pub(crate) crash_at: AtomicU64,
+    /// The interrupt.
+    pub(crate) interrupt: AtomicBool,
+}
+
+struct Toy {
+    id: EngineId,
+    model: ModelConfig,
+    parameters: Vec<f32>,
+    first: Vec<f32>,
+    second: Vec<f32>,
+    hooks: Arc<Hooks>,
+}
+
+impl Toy {
+    fn new(model: ModelConfig, hooks: Arc<Hooks>) -> Self {
+        let n = model.parameters();
+        assert!(n > model.vocabulary * model.vocabulary);
+        let id = EngineId { version: "0".into(), isa: "toy".into(), precision: "f32".into() };
+        Self { id, model, parameters: vec![0.0; n], first: vec![0.0; n], second: vec![0.0; n], hooks }
+    }
+
+    /// Probabilities of the symbol after `last`.
+    fn probabilities(&self, last: u8) -> Vec<f64> {
+        let v = self.model.vocabulary;
+        let row = &self.parameters[usize::from(last) * v..][..v];
+        let mut logits: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
+        logits[0] += 0.01 * self.model.n_heads as f64 + 0.1 / self.model.n_layers as f64;
+        let highest = logits.iter().copied().fold(f64::MIN, f64::max);
+        let sum: f64 = logits.iter().map(|x| (x - highest).exp()).sum();
+        logits.iter().map(|x| (x - highest).exp() / sum).collect()
+    }
+}
+
+impl Engine for Toy {
+    fn id(&self) -> &EngineId {
+        &self.id
+    }
+
+    fn model(&self) -> &ModelConfig {
+        &self.model
+    }
+
+    fn threads(&self) -> usize {
+        1
+    }
+
+    fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
+        let mut gradient = vec![0.0; self.parameters.len()];
+        let metrics = self.gradient(batch, &mut gradient);
+        for (i, g) in gradient.iter().enumerate() {
+            self.first[i] = 0.5 * self.first[i] + g;
+            self.parameters[i] -= 0.5 * self.first[i];
+        }
+        let steps = 1 + self.hooks.steps.fetch_add(1, Ordering::Relaxed);
+        if steps == self.hooks.interrupt_at.load(Ordering::Relaxed) {
+            self.hooks.interrupt.store(true, Ordering::Relaxed);
+        }
+        assert!(steps != self.hooks.crash_at.load(Ordering::Relaxed), "a crash");
+        if f64::from(update.learning_rate) >= TOO_FAST && update.number >= 3 {
+            return StepMetrics { loss: f64::NAN };
+        }
+        metrics
+    }
+
+    fn gradient(&mut self, batch: Batch<'_>, gradient: &mut [f32]) -> StepMetrics {
+        let (v, n) = (self.model.vocabulary, batch.inputs.len() as f64);
+        let mut loss = 0.0;
+        for (&last, &next) in batch.inputs.iter().zip(batch.targets) {
+            let p = self.probabilities(last);
+            loss -= p[usize::from(next)].ln() / n;
+            for (j, p) in p.iter().enumerate() {
+                let hit = f64::from(j == usize::from(next));
+                gradient[usize::from(last) * v + j] += ((p - hit) / n) as f32;
+            }
+        }
+        StepMetrics { loss }
+    }
+
+    fn evaluate(&mut self, batch: Batch<'_>, scores: &mut Scores) {
+        scores.losses.clear();
+        scores.hits.clear();
+        for (&last, &next) in batch.inputs.iter().zip(batch.targets) {
+            let p = self.probabilities(last);
+            scores.losses.push(-p[usize::from(next)].ln() as f32);
+            scores.hits.push((0..p.len()).all(|j| p[j] <= p[usize::from(next)]));
+        }
+    }
+
+    fn state(&self) -> State<'_> {
+        State { parameters: &self.parameters, first_moment: &self.first, second_moment: &self.second }
+    }
+
+    fn with_state(&mut self, change: &mut dyn FnMut(StateMut<'_>)) {
+        change(StateMut {
+            parameters: &mut self.parameters,
+            first_moment: &mut self.first,
+            second_moment: &mut self.second,
+        });
+    }
+
+    fn cache(&self, _streams: usize) -> Cache {
+        Box::new(())
+    }
+
+    fn prefill(&mut self, _cache: &mut Cache, _contexts: &[u8], _logits: &mut [f32]) {}
+
+    fn decode(&mut self, _cache: &mut Cache, _symbols: &[u8], _logits: &mut [f32]) {}
+}
+
+/// A text of 3,000 characters over a, b, c, d.
+pub(crate) fn corpus() -> Corpus {
+    text(3_000)
+}
+
+/// The same with another length: usually the next letter follows, sometimes any.
+pub(crate) fn text(characters: u64) -> Corpus {
+    let mut last = 0;
+    let ids = (0..characters).map(|i| {
+        last = if (i * i / 7 + i / 3) % 5 == 0 { (i % 3) as u8 } else { (last + 1) % 4 };
+        last
+    });
+    let alphabet = Alphabet::auto(b"abcd").expect("four characters");
+    Corpus::from_parts("toy", alphabet, ids.collect(), &SplitRequest::default())
+        .expect("the text is long enough")
+}
+
+/// A configuration that trains in no time.
+pub(crate) fn config() -> Config {
+    Config {
+        d_model: 8,
+        n_heads: 1,
+        n_layers: 1,
+        max_len: 16,
+        batch_size: 2,
+        sequence_length: 8,
+        steps: 40,
+        eval_every: 5,
+        validation_windows: 8,
+        patience: 0,
+        ..Config::default()
+    }
+}
+
+/// A study of `grid` over [`config`].
+pub(crate) fn spec(corpus: &Corpus, grid: &[&str]) -> StudySpec {
+    StudySpec::new("toy", corpus, config(), Grid::parse(grid).expect("the grid is well-formed"))
+}
+
+/// What came of one call of `run_study`.
+pub(crate) struct Ran {
+    /// What it returned.
+    pub(crate) study: Result<Study, StudyError>,
+    /// How many engines were made.
+    pub(crate) engines: usize,
+    /// How many updates were done.
+    pub(crate) steps: u64,
+    /// Numbers of the trials that were started, in order.
+    pub(crate) started: Vec<usize>,
+}
+
+/// Runs a study with toy engines.
+pub(crate) fn ran(corpus: &Corpus, spec: &StudySpec, folder: &Path, hooks: Hooks) -> Ran {
+    let hooks = Arc::new(hooks);
+    let made = Cell::new(0);
+    let make = |config: &Config| -> Result<Box<dyn Engine>, EngineError> {
+        made.set(made.get() + 1);
+        let model = config.model(corpus.alphabet.len()).expect("the cell was checked");
+        Ok(Box::new(Toy::new(model, Arc::clone(&hooks))))
+    };
+    let check = |config: &Config| match config.d_model {
+        4096.. => Err(EngineError::Memory { needed_gib: 100.0, available_gib: 1.0 }),
+        _ => Ok(()),
+    };
+    let engines = Engines { check: &check, make: &make, allow_other: false };
+    let mut started = Vec::new();
+    let study = run_study(corpus, spec, folder, &engines, &hooks.interrupt, &mut |event| {
+        if let StudyEvent::TrialStarted { number, .. } = event {
+            started.push(*number);
+        }
+    });
+    Ran { study, engines: made.get(), steps: hooks.steps.load(Ordering::Relaxed), started }
+}
+
+/// Runs a study that has to succeed.
+pub(crate) fn done(corpus: &Corpus, spec: &StudySpec, folder: &Path) -> Study {
+    ran(corpus, spec, folder, Hooks::default()).study.expect("the study runs")
+}
+
+/// The rows of a study without the times, which no two runs share.
+pub(crate) fn timeless(study: &Study) -> Vec<Row> {
+    study.rows().into_iter().map(|row| Row { train_seconds: 0.0, tokens_per_second: None, ..row }).collect()
+}
