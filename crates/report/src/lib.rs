@@ -71,14 +71,18 @@ pub fn to_markdown(study: &Study, bounds: &Bounds) -> String {
 
 /// Appends `line` to `text`, broken at spaces so that no line is longer than `width`; later lines are indented.
 fn wrap(line: &str, width: usize, indent: &str, text: &mut String) {
-    let lead: String = line.chars().take_while(|c| *c == ' ').collect();
-    let mut current = lead;
+    // A number stays with its per cent: no-break spaces until the line is written.
+    let line = line.replace(" %", "\u{a0}%");
+    let mut current: String = line.chars().take_while(|c| *c == ' ').collect();
     let mut empty = true;
-    for word in line.split_whitespace() {
+    let mut write = |line: &str| {
+        text.push_str(&line.replace('\u{a0}', " "));
+        text.push('\n');
+    };
+    for word in line.split(' ').filter(|word| !word.is_empty()) {
         let space = usize::from(!empty);
         if !empty && current.chars().count() + space + word.chars().count() > width {
-            text.push_str(&current);
-            text.push('\n');
+            write(&current);
             current = indent.to_string();
             empty = true;
         }
@@ -88,8 +92,7 @@ fn wrap(line: &str, width: usize, indent: &str, text: &mut String) {
         current.push_str(word);
         empty = false;
     }
-    text.push_str(&current);
-    text.push('\n');
+    write(&current);
 }
 
 #[cfg(test)]
@@ -104,6 +107,7 @@ mod tests {
         text.clear();
         wrap("unbreakable", 4, "  ", &mut text);
         wrap("", 4, "  ", &mut text);
-        assert_eq!(text, "unbreakable\n\n");
+        wrap("it is 49 % less", 9, "", &mut text);
+        assert_eq!(text, "unbreakable\n\nit is\n49 % less\n");
     }
 }

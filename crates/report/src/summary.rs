@@ -3,8 +3,7 @@
 use crate::Bounds;
 use crate::table::{Align, Column, Table};
 use diapason_study::{
-    CellReading, Cost, Pass, SEED_EARLY_STEP, SEED_LABEL, SEED_STEPS, SeedNumbers, Study, Verdict,
-    seed_numbers,
+    CellReading, Cost, Pass, SEED_EARLY_STEP, SEED_LABEL, SeedNumbers, Study, Verdict, seed_numbers,
 };
 use diapason_training::Protocol;
 use std::f64::consts::LN_2;
@@ -14,6 +13,8 @@ struct PassColumns {
     /// `early, 4000 steps`.
     group: String,
     readings: Vec<CellReading>,
+    /// Whether some cell has done other than the steps that the group's name says.
+    other_steps: bool,
     seed: Vec<Option<&'static SeedNumbers>>,
 }
 
@@ -31,47 +32,56 @@ pub(crate) fn table(study: &Study) -> Table {
     if let Some(full) = passes.last() {
         let counts =
             full.readings.iter().map(|reading| reading.parameters.map(thousands).unwrap_or_default());
-        table.push(Column::new("", "parameters", 2, Align::Right, counts.collect()));
+        table.push(Column::new("", "parameters", 3, Align::Right, counts.collect()));
     }
     for pass in &passes {
         push_pass(&mut table, study, pass);
     }
     if let Some(full) = passes.last() {
-        let speeds = full.readings.iter().map(|reading| number(reading.tokens_per_second, 0));
-        table.push(Column::new("", "tokens/s", 3, Align::Right, speeds.collect()));
+        let speed = |reading: &CellReading| Some(reading.tokens_per_second).filter(|speed| speed.is_finite());
+        let speeds = full.readings.iter().map(|r| speed(r).map(|s| thousands(s as u64)).unwrap_or_default());
+        table.push(Column::new("", "tokens/s", 6, Align::Right, speeds.collect()));
     }
     table
 }
 
 fn columns(study: &Study, pass: Pass) -> PassColumns {
     let readings = study.readings(pass);
-    let as_seed = study.spec.protocol == Protocol::AsSeed;
-    // Where the early reading was taken, and for how many steps the full pass was meant to run.
-    let planned: Vec<f64> = readings
+    // Where the pass is read, as planned, or where the notebook's rule ended it.
+    let steps: Vec<Option<u64>> = study
+        .cells
         .iter()
-        .zip(&study.cells)
-        .map(|(reading, cell)| if pass == Pass::Early { reading.steps } else { cell.config.steps as f64 })
+        .zip(&readings)
+        .map(|(cell, reading)| {
+            let read = Some(reading.steps).filter(|steps| steps.is_finite()).map(|steps| steps as u64);
+            study.planned_steps(cell, pass).or(read)
+        })
         .collect();
-    let mut distinct: Vec<f64> = planned.iter().copied().filter(|steps| steps.is_finite()).collect();
+    let mut distinct: Vec<u64> = steps.iter().flatten().copied().collect();
+    distinct.sort_unstable();
     distinct.dedup();
-    let group = match distinct[..] {
-        [steps] => format!("{pass}, {steps:.0} steps"),
-        _ => pass.to_string(),
-    };
+    let common = if let [steps] = distinct[..] { Some(steps) } else { None };
     let seed = study
         .cells
         .iter()
-        .zip(planned)
-        .map(|(cell, steps)| match pass {
-            Pass::Early if as_seed && cell.config.steps == SEED_STEPS => {
-                seed_numbers(&cell.config, SEED_EARLY_STEP)
-            }
-            _ => seed_numbers(&cell.config, steps as u64),
+        .zip(&steps)
+        .map(|(cell, &steps)| match (pass, study.spec.protocol) {
+            // Wherever its rule ends our run: its own run ended here.
+            (Pass::Early, Protocol::AsSeed) => seed_numbers(&cell.config, SEED_EARLY_STEP),
+            _ => seed_numbers(&cell.config, steps?),
         })
         .collect();
-    PassColumns { group, readings, seed }
+    PassColumns {
+        group: common.map_or(pass.to_string(), |steps| format!("{pass}, {steps} steps")),
+        other_steps: readings
+            .iter()
+            .any(|r| r.steps.is_finite() && Some(r.steps) != common.map(|n| n as f64)),
+        readings,
+        seed,
+    }
 }
 
+/// Which columns are dropped last when they do not fit: what decides, then what it is compared with.
 fn push_pass(table: &mut Table, study: &Study, pass: &PassColumns) {
     let mut push = |title: &str, rank, cell: &dyn Fn(&CellReading) -> String| {
         table.push(Column::new(
@@ -85,14 +95,17 @@ fn push_pass(table: &mut Table, study: &Study, pass: &PassColumns) {
     if study.spec.seeds > 1 {
         push("seeds", 4, &|r| r.seeds.to_string());
     }
+    if pass.other_steps {
+        push("steps", 4, &|r| number(r.steps, 0));
+    }
     push("loss", 0, &|r| match &r.left_out {
         Some(reason) if reason == "not finished" => "...".to_string(),
         Some(_) => "failed".to_string(),
         None => number(r.loss, 4),
     });
-    push("bpc", 5, &|r| number(r.bpc, 4));
-    push("accuracy", 4, &|r| share(r.accuracy));
-    push("at last", 6, &|r| share(r.accuracy_last));
+    push("bpc", 8, &|r| number(r.bpc, 4));
+    push("accuracy", 5, &|r| share(r.accuracy));
+    push("at last", 7, &|r| share(r.accuracy_last));
     push("seconds", 1, &|r| seconds(r.train_seconds));
     if study.spec.cost == Cost::Flop {
         push("FLOP", 1, &|r| if r.flop.is_finite() { format!("{:.2e}", r.flop) } else { String::new() });
@@ -101,8 +114,8 @@ fn push_pass(table: &mut Table, study: &Study, pass: &PassColumns) {
         let cells = pass.seed.iter().map(|row| row.map(cell).unwrap_or_default()).collect();
         table.push(Column::new(&pass.group, title, rank, Align::Right, cells));
     };
-    push_seed("seed's loss", 1, &|row| number(row.loss, 4));
-    push_seed("seed's seconds", 3, &|row| seconds(row.seconds));
+    push_seed("seed's", 2, &|row| number(row.loss, 4));
+    push_seed("seed's s", 6, &|row| seconds(row.seconds));
 }
 
 /// What stands under the table: one paragraph a line.
@@ -110,14 +123,17 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
     let mut notes = Vec::new();
     let seeds = study.spec.seeds;
     let mut legend =
-        "* chosen; loss in nats per character on the validation windows, bpc in bits; seconds are training steps alone"
+        "loss in nats per character on the validation windows, bpc in bits; seconds are training steps alone"
             .to_string();
+    if study.verdict().is_some() {
+        legend = format!("* chosen; {legend}");
+    }
     if seeds > 1 {
         legend += ", means over seeds";
     }
     notes.push(legend);
     if study.passes().iter().any(|&pass| columns(study, pass).seed.iter().any(Option::is_some)) {
-        notes.push(format!("{SEED_LABEL}; this study: {}, on this machine", study.spec.corpus.name));
+        notes.push(format!("seed's: {SEED_LABEL}; this study: {}, on this machine", study.spec.corpus.name));
     }
     if let Some(rate) = bounds.entropy_rate {
         let mut note = format!(
@@ -164,22 +180,30 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
 /// The reasoning of each pass, and at the end the choice.
 pub(crate) fn reasoning(study: &Study) -> Vec<String> {
     let mut lines = Vec::new();
-    let mut last = None;
+    let mut choices = Vec::new();
     for &pass in study.passes() {
         let Some(decided) = study.decision(pass) else { continue };
-        let explained = decided.decision.explain(&decided.candidates, study.spec.cost);
+        let mut explained = decided.decision.explain(&decided.candidates, study.spec.cost);
+        // Its last line names the choice: there is one such line in all, at the end.
+        explained.pop();
         lines.push(format!("{}:", columns(study, pass).group));
-        // Its own last line names the choice.
-        lines.extend(explained[..explained.len().saturating_sub(1)].iter().map(|line| format!("  {line}")));
+        lines.extend(explained.iter().map(|line| format!("  {line}")));
         lines.push(format!("  choice of this pass: {}", decided.chosen()));
-        last = Some(decided.chosen().clone());
+        choices.push(decided.chosen().clone());
     }
-    match (study.verdict(), last) {
-        (Some(Verdict { chosen, reason }), Some(_)) => {
+    if let [early, full] = &choices[..] {
+        lines.push(if early == full {
+            "both passes choose the same configuration".to_string()
+        } else {
+            "the passes choose different configurations: the full one decides".to_string()
+        });
+    }
+    match study.verdict() {
+        Some(Verdict { chosen, reason }) => {
             lines.push(format!("verdict: {reason}"));
             lines.push(format!("chosen: {chosen}"));
         }
-        _ => lines.push("no verdict yet: no configuration has a result".to_string()),
+        None => lines.push("no verdict yet: no configuration has a result".to_string()),
     }
     lines
 }

@@ -175,6 +175,15 @@ impl Study {
         }
     }
 
+    /// The step at which a pass of `cell` is read; of the full pass, the last step. None for the early pass of the
+    /// notebook's protocol, which finds its own.
+    pub fn planned_steps(&self, cell: &Cell, pass: Pass) -> Option<u64> {
+        match pass {
+            Pass::Early => self.spec.early_step(&cell.config),
+            Pass::Full => Some(cell.config.steps),
+        }
+    }
+
     /// One row per pass of each trial that has begun, in the order of numbers, early before full.
     pub fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();

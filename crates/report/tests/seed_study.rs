@@ -1,0 +1,375 @@
+//! What is said of a study: the notebook's own, as if its numbers had been measured here.
+
+use diapason_report::{Bounds, StudyJson, to_csv, to_markdown, to_text, write_files};
+use diapason_study::{
+    CorpusStamp, Cost, Grid, Pass, SEED_EARLY_STEP, SEED_NUMBERS, SEED_STEPS, SeedNumbers, Study, StudySpec,
+    Trial, TrialFailure, TrialRecord, TrialState, seed_study,
+};
+use diapason_training::{Protocol, Reading, SeedRule};
+use std::path::PathBuf;
+
+fn reading(row: &SeedNumbers, step: u64) -> Reading {
+    Reading {
+        step,
+        validation_loss: row.loss,
+        accuracy: 0.55,
+        accuracy_last: 0.58,
+        train_seconds: row.seconds,
+    }
+}
+
+/// The notebook's study, finished.
+fn study() -> Study {
+    let (config, grid) = seed_study().unwrap();
+    let cells = grid.cells(&config, 27).unwrap();
+    let spec = StudySpec {
+        name: "the seed".to_string(),
+        seeds: 1,
+        protocol: Protocol::Standard,
+        early_fraction: 0.2,
+        first_steps: SEED_STEPS,
+        threads: 2,
+        tolerance: 0.01,
+        cost: Cost::Seconds,
+        corpus: CorpusStamp { name: "text8".into(), digest: "sha256:00".into(), request: None },
+        grid,
+        config,
+    };
+    let (early, full) = SEED_NUMBERS.split_at(4);
+    let trials = cells.iter().enumerate().map(|(i, cell)| {
+        let model = cell.config.model(27).unwrap();
+        let record = TrialRecord {
+            params: cell.params.clone(),
+            seed: 0,
+            state: TrialState::Complete,
+            steps: SEED_STEPS,
+            stopped_early: false,
+            early: Some(reading(&early[i], SEED_EARLY_STEP)),
+            seed_rule: None,
+            best: Some(reading(&full[i], SEED_STEPS)),
+            last: Some(reading(&full[i], SEED_STEPS)),
+            train_seconds: full[i].seconds,
+            tokens_per_second: Some(2048.0 * SEED_STEPS as f64 / full[i].seconds),
+            parameters: model.parameters() as u64,
+            tokens_per_step: 2048,
+            flop_per_step: model.training_flop(2048, 32),
+            engine: "colab".into(),
+            other_engines: Vec::new(),
+            corpus_digest: "sha256:00".into(),
+            failure: None,
+            config: cell.config.clone(),
+        };
+        let folder = PathBuf::from("trials").join(cell.params.folder_name()).join("seed-0");
+        Trial { number: i, cell: i, seed: 0, folder, record: Some(record) }
+    });
+    Study { spec, trials: trials.collect(), cells, interrupted: false }
+}
+
+fn record(study: &mut Study, number: usize) -> &mut TrialRecord {
+    study.trials[number].record.as_mut().unwrap()
+}
+
+#[test]
+fn wide_terminal() {
+    let text = to_text(&study(), &Bounds::default(), 200);
+    assert_eq!(format!("\n{text}"), "
+                                                                early, 4000 steps                                             full, 20000 steps
+   d_model  n_heads  n_layers  parameters    loss     bpc  accuracy  at last  seconds  seed's  seed's s    loss     bpc  accuracy  at last  seconds  seed's  seed's s  tokens/s
+-----------------------------------------  ------------------------------------------------------------  ------------------------------------------------------------  --------
+*      256        8         4   3,202,048  1.4581  2.1036    55.0 %   58.0 %     70.7  1.4581      70.7  1.3307  1.9198    55.0 %   58.0 %    331.1  1.3307     331.1   123,696
+       256        8         8   6,356,992  1.4512  2.0937    55.0 %   58.0 %    137.3  1.4512     137.3  1.3208  1.9055    55.0 %   58.0 %    652.1  1.3208     652.1    62,809
+       256       16         4   3,202,048  1.4716  2.1230    55.0 %   58.0 %     75.0  1.4716      75.0  1.3434  1.9381    55.0 %   58.0 %    351.3  1.3434     351.3   116,584
+       256       16         8   6,356,992  1.4677  2.1175    55.0 %   58.0 %    146.5  1.4677     146.5  1.3371  1.9291    55.0 %   58.0 %    696.6  1.3371     696.6    58,796
+
+* chosen; loss in nats per character on the validation windows, bpc in bits; seconds are training steps alone
+seed's: loss and seconds of the notebook that --as-seed reproduces: text8, on a Colab GPU; this study: text8, on this machine
+
+early, 4000 steps:
+  best loss: 1.4512, 137.3 s, by d_model=256 n_heads=8 n_layers=8
+  tolerance: 1 %, so a loss up to 1.4657 is acceptable, and the cheapest such configuration is chosen
+  d_model=256 n_heads=8 n_layers=4: loss 1.4581, 70.7 s: 0.47 % more loss for 48 % less time: acceptable, and the cheapest that is
+  d_model=256 n_heads=16 n_layers=4: loss 1.4716, 75.0 s: 1.4 % more loss for 45 % less time: too much
+  choice of this pass: d_model=256 n_heads=8 n_layers=4
+full, 20000 steps:
+  best loss: 1.3208, 652.1 s, by d_model=256 n_heads=8 n_layers=8
+  tolerance: 1 %, so a loss up to 1.3340 is acceptable, and the cheapest such configuration is chosen
+  d_model=256 n_heads=8 n_layers=4: loss 1.3307, 331.1 s: 0.75 % more loss for 49 % less time: acceptable, and the cheapest that is
+  d_model=256 n_heads=16 n_layers=4: loss 1.3434, 351.3 s: 1.71 % more loss for 46 % less time: too much
+  choice of this pass: d_model=256 n_heads=8 n_layers=4
+both passes choose the same configuration
+verdict: d_model=256 n_heads=8 n_layers=4 is the cheapest of 4 within 1 % of the best loss: 0.75 % more loss for 49 % less time than d_model=256 n_heads=8 n_layers=8
+chosen: d_model=256 n_heads=8 n_layers=4
+");
+}
+
+#[test]
+fn eighty_columns() {
+    let text = to_text(&study(), &Bounds { entropy_rate: Some(1.1), window_floor: Some(1.25) }, 80);
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80 || line.starts_with("chosen: "), "{line}");
+    }
+    assert_eq!(
+        format!("\n{text}"),
+        "
+                                  early, 4000 steps        full, 20000 steps
+   d_model  n_heads  n_layers    loss  seconds  seed's    loss  seconds  seed's
+-----------------------------  -----------------------  -----------------------
+*      256        8         4  1.4581     70.7  1.4581  1.3307    331.1  1.3307
+       256        8         8  1.4512    137.3  1.4512  1.3208    652.1  1.3208
+       256       16         4  1.4716     75.0  1.4716  1.3434    351.3  1.3434
+       256       16         8  1.4677    146.5  1.4677  1.3371    696.6  1.3371
+
+* chosen; loss in nats per character on the validation windows, bpc in bits;
+  seconds are training steps alone
+seed's: loss and seconds of the notebook that --as-seed reproduces: text8, on a
+  Colab GPU; this study: text8, on this machine
+the text's entropy rate is 1.1000 nats (1.5870 bits) per character: no model can
+  do better; with windows alone as context, 1.2500 nats (1.8034 bits)
+columns that do not fit here are in report.md and results.csv
+
+early, 4000 steps:
+  best loss: 1.4512, 137.3 s, by d_model=256 n_heads=8 n_layers=8
+  tolerance: 1 %, so a loss up to 1.4657 is acceptable, and the cheapest such
+      configuration is chosen
+  d_model=256 n_heads=8 n_layers=4: loss 1.4581, 70.7 s: 0.47 % more loss for
+      48 % less time: acceptable, and the cheapest that is
+  d_model=256 n_heads=16 n_layers=4: loss 1.4716, 75.0 s: 1.4 % more loss for
+      45 % less time: too much
+  choice of this pass: d_model=256 n_heads=8 n_layers=4
+full, 20000 steps:
+  best loss: 1.3208, 652.1 s, by d_model=256 n_heads=8 n_layers=8
+  tolerance: 1 %, so a loss up to 1.3340 is acceptable, and the cheapest such
+      configuration is chosen
+  d_model=256 n_heads=8 n_layers=4: loss 1.3307, 331.1 s: 0.75 % more loss for
+      49 % less time: acceptable, and the cheapest that is
+  d_model=256 n_heads=16 n_layers=4: loss 1.3434, 351.3 s: 1.71 % more loss for
+      46 % less time: too much
+  choice of this pass: d_model=256 n_heads=8 n_layers=4
+both passes choose the same configuration
+verdict: d_model=256 n_heads=8 n_layers=4 is the cheapest of 4 within 1 % of the
+  best loss: 0.75 % more loss for 49 % less time than d_model=256 n_heads=8
+  n_layers=8
+chosen: d_model=256 n_heads=8 n_layers=4
+"
+    );
+}
+
+#[test]
+fn failures_and_unfinished_trials_are_named() {
+    let mut study = study();
+    study.trials[3].record = None;
+    let failed = record(&mut study, 1);
+    failed.state = TrialState::Fail;
+    failed.early = None;
+    failed.failure = Some(TrialFailure {
+        message: "diverged at step 12: the last finite loss was 3.1000".into(),
+        diverged_at: Some(12),
+        last_finite_loss: Some(3.1),
+    });
+    let text = to_text(&study, &Bounds::default(), 100);
+    assert_eq!(
+        format!("\n{text}"),
+        "
+                                              early, 4000 steps        full, 20000 steps
+   d_model  n_heads  n_layers  parameters    loss  seconds  seed's    loss  seconds  seed's
+-----------------------------------------  -----------------------  -----------------------
+*      256        8         4   3,202,048  1.4581     70.7  1.4581  1.3307    331.1  1.3307
+       256        8         8   6,356,992  failed           1.4512  failed           1.3208
+       256       16         4   3,202,048  1.4716     75.0  1.4716  1.3434    351.3  1.3434
+       256       16         8                 ...           1.4677     ...           1.3371
+
+* chosen; loss in nats per character on the validation windows, bpc in bits; seconds are training
+  steps alone
+seed's: loss and seconds of the notebook that --as-seed reproduces: text8, on a Colab GPU; this
+  study: text8, on this machine
+failed: trial 1, d_model=256 n_heads=8 n_layers=8, seed 0: diverged at step 12: the last finite loss
+  was 3.1000
+1 of 4 trials have not finished; the same command continues
+columns that do not fit here are in report.md and results.csv
+
+early, 4000 steps:
+  best loss: 1.4581, 70.7 s, by d_model=256 n_heads=8 n_layers=4
+  tolerance: 1 %, so a loss up to 1.4727 is acceptable, and the cheapest such configuration is
+      chosen
+  no other configuration costs less
+  left out: d_model=256 n_heads=8 n_layers=8: diverged at step 12: the last finite loss was 3.1000
+  left out: d_model=256 n_heads=16 n_layers=8: not finished
+  choice of this pass: d_model=256 n_heads=8 n_layers=4
+full, 20000 steps:
+  best loss: 1.3307, 331.1 s, by d_model=256 n_heads=8 n_layers=4
+  tolerance: 1 %, so a loss up to 1.3440 is acceptable, and the cheapest such configuration is
+      chosen
+  no other configuration costs less
+  left out: d_model=256 n_heads=8 n_layers=8: diverged at step 12: the last finite loss was 3.1000
+  left out: d_model=256 n_heads=16 n_layers=8: not finished
+  choice of this pass: d_model=256 n_heads=8 n_layers=4
+both passes choose the same configuration
+verdict: d_model=256 n_heads=8 n_layers=4 has the lowest loss of 2 and none costs less (1 of 4
+  trials have not finished)
+chosen: d_model=256 n_heads=8 n_layers=4
+"
+    );
+    let nothing = Study { trials: Vec::new(), ..study };
+    let text = to_text(&nothing, &Bounds::default(), 100);
+    assert!(text.ends_with("no verdict yet: no configuration has a result\n"), "{text}");
+}
+
+#[test]
+fn what_the_notebooks_rule_loses_is_named() {
+    let mut study = study();
+    study.spec.protocol = Protocol::AsSeed;
+    for number in 0..4 {
+        let record = record(&mut study, number);
+        record.seed_rule = Some(SeedRule::Stopped { step: 4001 });
+        record.early.as_mut().unwrap().step = 4001;
+    }
+    let text = to_text(&study, &Bounds::default(), 120);
+    assert!(text.contains("the notebook's rule would have lost none of these cells"), "{text}");
+    assert!(text.contains("early, 4001 steps"), "{text}");
+    assert_eq!(study.rows()[0].lost_by_seed_rule, Some(false));
+    assert!(study.rows()[0].stopped_early);
+
+    let last = record(&mut study, 2).last;
+    record(&mut study, 2).early = last;
+    record(&mut study, 2).seed_rule = Some(SeedRule::Lost);
+    let text = to_text(&study, &Bounds::default(), 1000);
+    assert!(
+        text.contains(
+            "the notebook's early pass would have left no number for d_model=256 n_heads=16 n_layers=4, seed 0"
+        ),
+        "{text}"
+    );
+    assert_eq!(study.lost_by_seed_rule().len(), 1);
+}
+
+#[test]
+fn json_has_the_keys_of_the_contract() {
+    let json = serde_json::to_value(StudyJson::new(&study(), &Bounds::default())).unwrap();
+    assert_eq!(json["corpus"], serde_json::json!({"name": "text8", "digest": "sha256:00"}));
+    let trials = json["trials"].as_array().unwrap();
+    assert_eq!(trials.len(), 8);
+    for key in [
+        "number",
+        "params",
+        "seed",
+        "pass",
+        "state",
+        "steps",
+        "stopped_early",
+        "validation_loss",
+        "validation_bpc",
+        "accuracy",
+        "accuracy_last",
+        "train_seconds",
+        "tokens_per_second",
+        "parameters",
+    ] {
+        assert!(trials.iter().all(|trial| trial.get(key).is_some()), "{key}");
+    }
+    let first = &trials[0];
+    assert_eq!(first["params"], serde_json::json!({"d_model": 256, "n_heads": 8, "n_layers": 4}));
+    assert_eq!(
+        (&first["pass"], &first["state"], &first["steps"]),
+        (&"early".into(), &"COMPLETE".into(), &4000.into())
+    );
+    assert_eq!(json["verdict"]["chosen"], first["params"]);
+    assert_eq!(
+        json["verdict"]["reason"],
+        "d_model=256 n_heads=8 n_layers=4 is the cheapest of 4 within 1 % of the best loss: 0.75 % more loss for \
+         49 % less time than d_model=256 n_heads=8 n_layers=8"
+    );
+    assert_eq!(json["seed_numbers"].as_array().unwrap().len(), 8);
+
+    let mut none = study();
+    none.trials.clear();
+    let json = serde_json::to_value(StudyJson::new(&none, &Bounds::default())).unwrap();
+    assert_eq!((&json["trials"], &json["verdict"]), (&serde_json::json!([]), &serde_json::Value::Null));
+}
+
+#[test]
+fn csv_has_a_line_per_pass() {
+    let mut study = study();
+    let csv = String::from_utf8(to_csv(&study).unwrap()).unwrap();
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines.len(), 9);
+    assert_eq!(
+        lines[0],
+        "number,d_model,n_heads,n_layers,seed,pass,state,steps,stopped_early,validation_loss,validation_bpc,accuracy,\
+         accuracy_last,train_seconds,tokens_per_second,parameters,flop,read_at,lost_by_seed_rule,error"
+    );
+    assert!(
+        lines[2].starts_with("0,256,8,4,0,full,COMPLETE,20000,false,1.3307313919067383,"),
+        "{}",
+        lines[2]
+    );
+    study.spec.grid = Grid::parse(&["steps=20000"]).unwrap();
+    let csv = String::from_utf8(to_csv(&study).unwrap()).unwrap();
+    assert!(csv.starts_with("number,params_steps,seed,"), "{csv}");
+}
+
+#[test]
+fn markdown_has_all_columns_and_shows_names_as_they_are() {
+    let mut study = study();
+    study.spec.name = "a | <script>alert(1)</script>".to_string();
+    let text = to_markdown(&study, &Bounds::default());
+    assert_eq!(format!("\n{text}"), "
+# a \\| &lt;script>alert(1)&lt;/script>
+
+Text: text8, digest `sha256:00`.
+
+|  | d_model | n_heads | n_layers | parameters | early loss | early bpc | early accuracy | early at last | early seconds | early seed's | early seed's s | full loss | full bpc | full accuracy | full at last | full seconds | full seed's | full seed's s | tokens/s |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| \\* | 256 | 8 | 4 | 3,202,048 | 1.4581 | 2.1036 | 55.0 % | 58.0 % | 70.7 | 1.4581 | 70.7 | 1.3307 | 1.9198 | 55.0 % | 58.0 % | 331.1 | 1.3307 | 331.1 | 123,696 |
+|  | 256 | 8 | 8 | 6,356,992 | 1.4512 | 2.0937 | 55.0 % | 58.0 % | 137.3 | 1.4512 | 137.3 | 1.3208 | 1.9055 | 55.0 % | 58.0 % | 652.1 | 1.3208 | 652.1 | 62,809 |
+|  | 256 | 16 | 4 | 3,202,048 | 1.4716 | 2.1230 | 55.0 % | 58.0 % | 75.0 | 1.4716 | 75.0 | 1.3434 | 1.9381 | 55.0 % | 58.0 % | 351.3 | 1.3434 | 351.3 | 116,584 |
+|  | 256 | 16 | 8 | 6,356,992 | 1.4677 | 2.1175 | 55.0 % | 58.0 % | 146.5 | 1.4677 | 146.5 | 1.3371 | 1.9291 | 55.0 % | 58.0 % | 696.6 | 1.3371 | 696.6 | 58,796 |
+
+- `*` chosen; loss in nats per character on the validation windows, bpc in bits; seconds are training steps alone
+- seed's: loss and seconds of the notebook that --as-seed reproduces: text8, on a Colab GPU; this study: text8, on this machine
+
+## Verdict
+
+- early, 4000 steps:
+  - best loss: 1.4512, 137.3 s, by d_model=256 n_heads=8 n_layers=8
+  - tolerance: 1 %, so a loss up to 1.4657 is acceptable, and the cheapest such configuration is chosen
+  - d_model=256 n_heads=8 n_layers=4: loss 1.4581, 70.7 s: 0.47 % more loss for 48 % less time: acceptable, and the cheapest that is
+  - d_model=256 n_heads=16 n_layers=4: loss 1.4716, 75.0 s: 1.4 % more loss for 45 % less time: too much
+  - choice of this pass: d_model=256 n_heads=8 n_layers=4
+- full, 20000 steps:
+  - best loss: 1.3208, 652.1 s, by d_model=256 n_heads=8 n_layers=8
+  - tolerance: 1 %, so a loss up to 1.3340 is acceptable, and the cheapest such configuration is chosen
+  - d_model=256 n_heads=8 n_layers=4: loss 1.3307, 331.1 s: 0.75 % more loss for 49 % less time: acceptable, and the cheapest that is
+  - d_model=256 n_heads=16 n_layers=4: loss 1.3434, 351.3 s: 1.71 % more loss for 46 % less time: too much
+  - choice of this pass: d_model=256 n_heads=8 n_layers=4
+- both passes choose the same configuration
+- verdict: d_model=256 n_heads=8 n_layers=4 is the cheapest of 4 within 1 % of the best loss: 0.75 % more loss for 49 % less time than d_model=256 n_heads=8 n_layers=8
+- chosen: d_model=256 n_heads=8 n_layers=4
+");
+}
+
+#[test]
+fn files_are_written_into_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    write_files(&study(), &Bounds::default(), folder.path()).unwrap();
+    assert!(std::fs::read_to_string(folder.path().join("report.md")).unwrap().starts_with("# the seed\n"));
+    assert!(folder.path().join("results.csv").is_file());
+    let error = write_files(&study(), &Bounds::default(), &folder.path().join("absent")).unwrap_err();
+    assert!(error.to_string().contains("report.md"), "{error}");
+}
+
+#[test]
+fn several_seeds_are_averaged() {
+    let mut study = study();
+    study.spec.seeds = 2;
+    for cell in 0..4 {
+        let mut again = study.trials[cell].clone();
+        (again.number, again.seed) = (4 + cell, 1);
+        let record = again.record.as_mut().unwrap();
+        record.seed = 1;
+        record.best.as_mut().unwrap().validation_loss += 0.01;
+        study.trials.push(again);
+    }
+    assert!((study.readings(Pass::Full)[0].loss - 1.33573).abs() < 1e-5);
+    let text = to_text(&study, &Bounds::default(), 200);
+    assert!(text.contains("1.3357") && text.contains("means over seeds"), "{text}");
+}
