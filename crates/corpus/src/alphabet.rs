@@ -276,7 +276,13 @@ impl Alphabet {
             return Ok(());
         }
         let first = ids.iter().position(|&id| usize::from(id) >= vocabulary).unwrap_or(0);
-        Err(CorpusError::Id { name: name.to_owned(), id: ids[first], offset: first, vocabulary, kind: self.kind })
+        Err(CorpusError::Id {
+            name: name.to_owned(),
+            id: ids[first],
+            offset: first,
+            vocabulary,
+            kind: self.kind,
+        })
     }
 
     /// A line that [`Alphabet::from_string_form`] reads back: `text8`, `bytes`, or `auto:` followed by the

@@ -289,7 +289,8 @@ impl Source {
         if fields.next() != Some("english") {
             return Err(wrong("english is the only one".into()));
         }
-        let characters = fields.next().map_or(Ok(BUILTIN_CHARACTERS as u64), |text| number(text, "characters"))?;
+        let characters =
+            fields.next().map_or(Ok(BUILTIN_CHARACTERS as u64), |text| number(text, "characters"))?;
         let seed = fields.next().map_or(Ok(0), |text| {
             text.parse().map_err(|_| wrong(format!("`{text}` is not a seed (0 to 2^64 - 1)")))
         })?;

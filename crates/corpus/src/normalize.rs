@@ -26,41 +26,32 @@ const ENTRY: usize = 8;
 /// Bytes read at a time; the output of a piece stays in the second-level cache.
 const PIECE: usize = 1 << 15;
 
-/// What a byte becomes.
-#[derive(Clone, Copy)]
-struct Entry {
-    /// Up to 6 bytes, the first in the lowest place: a space and a letter, or a space and a word.
-    bytes: u64,
-    /// Their number; 0 if the byte only separates.
-    length: u8,
-    /// 1 for letters.
-    letter: u8,
-}
+/// What each byte becomes. Bits 0-47: up to 6 bytes, the first in the lowest place: a space and a letter, or a
+/// space and a word. Bits 48-55: their number, 0 if the byte only separates. Bit 56: whether it is a letter.
+static TABLE: [u64; 256] = table();
 
-static TABLE: [Entry; 256] = table();
-
-const fn table() -> [Entry; 256] {
-    const DIGITS: [&[u8]; 10] = [
-        b" zero", b" one", b" two", b" three", b" four", b" five", b" six", b" seven", b" eight", b" nine",
-    ];
-    let mut table = [Entry { bytes: 0, length: 0, letter: 0 }; 256];
+const fn table() -> [u64; 256] {
+    const DIGITS: [&[u8]; 10] =
+        [b" zero", b" one", b" two", b" three", b" four", b" five", b" six", b" seven", b" eight", b" nine"];
+    let mut table = [0; 256];
     let mut i = 0;
     while i < 26 {
-        let letter = Entry { bytes: b' ' as u64 | ((b'a' + i) as u64) << 8, length: 2, letter: 1 };
-        table[(b'a' + i) as usize] = letter;
-        table[(b'A' + i) as usize] = letter;
+        let letter = b'a' + i;
+        let entry = b' ' as u64 | (letter as u64) << 8 | 2 << 48 | 1 << 56;
+        table[letter as usize] = entry;
+        table[letter.to_ascii_uppercase() as usize] = entry;
         i += 1;
     }
     let mut digit = 0;
     while digit < 10 {
         let word = DIGITS[digit];
-        let mut bytes = 0;
+        let mut entry = (word.len() as u64) << 48;
         let mut at = 0;
         while at < word.len() {
-            bytes |= (word[at] as u64) << (8 * at);
+            entry |= (word[at] as u64) << (8 * at);
             at += 1;
         }
-        table[b'0' as usize + digit] = Entry { bytes, length: word.len() as u8, letter: 0 };
+        table[b'0' as usize + digit] = entry;
         digit += 1;
     }
     table
@@ -70,7 +61,7 @@ const fn table() -> [Entry; 256] {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Normalizer {
     /// 1 if the last byte was a letter: the next letter continues its word.
-    in_word: u8,
+    in_word: u64,
 }
 
 impl Normalizer {
@@ -101,12 +92,13 @@ impl Normalizer {
         let mut at = 0;
         for &byte in piece {
             let entry = TABLE[usize::from(byte)];
+            let letter = entry >> 56;
             // A letter within a word goes without its space.
-            let skip = in_word & entry.letter;
-            let bytes = entry.bytes >> (8 * skip);
-            out[at..at + ENTRY].copy_from_slice(&bytes.to_le_bytes());
-            at += usize::from(entry.length - skip);
-            in_word = entry.letter;
+            let skip = in_word & letter;
+            // The bytes behind the entry's own are overwritten by the next.
+            out[at..at + ENTRY].copy_from_slice(&(entry >> (8 * skip)).to_le_bytes());
+            at += ((entry >> 48 & 0xFF) - skip) as usize;
+            in_word = letter;
         }
         self.in_word = in_word;
         at

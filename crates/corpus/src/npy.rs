@@ -70,7 +70,8 @@ pub fn read_header(input: &mut dyn Read, name: &str) -> Result<NpyHeader, Corpus
     let header = Header::parse(header)
         .ok_or_else(|| wrong("its .npy header is not the dictionary that NumPy writes".into()))?;
     if !matches!(header.descr, "|u1" | "u1" | "<u1" | ">u1" | "=u1") {
-        return Err(wrong(format!("its elements are `{}`, not uint8 (`|u1`)", header.descr.escape_debug())));
+        let descr: String = header.descr.chars().filter(|c| !c.is_control()).take(60).collect();
+        return Err(wrong(format!("its elements are `{descr}`, not uint8 (`|u1`)")));
     }
     if header.fortran_order {
         return Err(wrong("its elements are in Fortran order".into()));

@@ -141,10 +141,11 @@ fn append_normalized(
     let mut done = 0;
     loop {
         piece.clear();
-        input
-            .take(PIECE / 16)
-            .read_to_end(&mut piece)
-            .map_err(|source| CorpusError::Io { action: "read", path: name.to_owned(), source })?;
+        input.take(PIECE / 16).read_to_end(&mut piece).map_err(|source| CorpusError::Io {
+            action: "read",
+            path: name.to_owned(),
+            source,
+        })?;
         if piece.is_empty() {
             return Ok(());
         }

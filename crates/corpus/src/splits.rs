@@ -120,20 +120,20 @@ impl SplitRequest {
     }
 }
 
-/// Checks that each split can be used and that all fit into `n` characters. A split is its name, the size that
-/// was asked for, and the size that it gets.
-fn check(sizes: &[(&str, Option<usize>, usize)], n: usize, name: &str) -> Result<(), CorpusError> {
+/// A split's name, the size that was asked for, and the size that it gets.
+type Size = (&'static str, Option<usize>, usize);
+
+/// Checks that each split can be used and that all fit into `n` characters.
+fn check(sizes: &[Size], n: usize, name: &str) -> Result<(), CorpusError> {
     let wrong = |problem| Err(CorpusError::Splits { name: name.to_owned(), characters: n, problem });
-    let list = |describe: &dyn Fn(&(&str, Option<usize>, usize)) -> String| {
-        sizes.iter().map(describe).collect::<Vec<_>>().join(", ")
-    };
     for &(split, asked, _) in sizes {
         if let Some(size) = asked.filter(|&size| size < LEAST) {
             return wrong(format!("--{split}-chars {size} is too little, a split needs at least {LEAST}"));
         }
     }
+    let described: Vec<String> = sizes.iter().map(|(split, _, size)| format!("{split} {size}")).collect();
+    let described = described.join(", ");
     let total = sizes.iter().fold(0, |total: usize, (.., size)| total.saturating_add(*size));
-    let described = list(&|(split, _, size)| format!("{split} {size}"));
     if total > n {
         return wrong(format!("the splits ({described}) do not fit"));
     }
@@ -186,7 +186,8 @@ mod tests {
         assert_eq!(sizes(&split(Some(10), Some(20), Some(30))), (10, 20, 30));
         assert_eq!(sizes(&split(Some(500), Some(250), Some(250))), (500, 250, 250));
 
-        let split = |train, validation, test| request(train, validation, test).in_two(900, "", 50, "").unwrap();
+        let split =
+            |train, validation, test| request(train, validation, test).in_two(900, "", 50, "").unwrap();
         assert_eq!(sizes(&split(Some(100), None, None)), (100, 100, 50));
         assert_eq!(sizes(&split(Some(890), None, None)), (890, 10, 50));
         assert_eq!(sizes(&split(None, Some(10), Some(20))), (890, 10, 20));
