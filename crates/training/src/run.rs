@@ -19,7 +19,7 @@ use diapason_engine::{Batch, Engine, Update};
 use diapason_model::initialise;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -202,6 +202,12 @@ pub enum TrainingError {
         /// The folder.
         folder: PathBuf,
     },
+    /// The folder holds weights that a new run would overwrite, and no run to go on with.
+    #[error("{} holds {BEST}, but no {CHECKPOINT} to go on from", folder.display())]
+    WeightsAlone {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The text is not the one that the run began with.
     #[error(
         "the corpus has changed since the run in {} began: it was {old_name} ({old_digest}), now it is {name} ({digest})",
@@ -255,6 +261,10 @@ impl TrainingError {
                 Some("free some space and resume; the last checkpoint is intact".to_string())
             }
             Self::AlreadyThere { .. } => Some(format!("--resume goes on with it; {another_folder}")),
+            Self::WeightsAlone { folder } => Some(format!(
+                "choose another folder; --init {} starts from its weights",
+                folder.join(BEST).display()
+            )),
             Self::CorpusChanged { .. } => Some(format!("give the text that it began with, {another_folder}")),
             Self::SettingsChanged { .. } => Some(format!(
                 "give the same settings (steps and patience may grow, checkpoint_seconds may change), {another_folder}"
@@ -296,8 +306,11 @@ pub fn run(
     let _lock = FolderLock::acquire(&spec.folder)?;
 
     let there = spec.folder.join(CHECKPOINT).exists();
-    if !spec.resume && (there || spec.folder.join(BEST).exists()) {
+    if there && !spec.resume {
         return Err(TrainingError::AlreadyThere { folder: spec.folder.clone() });
+    }
+    if !there && spec.folder.join(BEST).exists() {
+        return Err(TrainingError::WeightsAlone { folder: spec.folder.clone() });
     }
     let schedule = Schedule::new(&config, spec.protocol, spec.seed, spec.early_step);
     let mut run = Run {
@@ -336,7 +349,15 @@ pub fn run(
     } else {
         run.begin()?;
     }
+    run.started();
+    // The first checkpoint is written at once: a folder that cannot be written to should fail now, not after
+    // a minute.
+    if run.unsaved {
+        run.save()?;
+    }
+    run.write_curve()?;
     let state = run.go_on()?;
+    run.unsaved |= state != run.header.progress.state;
     run.header.progress.state = state;
     if run.unsaved {
         run.save()?;
@@ -360,8 +381,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Starts at step 0. The first checkpoint is written at once: a folder that cannot be written to should
-    /// fail now, not after a minute.
+    /// Starts at step 0.
     fn begin(&mut self) -> Result<(), TrainingError> {
         let parameters = match &self.spec.init {
             Some(path) => {
@@ -372,10 +392,7 @@ impl Run<'_> {
             None => initialise(&self.header.model, self.spec.seed),
         };
         self.load(&parameters, None);
-        self.save()?;
-        // A best file without a checkpoint is from a run that came to no checkpoint.
-        remove(&self.spec.folder.join(BEST))?;
-        self.write_curve()
+        Ok(())
     }
 
     /// Takes up the run in the folder, if it is the same one.
@@ -426,7 +443,17 @@ impl Run<'_> {
                 self.save_best()?;
             }
         }
-        self.write_curve()
+        Ok(())
+    }
+
+    fn started(&mut self) {
+        let missing = u64::from(self.evaluation_is_missing());
+        (self.observe)(&Event::Started {
+            step: self.header.step,
+            steps: self.header.config.steps,
+            parameters: self.header.model.parameters(),
+            evaluations: self.schedule.ahead(self.header.step) + missing,
+        });
     }
 
     /// Whether `old` is the run that was asked for.
@@ -488,13 +515,6 @@ impl Run<'_> {
     /// Steps, evaluations and checkpoints until something ends the run.
     fn go_on(&mut self) -> Result<RunState, TrainingError> {
         let steps = self.header.config.steps;
-        let missing = u64::from(self.evaluation_is_missing());
-        (self.observe)(&Event::Started {
-            step: self.header.step,
-            steps,
-            parameters: self.header.model.parameters(),
-            evaluations: self.schedule.ahead(self.header.step) + missing,
-        });
         if let diverged @ RunState::Diverged { .. } = self.header.progress.state {
             return Ok(diverged);
         }
@@ -632,6 +652,9 @@ impl Run<'_> {
         };
         (progress.loss_sum, progress.loss_count) = (0.0, 0);
         progress.curve.push(point);
+        if step == self.header.config.steps {
+            progress.state = RunState::Complete;
+        }
         if curve::best(&progress.curve).is_some_and(|best| best.step == step) {
             self.save()?;
             self.save_best()?;
@@ -720,13 +743,4 @@ impl Told {
 
 fn rate(tokens: f64, seconds: f64) -> f64 {
     if seconds > 0.0 { tokens / seconds } else { 0.0 }
-}
-
-fn remove(path: &Path) -> Result<(), TrainingError> {
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(TrainingError::Write { path: path.to_path_buf(), source })
-        }
-        _ => Ok(()),
-    }
 }
