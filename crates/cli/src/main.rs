@@ -1,2 +1,40 @@
-//! placeholder
-fn main() {}
+//! The program `diapason`: parses what was typed, calls the crates below, prints what they say.
+//!
+//! One file per command lies in `commands`; [`args`] is all that can be typed. There is no logic of its own
+//! here beyond that: what a run, a study or a decision is, the libraries know.
+
+mod args;
+mod commands;
+mod failure;
+mod progress;
+mod shell;
+mod signals;
+
+use args::{Cli, Command};
+use clap::Parser;
+use failure::Failure;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::usage(&error),
+    };
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Tune(args) => commands::tune::run(args),
+        Command::Train(args) => commands::train::run(args),
+        Command::Eval(args) => commands::eval::run(args),
+        Command::Generate(args) => commands::generate::run(args),
+        Command::Corpus(args) => commands::corpus::run(args),
+        Command::Decide(args) => commands::decide::run(args),
+        Command::Config(args) => commands::config::run(args),
+        Command::Bench(args) => commands::bench::run(args),
+    }
+}

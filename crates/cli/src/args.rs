@@ -1,0 +1,544 @@
+//! What can be typed: commands, flags and their help.
+//!
+//! Nothing here computes. A command turns its arguments into a checked specification first, and only then
+//! calls the crates below; after that point nothing is optional or checked twice. The doc comments in this
+//! file are the program's help, so they are written for someone who has never seen the program.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Finds the right character-level Transformer for a text, on the machine you have.
+///
+/// `diapason tune` trains a grid of candidate models on a text, reads each of them early and in full, prints
+/// one table of times and losses, and says which configuration to keep and why. Runs that are stopped go on
+/// where they were, with the same results to the bit.
+#[derive(Debug, Parser)]
+#[command(
+    name = "diapason",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "\
+Start here:
+  diapason tune                               four small models on the built-in text, three minutes
+  diapason tune --corpus my.txt --normalize   d_model 256, n_heads 8,16, n_layers 4,8 on your text
+  diapason help tune                          what a command does, with examples
+
+Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
+130 and 143 interrupted (the command that resumes is printed)."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// One variant per command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Tune(Tune),
+    Train(Train),
+    Eval(Eval),
+    Generate(Generate),
+    #[command(subcommand)]
+    Corpus(Corpus),
+    Decide(Decide),
+    Config(ShowConfig),
+    Bench(Bench),
+}
+
+/// Which text, and how it is read. The same flags wherever a command reads one.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Text")]
+pub(crate) struct Text {
+    /// `text8`, `builtin:english[:CHARACTERS[:SEED]]`, or the path of a text or .npy file
+    ///
+    /// `text8` is the well-known 100 MB of cleaned Wikipedia; it is downloaded once (31 MB).
+    /// `builtin:english` is generated on the spot from a grammar with a known entropy rate: no network, no
+    /// file, 10 million characters unless a number is given, as in `builtin:english:2000000`.
+    #[arg(long, value_name = "CORPUS")]
+    pub(crate) corpus: Option<String>,
+
+    /// A second file that is the test split; --corpus then gives train (8/9) and validation (1/9)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) test_corpus: Option<PathBuf>,
+
+    /// Which characters a text may have: text8 (a-z and space), auto (those that occur), bytes [default: text8]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) alphabet: Option<diapason_corpus::AlphabetKind>,
+
+    /// Reduce the text to the text8 alphabet first: lower case, digits spelled out, the rest single spaces
+    #[arg(long)]
+    pub(crate) normalize: bool,
+
+    /// Size of the training split in characters [default: 80 per cent]
+    #[arg(long, value_name = "N")]
+    pub(crate) train_chars: Option<usize>,
+
+    /// Size of the validation split in characters [default: 10 per cent]
+    #[arg(long, value_name = "N")]
+    pub(crate) validation_chars: Option<usize>,
+
+    /// Size of the test split in characters [default: the rest]
+    #[arg(long, value_name = "N")]
+    pub(crate) test_chars: Option<usize>,
+}
+
+/// Train a grid of configurations, compare them, choose one.
+///
+/// Every combination of the grid's values is trained once per seed. Each run is read twice: early, after a
+/// fifth of its steps, and in full. The table shows both; the verdict is the cheapest configuration whose
+/// loss is within the tolerance of the best one.
+///
+/// With nothing else, `tune` is a first look: four small models on the built-in text, about three minutes on
+/// two cores. With a corpus or a configuration of your own, training defaults are those of the published
+/// notebook (batches of 64 x 32 characters, Adam at 1e-3, 20,000 steps) and the grid is its grid: d_model
+/// 256, n_heads 8 and 16, n_layers 4 and 8.
+///
+/// Everything is kept in the folder --out. The same command continues what is there: finished trials are not
+/// run again, an interrupted one goes on from its checkpoint.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = "\
+Examples:
+  diapason tune
+      Four small models on the built-in text.
+  diapason tune --corpus text8
+      The grid of the notebook on text8.
+  diapason tune --corpus text8 --as-seed
+      The same, with the notebook's own protocol: its stopping rule, its validation batches.
+  diapason tune --corpus my.txt --normalize --grid d_model=128,256 --grid n_layers=2,4 --steps 5000
+      Your own grid; the last key varies fastest.
+  diapason tune --corpus builtin:english --seeds 3 --set batch_size=32 --out my-study --json
+      Three seeds per configuration; one JSON object on stdout.
+
+The keys of --grid and --set, with defaults: `diapason config`.")]
+pub(crate) struct Tune {
+    #[command(flatten)]
+    pub(crate) text: Text,
+
+    /// Run the notebook's protocol as it was
+    ///
+    /// Evaluation after 1, 1001, 2001, ... updates and the last, each time on a fresh random batch of 1024
+    /// windows; early is where its rule stops (the fifth evaluation that improves by more than 1e-3); the
+    /// full result is the last loss. Cells that the rule would have lost are marked.
+    #[arg(long, help_heading = "Search")]
+    pub(crate) as_seed: bool,
+
+    /// Values to try for one key; give --grid once per key. Replaces the default grid
+    #[arg(long, value_name = "KEY=V,V...", help_heading = "Search")]
+    pub(crate) grid: Vec<String>,
+
+    /// Set one key for every configuration; `diapason config` lists the keys
+    #[arg(long, value_name = "KEY=V", help_heading = "Search")]
+    pub(crate) set: Vec<String>,
+
+    /// Training steps of a full run: short for --set steps=N
+    #[arg(long, value_name = "N", help_heading = "Search")]
+    pub(crate) steps: Option<u64>,
+
+    /// How many seeds to train each configuration with [default: 1]
+    #[arg(long, value_name = "N", help_heading = "Search")]
+    pub(crate) seeds: Option<u64>,
+
+    /// How much worse than the best loss is still as good, as a fraction or per cent: 0.01 or 1% [default: 1%]
+    #[arg(long, value_name = "T", value_parser = tolerance, help_heading = "Search")]
+    pub(crate) tolerance: Option<f64>,
+
+    /// What "cheapest" means
+    #[arg(long, value_enum, value_name = "COST", default_value_t = Cost::Seconds, help_heading = "Search")]
+    pub(crate) cost: Cost,
+
+    /// Where the early read-out lies, as a fraction of the steps; 0: no early read-out
+    #[arg(long, value_name = "F", default_value_t = 0.2, conflicts_with = "as_seed", help_heading = "Search")]
+    pub(crate) early: f64,
+
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+
+    /// Go on with a run that another version or instruction set began; it is then marked
+    #[arg(long, help_heading = "Machine")]
+    pub(crate) allow_other_engine: bool,
+
+    /// The study's folder [default: studies/NAME, by corpus and protocol]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// End with one JSON object on stdout instead of the table
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+/// What a configuration costs.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Cost {
+    /// Measured training time
+    Seconds,
+    /// Floating-point operations, the same on every machine
+    Flop,
+    /// Size of the model
+    Parameters,
+}
+
+/// Train one configuration.
+///
+/// Writes a checkpoint about once a minute and when interrupted; `best.safetensors` keeps the weights of the
+/// best evaluation, `curve.csv` the losses. Resuming gives the same bits as running through.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = "\
+Examples:
+  diapason train --corpus text8 --out runs/first
+      The default model (d_model 256, 8 heads, 4 layers) for 20,000 steps.
+  diapason train --corpus text8 --out runs/first --resume
+      Go on after an interruption.
+  diapason train --corpus my.txt --normalize --set d_model=128 --set n_layers=2 --steps 2000 --seed 7
+      A smaller model on your own text.
+  diapason train --corpus my.txt --normalize --init runs/first/best.safetensors --out runs/second
+      Start from weights that were trained elsewhere.
+
+The keys of --set, with defaults: `diapason config`.")]
+pub(crate) struct Train {
+    #[command(flatten)]
+    pub(crate) text: Text,
+
+    /// Set one key of the configuration; `diapason config` lists the keys
+    #[arg(long, value_name = "KEY=V", help_heading = "Training")]
+    pub(crate) set: Vec<String>,
+
+    /// Training steps: short for --set steps=N
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(crate) steps: Option<u64>,
+
+    /// Seed of the initial weights and of the training windows
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Training")]
+    pub(crate) seed: u64,
+
+    /// Start from the weights of this safetensors file instead of random ones
+    #[arg(long, value_name = "WEIGHTS", help_heading = "Training")]
+    pub(crate) init: Option<PathBuf>,
+
+    /// Go on from the checkpoint in --out
+    #[arg(long, help_heading = "Training")]
+    pub(crate) resume: bool,
+
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+
+    /// Go on with a run that another version or instruction set began; it is then marked
+    #[arg(long, help_heading = "Machine")]
+    pub(crate) allow_other_engine: bool,
+
+    /// The run's folder [default: runs/NAME, by corpus and configuration]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// End with one JSON object on stdout instead of a line of text
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+/// Score a checkpoint on a whole split.
+///
+/// The split is cut into non-overlapping windows of the model's sequence_length, the remainder being one
+/// short window, so that every character but the first is predicted exactly once. With --stride the windows
+/// overlap and each scores only its last STRIDE characters: every character then has a long context.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = "\
+Examples:
+  diapason eval runs/first/best.safetensors
+      Validation split of the text it was trained on.
+  diapason eval runs/first/best.safetensors --split test --json
+      Test split, as one JSON object.
+  diapason eval runs/first/best.safetensors --stride 8
+      Each character with at least 24 characters of context (at sequence_length 32).
+  diapason eval runs/first/best.safetensors --corpus other.txt --normalize
+      Another text than the one it was trained on.")]
+pub(crate) struct Eval {
+    /// A checkpoint: best.safetensors or checkpoint.safetensors, or the folder of a run
+    #[arg(value_name = "CHECKPOINT")]
+    pub(crate) checkpoint: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) text: Text,
+
+    /// Which split to score
+    #[arg(long, value_enum, value_name = "SPLIT", default_value_t = Split::Validation)]
+    pub(crate) split: Split,
+
+    /// Score only the last N characters of each window, and move on by N
+    #[arg(long, value_name = "N")]
+    pub(crate) stride: Option<usize>,
+
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+
+    /// One JSON object on stdout
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+/// The splits that a checkpoint can be scored on.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Split {
+    /// The split that decides between configurations
+    Validation,
+    /// The split that nothing has seen
+    Test,
+}
+
+/// Write text with a trained model.
+///
+/// The text, prompt included, goes to stdout as it is made. The same seed gives the same text.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = "\
+Examples:
+  diapason generate runs/first/best.safetensors --prompt 'the history of '
+  diapason generate runs/first/best.safetensors --length 1000 --temperature 0.7 --seed 3
+  diapason generate runs/first/best.safetensors --temperature 0
+      Always the likeliest character.")]
+pub(crate) struct Generate {
+    /// A checkpoint: best.safetensors or checkpoint.safetensors, or the folder of a run
+    #[arg(value_name = "CHECKPOINT")]
+    pub(crate) checkpoint: PathBuf,
+
+    /// What the text begins with; its characters must be in the model's alphabet [default: nothing]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) prompt: Option<String>,
+
+    /// How many characters to add
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub(crate) length: usize,
+
+    /// Randomness: 1 samples from the model as it is, less is safer, 0 takes the likeliest character
+    #[arg(long, value_name = "T", default_value_t = 1.0)]
+    pub(crate) temperature: f64,
+
+    /// Choose among the K likeliest characters only
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<usize>,
+
+    /// Seed of the choices
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+}
+
+/// Fetch, inspect and convert texts.
+#[derive(Clone, Debug, Subcommand)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) enum Corpus {
+    /// Download a named corpus; prints where it lies
+    ///
+    /// Goes on where a broken download stopped, and checks the digest.
+    #[command(after_long_help = "Example:\n  diapason corpus fetch text8")]
+    Fetch {
+        /// The corpus: text8
+        #[arg(value_name = "NAME", default_value = "text8")]
+        name: String,
+    },
+
+    /// Turn a text into an array of symbols: a .npy file of uint8 that numpy.load reads
+    ///
+    /// In the text8 alphabet, a to z are 0 to 25 and space is 26.
+    #[command(after_long_help = "\
+Examples:
+  diapason corpus encode text8_train.txt train_text_int.npy
+  diapason corpus encode book.txt book.npy --normalize")]
+    Encode {
+        /// The text
+        #[arg(value_name = "TEXT")]
+        input: PathBuf,
+        /// The array to write
+        #[arg(value_name = "ARRAY.npy")]
+        output: PathBuf,
+        /// Which characters the text may have: text8, auto, bytes
+        #[arg(long, value_name = "NAME", default_value = "text8")]
+        alphabet: diapason_corpus::AlphabetKind,
+        /// Apply text8's rules first
+        #[arg(long)]
+        normalize: bool,
+    },
+
+    /// Turn an array of symbols back into text
+    #[command(after_long_help = "\
+Examples:
+  diapason corpus decode train_text_int.npy | head -c 100
+  diapason corpus decode train_text_int.npy text8_train.txt")]
+    Decode {
+        /// The array, uint8
+        #[arg(value_name = "ARRAY.npy")]
+        input: PathBuf,
+        /// The text to write [default: stdout]
+        #[arg(value_name = "TEXT")]
+        output: Option<PathBuf>,
+        /// Alphabet that the array was made with: text8 or bytes
+        #[arg(long, value_name = "NAME", default_value = "text8")]
+        alphabet: diapason_corpus::AlphabetKind,
+    },
+
+    /// Reduce any UTF-8 text to the 27 characters of text8
+    ///
+    /// Lower case, digits spelled out, everything else to single spaces. Reads and writes in a stream, so
+    /// the text may be larger than memory.
+    #[command(after_long_help = "\
+Examples:
+  diapason corpus normalize book.txt book27.txt
+  cat *.txt | diapason corpus normalize - > all27.txt")]
+    Normalize {
+        /// The text; - is stdin
+        #[arg(value_name = "TEXT")]
+        input: PathBuf,
+        /// The text to write [default: stdout]
+        #[arg(value_name = "OUTPUT")]
+        output: Option<PathBuf>,
+    },
+
+    /// Say what a corpus is: alphabet, splits, digest, entropy rate where it is known
+    #[command(after_long_help = "\
+Examples:
+  diapason corpus info builtin:english
+  diapason corpus info my.txt --alphabet auto --json")]
+    Info {
+        /// The corpus, as --corpus takes it
+        #[arg(value_name = "CORPUS", conflicts_with = "corpus")]
+        name: Option<String>,
+        #[command(flatten)]
+        text: Text,
+        /// One JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Apply the decision rule to a table of results.
+///
+/// The table is a CSV file with the columns `seconds` and `loss`; all other columns are parameters. The rule:
+/// the cheapest configuration whose loss is within the tolerance of the best. The last line printed is the
+/// choice.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = "\
+Example:
+  $ cat table.csv
+  d_model,n_heads,n_layers,seconds,loss
+  256,8,4,331.1,1.3307
+  256,8,8,652.1,1.3208
+  $ diapason decide table.csv
+  ...
+  chosen: d_model=256 n_heads=8 n_layers=4")]
+pub(crate) struct Decide {
+    /// The table, CSV with a header line
+    #[arg(value_name = "TABLE.csv")]
+    pub(crate) table: PathBuf,
+
+    /// How much worse than the best loss is still as good, as a fraction or per cent: 0.01 or 1%
+    #[arg(long, value_name = "T", value_parser = tolerance, default_value = "0.01")]
+    pub(crate) tolerance: f64,
+}
+
+/// List the keys of the configuration: name, default, meaning.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = "\
+Examples:
+  diapason config
+  diapason config learning_rate
+  diapason config --json")]
+pub(crate) struct ShowConfig {
+    /// Only this key
+    #[arg(value_name = "KEY")]
+    pub(crate) key: Option<String>,
+
+    /// One JSON object on stdout
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+/// Time one training step beside this machine's arithmetic peak.
+///
+/// The peak (fused multiply-adds on registers, all threads) and the step are measured in turns in the same
+/// run, so that both see the same clock and the same neighbours.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = "\
+Examples:
+  diapason bench
+  diapason bench --set d_model=512 --set batch_size=128 --threads 1 --json")]
+pub(crate) struct Bench {
+    /// Set one key of the configuration; `diapason config` lists the keys
+    #[arg(long, value_name = "KEY=V")]
+    pub(crate) set: Vec<String>,
+
+    /// How long to measure, seconds
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+
+    /// One JSON object on stdout
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+/// What of the machine to use.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Machine")]
+pub(crate) struct Machine {
+    /// Number of threads; results do not depend on it [default: the cores that this process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    threads: Option<u64>,
+}
+
+impl Machine {
+    /// The number of threads to use.
+    pub(crate) fn threads(self) -> usize {
+        match self.threads {
+            // At most 1024: the parser has checked.
+            Some(n) => n as usize,
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+/// Reads `0.01` or `1%`.
+fn tolerance(text: &str) -> Result<f64, String> {
+    let (number, scale) = match text.strip_suffix('%') {
+        Some(number) => (number, 0.01),
+        None => (text, 1.0),
+    };
+    match number.trim().parse::<f64>() {
+        Ok(value) if value.is_finite() && value >= 0.0 && value * scale < 1.0 => Ok(value * scale),
+        Ok(_) => Err("must lie between 0 and 1 (0 and 100%)".to_string()),
+        Err(_) => Err("is not a number; write 0.01 or 1%".to_string()),
+    }
+}
+
+/// Reads a duration between a hundredth of a second and a day.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.01..=86_400.0).contains(&value) => Ok(value),
+        _ => Err("must be a number of seconds, 0.01 to 86400".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn tolerances() {
+        assert_eq!(tolerance("0.01"), Ok(0.01));
+        assert_eq!(tolerance("1%"), Ok(0.01));
+        assert_eq!(tolerance("0"), Ok(0.0));
+        assert!(tolerance("-1%").is_err());
+        assert!(tolerance("nan").is_err());
+        assert!(tolerance("100%").is_err());
+        assert!(tolerance("much").is_err());
+    }
+}

@@ -1,0 +1,94 @@
+//! `eval`: a checkpoint on a whole split.
+
+use super::{json, open, read_checkpoint, request};
+use crate::args::{self, Eval};
+use crate::failure::{Failure, note};
+use crate::progress::Work;
+use diapason_corpus::Corpus;
+use diapason_engine::{CpuEngine, Shape};
+use diapason_training::checkpoint::Header;
+use diapason_training::evaluate_split;
+use serde_json::json;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+
+/// Windows that are scored side by side.
+const BATCH: usize = 256;
+
+pub(crate) fn run(args: Eval) -> Result<(), Failure> {
+    let (file, checkpoint) = read_checkpoint(&args.checkpoint)?;
+    let header = &checkpoint.header;
+    let corpus = corpus_for(&args, header)?;
+    let (split, text) = match args.split {
+        args::Split::Validation => ("validation", corpus.validation()),
+        args::Split::Test => ("test", corpus.test()),
+    };
+    let t = header.config.sequence_length;
+    let shape = Shape { batch_size: BATCH, sequence_length: t };
+    let mut engine =
+        CpuEngine::new(header.model.clone(), &checkpoint.parameters, args.machine.threads(), shape)?;
+    let mut work = Work::count();
+    let evaluation = evaluate_split(&mut engine, text, t, args.stride, &mut |done, total| {
+        work.at("scoring", done, Some(total));
+        ControlFlow::Continue(())
+    })?;
+    work.finish();
+
+    let mut out = io::stdout().lock();
+    if args.json {
+        let object = json!({
+            "loss": evaluation.loss,
+            "bpc": evaluation.bpc(),
+            "accuracy": evaluation.accuracy,
+            "accuracy_last": evaluation.accuracy_last,
+            "characters": evaluation.characters,
+            "split": split,
+            "stride": args.stride,
+            "corpus": { "name": corpus.name, "digest": corpus.digest },
+            "checkpoint": file.display().to_string(),
+            "step": header.step,
+        });
+        writeln!(out, "{}", json(&object)?)?;
+    } else {
+        writeln!(
+            out,
+            "{} {split}: loss {:.4} nats, {:.4} bits per character, accuracy {:.2} %, at the last position {:.2} %, {} characters",
+            corpus.name,
+            evaluation.loss,
+            evaluation.bpc(),
+            100.0 * evaluation.accuracy,
+            100.0 * evaluation.accuracy_last,
+            evaluation.characters
+        )?;
+    }
+    Ok(out.flush()?)
+}
+
+/// The text that was asked for, or the one that the model was trained on.
+fn corpus_for(args: &Eval, header: &Header) -> Result<Corpus, Failure> {
+    let asked = args.text.corpus.as_ref().map(|corpus| request(&args.text, corpus.clone()));
+    let Some(request) = asked.as_ref().or(None::<&diapason_corpus::CorpusRequest>) else {
+        return Err(Failure::usage(format!("the checkpoint does not say where {} lies", header.corpus_name))
+            .with_hint("name the text with --corpus"));
+    };
+    let corpus = open(request)?;
+    // Ids mean nothing in another alphabet.
+    if corpus.alphabet.to_string_form() != header.alphabet {
+        return Err(Failure::failed(format!(
+            "{} has another alphabet ({} characters) than the model was trained with ({})",
+            corpus.name,
+            corpus.alphabet.len(),
+            header.model.vocabulary
+        ))
+        .with_hint("--alphabet text8, with --normalize if need be, or --alphabet bytes gives every text the same"));
+    }
+    if corpus.digest != header.corpus_digest {
+        let difference = format!("{} is not the text that the model was trained on ({})", corpus.name, header.corpus_name);
+        if asked.is_none() {
+            return Err(Failure::failed(format!("{difference}: it has changed since"))
+                .with_hint("name a text with --corpus to score the model on it all the same"));
+        }
+        note(&format!("note: {difference}"));
+    }
+    Ok(corpus)
+}

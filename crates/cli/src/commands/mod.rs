@@ -1,0 +1,134 @@
+//! One file per command, and what several of them need.
+
+pub(crate) mod bench;
+pub(crate) mod config;
+pub(crate) mod corpus;
+pub(crate) mod decide;
+pub(crate) mod eval;
+pub(crate) mod generate;
+pub(crate) mod train;
+pub(crate) mod tune;
+
+use crate::args::Text;
+use crate::failure::Failure;
+use crate::progress::Work;
+use diapason_corpus::{Corpus, CorpusRequest, SplitRequest};
+use diapason_engine::{CpuEngine, EngineError, Shape};
+use diapason_model::ModelConfig;
+use diapason_training::{BEST, CHECKPOINT, Checkpoint, Config};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Pretty JSON.
+fn json<T: Serialize>(value: &T) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value).map_err(|e| Failure::failed(format!("cannot write JSON: {e}")))
+}
+
+/// The text that was asked for, with the defaults that a text has.
+fn request(text: &Text, corpus: String) -> CorpusRequest {
+    CorpusRequest {
+        corpus,
+        test_corpus: text.test_corpus.clone(),
+        alphabet: text.alphabet.unwrap_or_default(),
+        normalize: text.normalize,
+        split: SplitRequest {
+            train_chars: text.train_chars,
+            validation_chars: text.validation_chars,
+            test_chars: text.test_chars,
+        },
+    }
+}
+
+/// The text of a command that cannot do without one.
+fn required_request(text: &Text) -> Result<CorpusRequest, Failure> {
+    match &text.corpus {
+        Some(corpus) => Ok(request(text, corpus.clone())),
+        None => Err(Failure::usage("--corpus is missing").with_hint(
+            "--corpus takes text8, builtin:english, or the path of a text; builtin:english needs no file and no network",
+        )),
+    }
+}
+
+/// Reads the text, with progress.
+fn open(request: &CorpusRequest) -> Result<Corpus, Failure> {
+    let mut work = Work::bytes();
+    Ok(Corpus::open(request, &mut |p| work.at(p.what, p.done, p.total))?)
+}
+
+/// `--set KEY=V` and `--steps N`, applied to the defaults in the order in which they were typed.
+fn configured(mut config: Config, set: &[String], steps: Option<u64>) -> Result<Config, Failure> {
+    for assignment in set {
+        let Some((key, value)) = assignment.split_once('=') else {
+            return Err(Failure::usage(format!("--set {assignment}: there is no `=`"))
+                .with_hint("write --set KEY=VALUE, as in --set d_model=128"));
+        };
+        config.set(key.trim(), value).map_err(|e| Failure::from(e).typed())?;
+    }
+    if let Some(steps) = steps {
+        config.steps = steps;
+    }
+    Ok(config)
+}
+
+/// Reads a checkpoint, given itself or the folder of its run.
+fn read_checkpoint(path: &Path) -> Result<(PathBuf, Checkpoint), Failure> {
+    let file = if path.is_dir() {
+        [BEST, CHECKPOINT].map(|name| path.join(name)).into_iter().find(|file| file.exists()).ok_or_else(|| {
+            Failure::failed(format!("there is no checkpoint in {}", path.display()))
+                .with_hint(format!("a run's folder has {BEST} and {CHECKPOINT}"))
+        })?
+    } else {
+        path.to_path_buf()
+    };
+    let checkpoint = Checkpoint::read(&file)?;
+    Ok((file, checkpoint))
+}
+
+/// The room that a configuration's batches need.
+fn shape(config: &Config) -> Shape {
+    Shape { batch_size: config.batch_size, sequence_length: config.sequence_length }
+}
+
+/// A CPU engine with zeros for parameters, which whoever trains fills in.
+///
+/// # Errors
+/// Too little memory, before any of it is allocated.
+fn engine(model: ModelConfig, shape: Shape, threads: usize) -> Result<CpuEngine, EngineError> {
+    CpuEngine::check_memory(&model, shape, threads)?;
+    let zeros = vec![0.0; model.parameters()];
+    CpuEngine::new(model, &zeros, threads, shape)
+}
+
+/// A short name for a corpus that is fit for a folder: `text8`, `builtin-english`, `my-book`.
+fn slug(corpus: &str) -> String {
+    let name = if corpus.starts_with("builtin:") {
+        corpus.to_string()
+    } else {
+        Path::new(corpus).file_stem().map_or_else(|| corpus.to_string(), |stem| stem.to_string_lossy().into_owned())
+    };
+    let plain: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || "._".contains(c) { c } else { '-' }).collect();
+    let plain = plain.trim_matches(['-', '.']);
+    if plain.is_empty() { "text".to_string() } else { plain.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn corpora_name_folders() {
+        assert_eq!(slug("text8"), "text8");
+        assert_eq!(slug("builtin:english:2000:1"), "builtin-english-2000-1");
+        assert_eq!(slug("../books/My Book (2nd).txt"), "My-Book--2nd");
+        assert_eq!(slug(".."), "text");
+    }
+
+    #[test]
+    fn assignments() {
+        let set = ["d_model=128".to_string(), "learning_rate = 3e-4".to_string()];
+        let config = configured(Config::default(), &set, Some(7)).unwrap();
+        assert_eq!((config.d_model, config.learning_rate, config.steps), (128, 3e-4, 7));
+        assert!(configured(Config::default(), &["d_model".to_string()], None).is_err());
+    }
+}

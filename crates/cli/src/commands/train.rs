@@ -1,0 +1,140 @@
+//! `train`: one configuration.
+
+use super::{configured, engine, json, open, required_request, shape, slug};
+use crate::args::Train;
+use crate::failure::{Failure, note};
+use crate::progress::{Training, duration};
+use crate::shell;
+use crate::signals::Signals;
+use diapason_corpus::Corpus;
+use diapason_study::Params;
+use diapason_training::{BEST, CHECKPOINT, CURVE, Config, Reading, RunOutcome, RunSpec, RunState};
+use serde_json::{Value, json};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+pub(crate) fn run(args: Train) -> Result<(), Failure> {
+    let signals = Signals::install()?;
+    let request = required_request(&args.text)?;
+    let config = configured(Config::default(), &args.set, args.steps)?;
+    // What can be refused without the text is refused before it is read.
+    config.clone().validated(1).map_err(|e| Failure::from(e).typed())?;
+    let corpus = open(&request)?;
+    let config = config.validated(corpus.alphabet.len()).map_err(|e| Failure::from(e).typed())?;
+    corpus.require(config.sequence_length)?;
+    let model = config.model(corpus.alphabet.len())?;
+    let mut engine = engine(model.clone(), shape(&config), args.machine.threads())?;
+
+    let folder = args.out.clone().unwrap_or_else(|| default_folder(&request.corpus, &config, args.seed));
+    let spec = RunSpec {
+        resume: args.resume,
+        init: args.init.clone(),
+        allow_other_engine: args.allow_other_engine,
+        ..RunSpec::new(config, args.seed, &folder) };
+    let tokens = spec.config.batch_size * spec.config.sequence_length;
+    let flop = model.training_flop(tokens, spec.config.sequence_length);
+    let mut progress = Training::new();
+    progress.trial(String::new(), flop);
+    let outcome = diapason_training::run(&corpus, &mut engine, &spec, signals.graceful(), &mut |event| {
+        progress.event(event, &signals);
+    })?;
+    progress.finish();
+
+    if let RunState::Interrupted { .. } = outcome.state {
+        return Err(Failure::Interrupted { exit_code: signals.exit_code(), resume: resume_command(args.resume) });
+    }
+    if args.json {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{}", json(&as_json(&outcome, &corpus, &folder))?)?;
+        out.flush()?;
+    }
+    if let RunState::Diverged { step, last_finite_loss } = outcome.state {
+        let last = last_finite_loss.map_or_else(|| "none".to_string(), |loss| format!("{loss:.4}"));
+        return Err(Failure::failed(format!("the loss was not finite at step {step}; the last finite loss was {last}"))
+            .with_hint("a smaller learning_rate often helps, as in --set learning_rate=3e-4"));
+    }
+    if !args.json {
+        print_summary(&outcome)?;
+    }
+    say_what_next(&folder);
+    Ok(())
+}
+
+fn print_summary(outcome: &RunOutcome) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let reading = |name: &str, r: &Reading| {
+        format!(
+            "{name}: validation loss {:.4} nats ({:.4} bits per character), accuracy {:.2} %, at the last position {:.2} %, step {}",
+            r.validation_loss,
+            r.bpc(),
+            100.0 * r.accuracy,
+            100.0 * r.accuracy_last,
+            r.step
+        )
+    };
+    if let Some(last) = &outcome.last {
+        writeln!(out, "{}", reading("final", last))?;
+    }
+    if let Some(best) = &outcome.best {
+        writeln!(out, "{}", reading("best", best))?;
+    }
+    let stopped = if outcome.state == RunState::StoppedEarly { ", ended by patience" } else { "" };
+    writeln!(
+        out,
+        "{} steps{stopped}, {} of training, {:.0} tokens/s, {} parameters",
+        outcome.steps,
+        duration(outcome.train_seconds),
+        outcome.tokens_per_second,
+        outcome.parameters
+    )?;
+    Ok(out.flush()?)
+}
+
+fn say_what_next(folder: &Path) {
+    let (program, best) = (shell::program(), folder.join(BEST));
+    let words = |command: &str| {
+        shell::line(&[program.clone(), command.into(), best.clone().into_os_string()])
+    };
+    note(&format!("files: {BEST}, {CHECKPOINT} and {CURVE} in {}", folder.display()));
+    note(&format!("next:  {} --split test\n       {}", words("eval"), words("generate")));
+}
+
+fn as_json(outcome: &RunOutcome, corpus: &Corpus, folder: &Path) -> Value {
+    let state = match outcome.state {
+        RunState::Complete | RunState::StoppedEarly => "COMPLETE",
+        RunState::Diverged { .. } => "FAIL",
+        RunState::Interrupted { .. } => "RUNNING",
+    };
+    json!({
+        "final_validation_loss": outcome.last.map(|r| r.validation_loss),
+        "best_validation_loss": outcome.best.map(|r| r.validation_loss),
+        "best_step": outcome.best.map(|r| r.step),
+        "steps": outcome.steps,
+        "train_seconds": outcome.train_seconds,
+        "state": state,
+        "stopped_early": outcome.state == RunState::StoppedEarly,
+        "final_validation_bpc": outcome.last.map(|r| r.bpc()),
+        "accuracy": outcome.last.map(|r| r.accuracy),
+        "accuracy_last": outcome.last.map(|r| r.accuracy_last),
+        "tokens_per_second": outcome.tokens_per_second,
+        "parameters": outcome.parameters,
+        "corpus": { "name": corpus.name, "digest": corpus.digest },
+        "folder": folder.display().to_string(),
+    })
+}
+
+/// `runs/text8/d_model=128,steps=2000/seed-0`: what differs from the defaults names the folder.
+fn default_folder(corpus: &str, config: &Config, seed: u64) -> PathBuf {
+    let changed = config.differences(&Config::default());
+    let params = Params::new(changed.iter().map(|(key, value, _)| (*key, value.clone())));
+    PathBuf::from("runs").join(slug(corpus)).join(params.folder_name()).join(format!("seed-{seed}"))
+}
+
+/// The command that was typed, with `--resume`.
+fn resume_command(has_resume: bool) -> String {
+    let mut words = shell::this_command();
+    if !has_resume {
+        words.push("--resume".into());
+    }
+    shell::line(&words)
+}
