@@ -301,7 +301,8 @@ impl Checkpoint {
 /// As [`Checkpoint::read`]; weights of another model or alphabet; weights that are not finite.
 pub fn read_weights(path: &Path, model: &ModelConfig, alphabet: &str) -> Result<Vec<f32>, CheckpointError> {
     let mut file = TensorFile::open(path)?;
-    if file.text(MARK).is_some() {
+    // A damaged mark does not make a checkpoint of ours a plain file.
+    if file.text(MARK).is_some() || file.text(DIGEST).is_some() {
         let header = file.header()?;
         if header.model != *model {
             return Err(CheckpointError::Architecture {
