@@ -242,7 +242,7 @@ impl Alphabet {
             offset,
             line: lines + 1,
             kind: self.kind,
-            final_newline: matches!(rest, b"\n" | b"\r\n"),
+            final_newline: rest == b"\n",
         }
     }
 

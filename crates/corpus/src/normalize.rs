@@ -81,7 +81,7 @@ impl Normalizer {
         }
     }
 
-    /// Room that [`Normalizer::push`] wants for a text of up to 32 KiB: six bytes a byte, and a few.
+    /// The most room that [`Normalizer::push`] wants for a text of so many bytes.
     pub fn growth(bytes: usize) -> usize {
         LONGEST * bytes + ENTRY
     }

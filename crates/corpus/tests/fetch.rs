@@ -17,8 +17,8 @@ use zip::write::SimpleFileOptions;
 enum Answer {
     /// Sends these bytes and hangs up.
     Send(Vec<u8>),
-    /// Says nothing for a while, and hangs up.
-    Silence(Duration),
+    /// Sends these bytes, says nothing for a while, and hangs up.
+    Stall(Vec<u8>, Duration),
 }
 
 /// A server with one page; each request is answered by `answer`, from its number (from 0) and the first byte
@@ -30,25 +30,30 @@ struct Server {
 }
 
 impl Server {
-    fn new(answer: impl Fn(usize, Option<usize>) -> Answer + Send + 'static) -> Self {
+    fn new(answer: impl Fn(usize, Option<usize>) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/text.zip", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&asked);
+        let answer = Arc::new(answer);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let Some(from) = request(&stream) else { continue };
-                let number = {
-                    let mut log = log.lock().unwrap();
-                    log.push(from);
-                    log.len() - 1
-                };
-                match answer(number, from) {
+                let (mut stream, log, answer) = (stream.unwrap(), Arc::clone(&log), Arc::clone(&answer));
+                std::thread::spawn(move || {
+                    let Some(from) = request(&stream) else { return };
+                    let number = {
+                        let mut log = log.lock().unwrap();
+                        log.push(from);
+                        log.len() - 1
+                    };
+                    let (bytes, time) = match answer(number, from) {
+                        Answer::Send(bytes) => (bytes, Duration::ZERO),
+                        Answer::Stall(bytes, time) => (bytes, time),
+                    };
                     // The client may hang up first; that is its right.
-                    Answer::Send(bytes) => drop(stream.write_all(&bytes)),
-                    Answer::Silence(time) => std::thread::sleep(time),
-                }
+                    drop(stream.write_all(&bytes));
+                    std::thread::sleep(time);
+                });
             }
         });
         Self { url, asked }
@@ -289,7 +294,7 @@ fn a_busy_server_is_asked_again() {
 }
 
 /// Fetches what cannot be had; the message, and the number of requests. Nothing may remain.
-fn refused(answer: impl Fn(&[u8]) -> Answer + Send + 'static) -> (String, usize) {
+fn refused(answer: impl Fn(&[u8]) -> Answer + Send + Sync + 'static) -> (String, usize) {
     let case = Case::new();
     let archive = case.archive.clone();
     let server = Server::new(move |_, _| answer(&archive));
@@ -360,12 +365,26 @@ fn no_http_at_all() {
 #[test]
 fn a_silent_server() {
     let case = Case::new();
-    let server = Server::new(|_, _| Answer::Silence(Duration::from_millis(400)));
+    let server = Server::new(|_, _| Answer::Stall(Vec::new(), Duration::from_secs(2)));
     let remote =
         Remote { silence: Duration::from_millis(50), ..remote(&server.url, &case.archive, &case.text) };
     let message = fetch(&remote, &case.cache(), &mut |_| {}).unwrap_err().to_string();
     assert!(message.contains("timeout"), "{message}");
     assert_eq!(case.names(), [""; 0]);
+}
+
+#[test]
+fn a_server_that_falls_silent() {
+    let case = Case::new();
+    let archive = case.archive.clone();
+    let server = Server::new(move |number, from| match (number, good(&archive, from, 30_000)) {
+        (0, Answer::Send(bytes)) => Answer::Stall(bytes, Duration::from_secs(10)),
+        _ => good(&archive, from, usize::MAX),
+    });
+    let remote =
+        Remote { silence: Duration::from_millis(500), ..remote(&server.url, &case.archive, &case.text) };
+    case.check(&fetch(&remote, &case.cache(), &mut |_| {}).unwrap());
+    assert_eq!(server.asked(), [None, Some(30_000)]);
 }
 
 #[test]

@@ -106,6 +106,15 @@ fn the_notebooks_two_files_are_the_one_text() {
 }
 
 #[test]
+fn a_normalised_text_may_outgrow_its_file() {
+    let folder = Folder::new();
+    let path = folder.file("pi.txt", "3".repeat(300_000));
+    let corpus = open(&CorpusRequest { normalize: true, ..CorpusRequest::new(&path) }).unwrap();
+    assert_eq!(corpus.train(), ids(&b" three".repeat(240_000)));
+    assert_eq!(corpus.info().characters, 1_800_000);
+}
+
+#[test]
 fn alphabets_over_two_files() {
     let folder = Folder::new();
     let request = CorpusRequest {

@@ -95,10 +95,8 @@ fn a_character_outside_is_named_with_its_place() {
     }
     assert!(text8.encode(b"A").unwrap_err().hint().unwrap().contains("--normalize"));
     // An editor's newline gets its own hint, and is still an error.
-    for text in [&b"clean text\n"[..], b"clean text\r\n"] {
-        let hint = text8.encode(text).unwrap_err().hint().unwrap();
-        assert!(hint.contains("newline at its end") && hint.contains("--normalize"), "{hint}");
-    }
+    let hint = text8.encode(b"clean text\n").unwrap_err().hint().unwrap();
+    assert!(hint.contains("newline at its end") && hint.contains("--normalize"), "{hint}");
     assert!(!text8.encode(b"two\nlines\n").unwrap_err().hint().unwrap().contains("newline at its end"));
 }
 
