@@ -39,7 +39,8 @@ pub(crate) fn table(study: &Study) -> Table {
     }
     if let Some(full) = passes.last() {
         let speed = |reading: &CellReading| Some(reading.tokens_per_second).filter(|speed| speed.is_finite());
-        let speeds = full.readings.iter().map(|r| speed(r).map(|s| thousands(s as u64)).unwrap_or_default());
+        let speeds =
+            full.readings.iter().map(|r| speed(r).map(|s| thousands(s.round() as u64)).unwrap_or_default());
         table.push(Column::new("", "tokens/s", 6, Align::Right, speeds.collect()));
     }
     table

@@ -26,6 +26,16 @@ pub enum StudyError {
         /// As many as there may be.
         most: usize,
     },
+    /// More trials than a study can hold.
+    #[error("{cells} cells with {seeds} seeds each are more than {most} trials")]
+    TooManyTrials {
+        /// Cells of the grid.
+        cells: usize,
+        /// Seeds of each.
+        seeds: u64,
+        /// As many trials as there may be.
+        most: usize,
+    },
     /// A cell that cannot be trained.
     #[error("{params}: {error}")]
     Cell {
@@ -40,7 +50,7 @@ pub enum StudyError {
         /// The cell.
         params: Params,
         /// Why not.
-        error: EngineError,
+        error: Box<EngineError>,
     },
     /// A text that is too short for a cell.
     #[error("{params}: {error}")]
@@ -115,8 +125,9 @@ impl StudyError {
             Self::Cell { error, .. } => error.hint(),
             Self::Text { error, .. } => error.hint(),
             Self::Trial { error, .. } => error.hint(),
+            Self::Lock(error) => error.hint(),
             Self::Grid { .. } => Some("an axis looks like n_heads=8,16".to_string()),
-            Self::Engine { error: EngineError::Memory { .. }, .. } => {
+            Self::Engine { error, .. } if matches!(**error, EngineError::Memory { .. }) => {
                 Some("take this cell out of the grid, or make batch_size smaller".to_string())
             }
             Self::OtherSettings { .. } => Some(

@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use toml::{Table, Value};
 
-/// More cells than anyone trains; a slip of the keyboard is caught before it fills the memory.
-const MOST_CELLS: usize = 1_000_000;
+/// More cells, or trials, than anyone trains; a slip of the keyboard is caught before it fills the memory.
+pub(crate) const MOST_CELLS: usize = 1_000_000;
 
 /// A grid: keys with the values each takes, in declaration order. No axes at all is a grid of one cell.
 #[derive(Clone, Debug, Default, PartialEq)]

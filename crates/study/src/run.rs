@@ -22,13 +22,16 @@ use std::time::{Duration, Instant};
 /// Shortest time between two writings of a trial's record while it runs.
 const RECORD_INTERVAL: Duration = Duration::from_secs(1);
 
+/// An engine, or why there is none.
+pub type MadeEngine = Result<Box<dyn Engine>, EngineError>;
+
 /// How a study comes by engines.
 pub struct Engines<'a> {
     /// Whether an engine for this configuration fits into the machine, without allocating one. Asked for every
     /// cell that has work left before the first trial starts.
     pub check: &'a dyn Fn(&Config) -> Result<(), EngineError>,
     /// An engine for this configuration. Its parameters are overwritten before the first step.
-    pub make: &'a dyn Fn(&Config) -> Result<Box<dyn Engine>, EngineError>,
+    pub make: &'a dyn Fn(&Config) -> MadeEngine,
     /// Whether a trial that an engine of another arithmetic began may be gone on with; it is then marked.
     pub allow_other: bool,
 }
@@ -116,7 +119,8 @@ pub fn run_study(
             corpus
                 .require(config.sequence_length)
                 .map_err(|error| StudyError::Text { params: params.clone(), error: Box::new(error) })?;
-            (engines.check)(config).map_err(|error| StudyError::Engine { params: params.clone(), error })?;
+            (engines.check)(config)
+                .map_err(|error| StudyError::Engine { params: params.clone(), error: Box::new(error) })?;
         }
     }
 

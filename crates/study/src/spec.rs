@@ -5,6 +5,7 @@
 //! study, and so that a command with other settings is refused with the difference instead of quietly mixing
 //! two studies. A study may grow: more cells, more seeds, more steps. Then only the new work is done.
 
+use crate::grid::MOST_CELLS;
 use crate::{Cell, Cost, Grid, StudyError, value_text};
 use diapason_corpus::{Corpus, CorpusRequest};
 use diapason_training::{Config, Protocol, files};
@@ -133,6 +134,13 @@ impl StudySpec {
             self.config.eval_every = self.config.steps_between_evaluations();
         }
         let cells = self.grid.cells(&self.config, vocabulary)?;
+        if self.seeds > (MOST_CELLS / cells.len().max(1)) as u64 {
+            return Err(StudyError::TooManyTrials {
+                cells: cells.len(),
+                seeds: self.seeds,
+                most: MOST_CELLS,
+            });
+        }
         Ok((self, cells))
     }
 

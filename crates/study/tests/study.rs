@@ -2,6 +2,7 @@
 
 mod toy;
 
+use diapason_corpus::CorpusRequest;
 use diapason_study::{
     Cost, Grid, Params, Pass, STUDY_FILE, Study, StudySpec, TRIAL_FILE, TrialState, quick_study,
 };
@@ -101,6 +102,15 @@ fn study_toml_is_complete() {
 }
 
 #[test]
+fn study_toml_keeps_how_the_text_was_opened() {
+    let (corpus, folder) = (corpus(), folder());
+    let mut spec = spec(&corpus, &["n_heads=2"]);
+    spec.corpus.request = Some(CorpusRequest { corpus: "a b/#\"1\".txt".into(), ..CorpusRequest::default() });
+    done(&corpus, &spec, folder.path());
+    assert_eq!(StudySpec::read(folder.path()).unwrap().unwrap().corpus, spec.corpus);
+}
+
+#[test]
 fn the_same_command_does_finished_work_no_second_time() {
     let (corpus, folder) = (corpus(), folder());
     let spec = spec(&corpus, &GRID);
@@ -119,7 +129,7 @@ fn interrupted_anywhere_and_continued_the_rows_are_the_same() {
         let folder = folder();
         timeless(&done(&corpus, &spec, folder.path()))
     };
-    for at in [1, 8, 20, 39, 40, 41, 95, 160] {
+    for at in [1, 8, 40, 95, 160] {
         let folder = folder();
         let first = ran(&corpus, &spec, folder.path(), Hooks { interrupt_at: at.into(), ..Hooks::default() });
         let first = first.study.unwrap();
@@ -144,7 +154,7 @@ fn crashed_anywhere_and_continued_the_rows_are_the_same() {
         let folder = folder();
         timeless(&done(&corpus, &spec, folder.path()))
     };
-    for at in [1, 7, 23, 40, 41, 66] {
+    for at in [1, 7, 23, 41, 66] {
         let folder = folder();
         let crash = Hooks { crash_at: at.into(), ..Hooks::default() };
         let crashed =

@@ -7,7 +7,7 @@ use diapason_engine::{
     Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update,
 };
 use diapason_model::ModelConfig;
-use diapason_study::{Engines, Grid, Row, Study, StudyError, StudyEvent, StudySpec, run_study};
+use diapason_study::{Engines, Grid, MadeEngine, Row, Study, StudyError, StudyEvent, StudySpec, run_study};
 use diapason_training::Config;
 use std::cell::Cell;
 use std::path::Path;
@@ -190,7 +190,7 @@ pub(crate) struct Ran {
 pub(crate) fn ran(corpus: &Corpus, spec: &StudySpec, folder: &Path, hooks: Hooks) -> Ran {
     let hooks = Arc::new(hooks);
     let made = Cell::new(0);
-    let make = |config: &Config| -> Result<Box<dyn Engine>, EngineError> {
+    let make = |config: &Config| -> MadeEngine {
         made.set(made.get() + 1);
         let model = config.model(corpus.alphabet.len()).expect("the cell was checked");
         Ok(Box::new(Toy::new(model, Arc::clone(&hooks))))
