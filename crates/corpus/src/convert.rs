@@ -2,8 +2,9 @@
 //!
 //! Each goes from a file to a writer; [`write_atomically`](crate::write_atomically) makes a file of the writer.
 
+use crate::files::output_failed;
 use crate::{Alphabet, AlphabetKind, CorpusError, Progress, npy, read};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 
 /// Encodes a text as a `.npy` file of ids. Returns the alphabet and the number of ids.
@@ -76,9 +77,8 @@ pub fn normalize(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<u64, CorpusError> {
     let (mut file, length) = read::open(input)?;
-    crate::normalize::normalize(&mut file as &mut dyn Read, output, length, progress)
-}
-
-fn output_failed(source: std::io::Error) -> CorpusError {
-    CorpusError::Io { action: "write", path: "the output".into(), source }
+    crate::normalize::normalize(&mut file, output, length, progress).map_err(|error| match error {
+        CorpusError::Io { action: "read", source, .. } => CorpusError::io("read", input, source),
+        error => error,
+    })
 }

@@ -8,24 +8,36 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+/// What errors call a writer whose name they do not know.
+pub(crate) const OUTPUT: &str = "the output";
+
+/// The error of a writer whose name is not known.
+pub(crate) fn output_failed(source: io::Error) -> CorpusError {
+    CorpusError::Io { action: "write", path: OUTPUT.to_owned(), source }
+}
+
 /// Writes the file at `path` by `content`, atomically: after an error, or a kill, what was there before is
 /// still there. A symbolic link is followed; what is not a plain file (a pipe, `/dev/stdout`) is written to
 /// directly.
 ///
 /// # Errors
 ///
-/// Those of `content`, whose own [`io::Error`]s are reported as failures to write `path`, and those of the
-/// file system.
+/// Those of `content`, and those of the file system. Where `content` says that it could not write "the output",
+/// the error names `path`.
 pub fn write_atomically<T>(
     path: &Path,
     content: impl FnOnce(&mut dyn Write) -> Result<T, CorpusError>,
 ) -> Result<T, CorpusError> {
     let failed = |source| CorpusError::io("write", path, source);
+    let named = |error| match error {
+        CorpusError::Io { path, source, .. } if path == OUTPUT => failed(source),
+        error => error,
+    };
     let target = match fs::metadata(path) {
         Ok(found) if found.is_dir() => return Err(failed(io::Error::other("it is a folder"))),
         Ok(found) if !found.is_file() => {
             let mut file = OpenOptions::new().write(true).open(path).map_err(failed)?;
-            let value = content(&mut file)?;
+            let value = content(&mut file).map_err(named)?;
             file.flush().map_err(failed)?;
             return Ok(value);
         }
@@ -35,7 +47,7 @@ pub fn write_atomically<T>(
     let folder = folder_of(&target);
     let mut file = temporary_in(folder).map_err(failed)?;
     let mut writer = BufWriter::with_capacity(1 << 16, file.as_file_mut());
-    let value = content(&mut writer)?;
+    let value = content(&mut writer).map_err(named)?;
     writer.flush().map_err(failed)?;
     drop(writer);
     persist(file, &target).map_err(failed)?;

@@ -14,6 +14,7 @@
 //! number. The loop has no branch that depends on the text; only the leading space of a letter is skipped
 //! within a word.
 
+use crate::files::output_failed;
 use crate::{CorpusError, Progress};
 use std::io::{Read, Write};
 
@@ -143,10 +144,6 @@ pub fn normalize(
     }
     output.flush().map_err(output_failed)?;
     Ok(written)
-}
-
-fn output_failed(source: std::io::Error) -> CorpusError {
-    CorpusError::Io { action: "write", path: "the output".into(), source }
 }
 
 #[cfg(test)]

@@ -471,6 +471,13 @@ fn a_file_is_whole_or_as_it_was() {
     assert!(write_atomically(&folder.path("new.txt"), fail).is_err());
     assert_eq!(fs::read_to_string(&path).unwrap(), "old");
     assert_eq!(folder.names(), ["kept.txt"]);
+    #[cfg(target_os = "linux")]
+    {
+        let report = &mut |_: Progress| {};
+        let full = |out: &mut dyn Write| convert::normalize(Path::new(&path), out, report);
+        let error = write_atomically(Path::new("/dev/full"), full).unwrap_err().to_string();
+        assert!(error.starts_with("cannot write /dev/full: No space left"), "{error}");
+    }
     let write = |out: &mut dyn Write| {
         out.write_all(b"new").unwrap();
         Ok(())
