@@ -211,10 +211,8 @@ impl ConfigError {
                 Some(format!("set max_len={sequence_length} as well, or a shorter sequence_length"))
             }
             Self::Model(diapason_model::ConfigError::HeadsDoNotDivide { d_model, .. }) => {
-                let divisors: Vec<String> = (1..=d_model.div_euclid(2))
-                    .filter(|h| d_model.is_multiple_of(*h))
-                    .map(|h| h.to_string())
-                    .collect();
+                let divisors: Vec<String> =
+                    (1..=*d_model).filter(|h| d_model.is_multiple_of(*h)).map(|h| h.to_string()).collect();
                 Some(format!("n_heads may be one of {}", divisors.join(", ")))
             }
             _ => None,
@@ -273,7 +271,7 @@ impl Config {
         };
         let refuse = |expected: &str| ConfigError::Value {
             key: key.to_string(),
-            value: value.to_string(),
+            value: one_line(&value),
             expected: expected.to_string(),
             path: None,
         };
@@ -285,13 +283,16 @@ impl Config {
             (Value::Float(_), _) => return Err(refuse("a number")),
             (Value::Boolean(_), Value::Boolean(_)) => value,
             (Value::Boolean(_), _) => return Err(refuse("true or false")),
+            (Value::String(_), Value::String(_)) => value,
+            (Value::String(_), _) => return Err(refuse("a name")),
             _ => value,
         };
         table.insert(key.to_string(), value.clone());
         *self = table.try_into().map_err(|error: toml::de::Error| ConfigError::Value {
             key: key.to_string(),
-            value: value.to_string(),
-            expected: error.message().to_string(),
+            value: one_line(&value),
+            // "unknown variant `x`, expected `y`"
+            expected: error.message().rsplit("expected ").next().unwrap_or_default().to_string(),
             path: None,
         })?;
         Ok(())
@@ -448,6 +449,14 @@ fn nearest_key(key: &str) -> Option<&'static str> {
         .map(|(name, _)| name)
 }
 
+/// A value as in TOML, but never over several lines.
+fn one_line(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("{text:?}"),
+        other => other.to_string().replace('\n', " "),
+    }
+}
+
 fn within(key: &'static str, value: u64, low: u64, high: u64) -> Result<(), ConfigError> {
     if (low..=high).contains(&value) {
         return Ok(());
@@ -470,4 +479,170 @@ fn number(key: &'static str, value: f64, above: bool, low: &str, high: f64) -> R
         low: low.to_string(),
         high: high.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_described() {
+        let fields: Vec<String> = Config::default().table().keys().cloned().collect();
+        let described: Vec<&str> = DESCRIPTIONS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(described, fields);
+        for key in Config::keys() {
+            assert!(!key.description.contains('\n') && key.description.len() < 90, "{key:?}");
+            assert_eq!(Config::default().get(key.name).unwrap().to_string(), key.default);
+        }
+        assert_eq!(Config::default().get("nothing"), None);
+    }
+
+    #[test]
+    fn keys_are_set_by_name() {
+        let mut config = Config::default();
+        for (key, value) in [
+            ("architecture", "seed"),
+            ("architecture", "\"seed\""),
+            ("d_model", "512"),
+            ("steps", "50_000"),
+            ("learning_rate", " 3e-4 "),
+            ("mlp_ratio", "2"),
+            ("tie_embeddings", "true"),
+        ] {
+            config.set(key, value).unwrap();
+        }
+        let expected = Config {
+            d_model: 512,
+            steps: 50_000,
+            learning_rate: 3e-4,
+            mlp_ratio: 2.0,
+            tie_embeddings: true,
+            ..Config::default()
+        };
+        assert_eq!(config, expected);
+        assert_eq!(config.get("learning_rate"), Some(Value::Float(3e-4)));
+    }
+
+    #[test]
+    fn a_wrong_key_names_the_nearest() {
+        let nearest = |key| match Config::default().set(key, "1") {
+            Err(error @ ConfigError::UnknownKey { nearest, .. }) => {
+                assert!(error.to_string().contains(key) && error.hint().is_some());
+                nearest
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(nearest("n_head"), Some("n_heads"));
+        assert_eq!(nearest("d-model"), Some("d_model"));
+        assert_eq!(nearest("LEARNING_RATE"), Some("learning_rate"));
+        assert_eq!(nearest("learningrate"), Some("learning_rate"));
+        assert_eq!(nearest("layers"), Some("n_layers"));
+        assert_eq!(nearest("xyzzy"), None);
+    }
+
+    #[test]
+    fn a_wrong_value_says_what_is_expected() {
+        for (key, value, expected) in [
+            ("d_model", "big", "d_model = \"big\": expected a whole number, 0 or more"),
+            ("d_model", "-1", "d_model = -1: expected a whole number, 0 or more"),
+            ("d_model", "256.5", "d_model = 256.5: expected a whole number, 0 or more"),
+            ("d_model", "99999999999999999999", "expected a whole number, 0 or more"),
+            ("d_model", "", "d_model = \"\": expected a whole number, 0 or more"),
+            ("d_model", "1\nsteps = 3", "expected a whole number, 0 or more"),
+            ("learning_rate", "fast", "learning_rate = \"fast\": expected a number"),
+            ("tie_embeddings", "1", "tie_embeddings = 1: expected true or false"),
+            ("architecture", "mamba", "architecture = \"mamba\": expected `seed`"),
+            ("architecture", "3", "architecture = 3: expected a name"),
+        ] {
+            let mut config = Config::default();
+            let message = config.set(key, value).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+            assert!(!message.contains('\n'), "{message}");
+            assert_eq!(config, Config::default());
+        }
+    }
+
+    #[test]
+    fn ranges_are_checked() {
+        assert_eq!(Config::default().validated(27).unwrap(), Config::default());
+        for (key, value) in [
+            ("d_model", "0"),
+            ("d_model", "250"),
+            ("d_model", "10_000_000"),
+            ("n_heads", "7"),
+            ("n_layers", "0"),
+            ("mlp_ratio", "-1"),
+            ("mlp_ratio", "nan"),
+            ("max_len", "31"),
+            ("batch_size", "0"),
+            ("sequence_length", "0"),
+            ("sequence_length", "129"),
+            ("steps", "0"),
+            ("steps", "5_000_000_000"),
+            ("learning_rate", "0"),
+            ("learning_rate", "-1e-3"),
+            ("learning_rate", "inf"),
+            ("learning_rate", "nan"),
+            ("beta1", "1"),
+            ("beta1", "0.99999999999"),
+            ("beta2", "-0.1"),
+            ("beta2", "nan"),
+            ("epsilon", "0"),
+            ("epsilon", "1e-60"),
+            ("validation_windows", "0"),
+            ("validation_windows", "1_000_000_000"),
+            ("min_improvement", "-1"),
+            ("min_improvement", "nan"),
+            ("checkpoint_seconds", "0"),
+        ] {
+            let mut config = Config::default();
+            config.set(key, value).unwrap();
+            let message = config.validated(27).unwrap_err().to_string();
+            assert!(message.contains(key) && !message.contains('\n'), "{key}={value}: {message}");
+        }
+        let error = Config { n_heads: 7, ..Config::default() }.validated(27).unwrap_err();
+        assert!(error.hint().unwrap().ends_with("1, 2, 4, 8, 16, 32, 64, 128, 256"), "{:?}", error.hint());
+    }
+
+    #[test]
+    fn evaluations_are_twenty_by_default() {
+        let every =
+            |steps, eval_every| Config { steps, eval_every, ..Config::default() }.steps_between_evaluations();
+        assert_eq!(every(20_000, 0), 1000);
+        assert_eq!(every(10, 0), 1);
+        assert_eq!(every(20_000, 7), 7);
+    }
+
+    #[test]
+    fn a_file_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let config = Config { learning_rate: 0.1 + 0.2, epsilon: 1e-12, steps: 7, ..Config::default() };
+        config.write(&path).unwrap();
+        assert_eq!(Config::read(&path).unwrap(), config);
+        assert!(std::fs::read_to_string(&path).unwrap().contains("# training steps\nsteps = 7\n"));
+        assert_eq!(Config::from_toml("d_model = 64").unwrap(), Config { d_model: 64, ..Config::default() });
+
+        for (text, expected) in [
+            ("n_layer = 3", "unknown key `n_layer` in "),
+            ("n_layers = \"x\"", "n_layers = \"x\" in "),
+            ("n_layers = ", "config.toml: "),
+            ("n_layers = 1\nn_layers = 2", "config.toml: "),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let message = Config::read(&path).unwrap_err().to_string();
+            assert!(message.contains(expected) && message.contains("config.toml"), "{message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+        let message = Config::read(&folder.path().join("absent")).unwrap_err().to_string();
+        assert!(message.contains("absent"), "{message}");
+    }
+
+    #[test]
+    fn json_is_strict_and_exact() {
+        let config = Config { learning_rate: 1.0 / 3.0, ..Config::default() };
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
+        assert!(serde_json::from_str::<Config>(r#"{"n_layer": 3}"#).is_err());
+    }
 }

@@ -46,3 +46,39 @@ fn temporary_path(folder: &Path, name: &std::ffi::OsStr) -> PathBuf {
     temporary.push(".tmp");
     folder.join(temporary)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        fs::read_dir(folder).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_file_is_old_or_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_atomically(&path, |out| out.write_all(b"old")).unwrap();
+        let error = write_atomically(&path, |out| {
+            out.write_all(&[0; 3 << 20])?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        write_atomically(&path, |out| out.write_all(b"new")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("folder");
+        fs::create_dir(&path).unwrap();
+        assert!(write_atomically(&path, |out| out.write_all(b"x")).is_err());
+        assert!(write_atomically(&folder.path().join("absent/file"), |_| Ok(())).is_err());
+        assert!(write_atomically(Path::new("/"), |_| Ok(())).is_err());
+        assert_eq!(names(folder.path()), ["folder"]);
+    }
+}
