@@ -1,0 +1,131 @@
+//! A small model on the real engine: it learns, and neither threads nor interruptions change a bit.
+
+mod common;
+
+use diapason_engine::{Batch, CpuEngine, Engine, Scores, Shape, StepMetrics, Update};
+use diapason_engine::{Cache, EngineId, State, StateMut};
+use diapason_model::{ModelConfig, initialise};
+use diapason_training::{
+    BEST, CHECKPOINT, Checkpoint, Config, CurvePoint, RunSpec, RunState, evaluate_split, run,
+};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn config() -> Config {
+    Config {
+        d_model: 32,
+        n_heads: 4,
+        n_layers: 2,
+        max_len: 16,
+        batch_size: 16,
+        sequence_length: 12,
+        steps: 80,
+        learning_rate: 1e-2,
+        eval_every: 25,
+        validation_windows: 200,
+        patience: 0,
+        ..Config::default()
+    }
+}
+
+fn engine(config: &Config, threads: usize) -> CpuEngine {
+    let model = config.model(27).unwrap();
+    let shape = Shape { batch_size: config.batch_size, sequence_length: config.sequence_length };
+    // Other weights than the run's, which must not matter.
+    CpuEngine::new(model.clone(), &initialise(&model, 99), threads, shape).unwrap()
+}
+
+/// An engine that raises a flag after so many of its steps.
+struct Stopping<'a> {
+    engine: CpuEngine,
+    steps: u64,
+    flag: &'a AtomicBool,
+}
+
+impl Engine for Stopping<'_> {
+    fn id(&self) -> &EngineId {
+        self.engine.id()
+    }
+    fn model(&self) -> &ModelConfig {
+        self.engine.model()
+    }
+    fn threads(&self) -> usize {
+        self.engine.threads()
+    }
+    fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
+        self.flag.store(update.number == self.steps, Ordering::Relaxed);
+        self.engine.step(batch, update)
+    }
+    fn gradient(&mut self, batch: Batch<'_>, gradient: &mut [f32]) -> StepMetrics {
+        self.engine.gradient(batch, gradient)
+    }
+    fn evaluate(&mut self, batch: Batch<'_>, scores: &mut Scores) {
+        self.engine.evaluate(batch, scores);
+    }
+    fn state(&self) -> State<'_> {
+        self.engine.state()
+    }
+    fn with_state(&mut self, change: &mut dyn FnMut(StateMut<'_>)) {
+        self.engine.with_state(change);
+    }
+    fn cache(&self, streams: usize) -> Cache {
+        self.engine.cache(streams)
+    }
+    fn prefill(&mut self, cache: &mut Cache, contexts: &[u8], logits: &mut [f32]) {
+        self.engine.prefill(cache, contexts, logits);
+    }
+    fn decode(&mut self, cache: &mut Cache, symbols: &[u8], logits: &mut [f32]) {
+        self.engine.decode(cache, symbols, logits);
+    }
+}
+
+fn traces(folder: &Path, curve: &[CurvePoint]) -> (Vec<CurvePoint>, Vec<Vec<u32>>) {
+    let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let last = Checkpoint::read(&folder.join(CHECKPOINT)).unwrap();
+    let best = Checkpoint::read(&folder.join(BEST)).unwrap();
+    let moments = last.moments.unwrap();
+    (
+        curve.iter().map(|p| CurvePoint { train_seconds: 0.0, ..*p }).collect(),
+        vec![bits(&last.parameters), bits(&moments.first), bits(&moments.second), bits(&best.parameters)],
+    )
+}
+
+#[test]
+fn threads_and_interruptions_change_nothing() {
+    let (corpus, config) = (common::corpus(0), config());
+    let straight = tempfile::tempdir().unwrap();
+    let spec = RunSpec { resume: true, ..RunSpec::new(config.clone(), 1, straight.path()) };
+    let never = AtomicBool::new(false);
+    let mut one = engine(&config, 1);
+    let outcome = run(&corpus, &mut one, &spec, &never, &mut |_| {}).unwrap();
+    assert_eq!(outcome.state, RunState::Complete);
+    let losses: Vec<f64> = outcome.curve.iter().map(|p| p.validation_loss).collect();
+    // ln 27 = 3.3 at the start, ln 3 = 1.1 at best.
+    assert!(losses[3] < losses[0] && losses[3] < 1.5, "{losses:?}");
+    let expected = traces(straight.path(), &outcome.curve);
+
+    let folder = tempfile::tempdir().unwrap();
+    let spec = RunSpec { folder: folder.path().to_path_buf(), ..spec };
+    for (threads, stop) in [(2, 13), (3, 50), (1, 51)] {
+        let flag = AtomicBool::new(false);
+        let mut stopping = Stopping { engine: engine(&config, threads), steps: stop, flag: &flag };
+        let outcome = run(&corpus, &mut stopping, &spec, &flag, &mut |_| {}).unwrap();
+        assert_eq!(outcome.state, RunState::Interrupted { step: stop });
+    }
+    let outcome = run(&corpus, &mut engine(&config, 4), &spec, &never, &mut |_| {}).unwrap();
+    assert!(traces(folder.path(), &outcome.curve) == expected, "{:?}", outcome.curve);
+
+    // The weights that come back from the file predict as those in memory do.
+    let best = Checkpoint::read(&straight.path().join(CHECKPOINT)).unwrap();
+    let mut loaded = engine(&config, 2);
+    loaded.with_state(&mut |state| state.parameters.copy_from_slice(&best.parameters));
+    for stride in [None, Some(5)] {
+        let mut all = |_: u64, _: u64| ControlFlow::Continue(());
+        let text = corpus.test();
+        let a = evaluate_split(&mut one, text, 12, stride, &mut all).unwrap();
+        let b = evaluate_split(&mut loaded, text, 12, stride, &mut all).unwrap();
+        assert_eq!(a, b);
+        assert!((a.loss - losses[3]).abs() < 0.1, "{a:?}");
+    }
+}
