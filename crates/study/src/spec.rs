@@ -241,7 +241,7 @@ impl StudySpec {
         table.remove("config");
         Ok(format!(
             "# A study of diapason {}: everything that was asked for, with every default written out.\n\n{}\n\
-             [config]\n{}",
+             # Where the grid gives a key values, those hold.\n[config]\n{}",
             env!("CARGO_PKG_VERSION"),
             toml::to_string(&table)?,
             self.config.to_toml()
