@@ -32,6 +32,7 @@
 //! | `protocol` | `standard` or `as-seed` |
 //! | `alphabet` | as `Alphabet::to_string_form` writes it |
 //! | `corpus_name`, `corpus_digest` | what it was trained on |
+//! | `corpus_request` | JSON: [`CorpusRequest`], how that text was opened; or `null` |
 //! | `seed`, `step` | numbers; step = updates done |
 //! | `engine` | which arithmetic computed it |
 //! | `digest` | `sha256:` and 64 hexadecimal digits |
@@ -40,7 +41,7 @@
 //! byte order of names, name, NUL, shape as `27x256`, NUL, and its bytes.
 
 use crate::{Config, CurvePoint, Protocol, RunState, files};
-use diapason_corpus::{Alphabet, CorpusError};
+use diapason_corpus::{Alphabet, CorpusError, CorpusRequest};
 use diapason_model::{Layout, ModelConfig};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -78,6 +79,8 @@ pub struct Header {
     pub corpus_name: String,
     /// Digest of the corpus.
     pub corpus_digest: String,
+    /// How the corpus was opened, paths as they were typed; none if it was made from parts.
+    pub corpus_request: Option<CorpusRequest>,
     /// Seed of the run.
     pub seed: u64,
     /// Updates done.
@@ -408,6 +411,7 @@ impl Header {
             ("alphabet", self.alphabet.clone()),
             ("corpus_name", self.corpus_name.clone()),
             ("corpus_digest", self.corpus_digest.clone()),
+            ("corpus_request", serde_json::to_string(&self.corpus_request)?),
             ("seed", self.seed.to_string()),
             ("step", self.step.to_string()),
             ("engine", self.engine.clone()),
@@ -492,6 +496,7 @@ impl<'a> TensorFile<'a> {
             alphabet: self.word("alphabet", |s| Some(s.to_string()))?,
             corpus_name: self.word("corpus_name", |s| Some(s.to_string()))?,
             corpus_digest: self.word("corpus_digest", |s| Some(s.to_string()))?,
+            corpus_request: self.json("corpus_request")?,
             seed: self.word("seed", |s| s.parse().ok())?,
             step: self.word("step", |s| s.parse().ok())?,
             engine: self.word("engine", |s| Some(s.to_string()))?,

@@ -298,9 +298,20 @@ pub fn run(
     if config.model(vocabulary)? != *engine.model() {
         return Err(TrainingError::OtherModel);
     }
-    if let Some(early_step) = spec.early_step.filter(|early| *early == 0 || *early > config.steps) {
+    if spec.protocol == Protocol::Standard
+        && let Some(early_step) = spec.early_step
+        && !(1..=config.steps).contains(&early_step)
+    {
         return Err(TrainingError::EarlyStep { early_step, steps: config.steps });
     }
+    // Weights that cannot be used are refused before a folder is made.
+    let there = spec.folder.join(CHECKPOINT).exists();
+    let init = match &spec.init {
+        Some(path) if !there => {
+            Some(checkpoint::read_weights(path, engine.model(), &corpus.alphabet.to_string_form())?)
+        }
+        _ => None,
+    };
     std::fs::create_dir_all(&spec.folder)
         .map_err(|source| TrainingError::Write { path: spec.folder.clone(), source })?;
     let _lock = FolderLock::acquire(&spec.folder)?;
@@ -324,6 +335,7 @@ pub fn run(
             alphabet: corpus.alphabet.to_string_form(),
             corpus_name: corpus.name.clone(),
             corpus_digest: corpus.digest.clone(),
+            corpus_request: corpus.request.clone(),
             seed: spec.seed,
             step: 0,
             engine: engine.id().to_string(),
@@ -347,7 +359,7 @@ pub fn run(
     if there {
         run.resume()?;
     } else {
-        run.begin()?;
+        run.begin(init);
     }
     run.started();
     // The first checkpoint is written at once: a folder that cannot be written to should fail now, not after
@@ -381,18 +393,11 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Starts at step 0.
-    fn begin(&mut self) -> Result<(), TrainingError> {
-        let parameters = match &self.spec.init {
-            Some(path) => {
-                let parameters = checkpoint::read_weights(path, &self.header.model, &self.header.alphabet)?;
-                self.header.progress.init = Some(checkpoint::digest_of(&parameters));
-                parameters
-            }
-            None => initialise(&self.header.model, self.spec.seed),
-        };
+    /// Starts at step 0, with these weights or with random ones.
+    fn begin(&mut self, init: Option<Vec<f32>>) {
+        self.header.progress.init = init.as_deref().map(checkpoint::digest_of);
+        let parameters = init.unwrap_or_else(|| initialise(&self.header.model, self.spec.seed));
         self.load(&parameters, None);
-        Ok(())
     }
 
     /// Takes up the run in the folder, if it is the same one.
@@ -435,12 +440,17 @@ impl Run<'_> {
                 )));
             }
         }
-        // Killed between the checkpoint and the best weights? They are the checkpoint's.
-        let best = curve::best(&self.header.progress.curve).map(|point| point.step);
-        if best == Some(self.header.step) {
+        if let Some(best) = curve::best(&self.header.progress.curve).map(|point| point.step) {
             let path = self.spec.folder.join(BEST);
-            if !matches!(Checkpoint::read_header(&path), Ok(header) if Some(header.step) == best) {
+            let is_there = matches!(Checkpoint::read_header(&path), Ok(header) if header.step == best);
+            // Killed between the checkpoint and the best weights? They are the checkpoint's.
+            if !is_there && best == self.header.step {
                 self.save_best()?;
+            } else if !is_there {
+                (self.observe)(&Event::Note(format!(
+                    "{} is missing or damaged: the weights of the best step so far, {best}, are lost",
+                    path.display()
+                )));
             }
         }
         Ok(())

@@ -158,15 +158,14 @@ fn an_altered_header_is_found_in_every_byte() {
     let good = place.read(bytes).unwrap();
     let mut altered = bytes.clone();
     for position in 0..8 + header_length(bytes) {
-        for flip in [1, 0x20, 0x80] {
-            altered[position] ^= flip;
-            match place.read(&altered) {
-                Err(error) => check(&error, &place.path),
-                // Nothing but another way to write the same: `"\u0041"`, a tab for a blank.
-                Ok(read) => assert_eq!(read, good, "byte {position}"),
-            }
-            altered[position] ^= flip;
+        let flip = [1, 0x20, 0x80][position % 3];
+        altered[position] ^= flip;
+        match place.read(&altered) {
+            Err(error) => check(&error, &place.path),
+            // Nothing but another way to write the same: `"\u0041"`, a tab for a blank.
+            Ok(read) => assert_eq!(read, good, "byte {position}"),
         }
+        altered[position] ^= flip;
     }
 }
 
@@ -211,10 +210,12 @@ fn forged(change: impl FnOnce(&mut Checkpoint)) -> Vec<u8> {
     fs::read(&place.path).unwrap()
 }
 
+type Change = fn(&mut Checkpoint);
+
 #[test]
 fn what_does_not_fit_together_is_refused_even_with_a_digest() {
     let place = Place::new();
-    let contradictions: [(&str, fn(&mut Checkpoint)); 4] = [
+    let contradictions: [(&str, Change); 4] = [
         ("not the model of its config", |c| c.header.config.n_heads = 4),
         ("sequence_length", |c| c.header.config.sequence_length = 100),
         ("alphabet", |c| c.header.alphabet = "runes".to_string()),
@@ -250,6 +251,9 @@ fn other_files_are_told_apart() {
     assert!(matches!(error, CheckpointError::Version { .. }), "{error}");
 }
 
+/// Tensors of a plain file: name, type, shape, bytes.
+type Plain = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
+
 #[test]
 fn weights_are_taken_from_any_file_that_has_them() {
     let place = Place::new();
@@ -269,7 +273,7 @@ fn weights_are_taken_from_any_file_that_has_them() {
     // As a script would write it: no metadata of ours, tensors in some order.
     let layout = Layout::new(model);
     let bytes: Vec<u8> = checkpoint.parameters.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let plain = |change: &dyn Fn(&mut Vec<(String, Dtype, Vec<usize>, Vec<u8>)>)| {
+    let plain = |change: &dyn Fn(&mut Plain)| {
         let mut tensors: Vec<_> = layout
             .tensors
             .iter()
@@ -289,7 +293,7 @@ fn weights_are_taken_from_any_file_that_has_them() {
         read_weights(&place.path, model, alphabet)
     };
     assert_eq!(plain(&|_| {}).unwrap(), checkpoint.parameters);
-    let refused = |text: &str, change: &dyn Fn(&mut Vec<(String, Dtype, Vec<usize>, Vec<u8>)>)| {
+    let refused = |text: &str, change: &dyn Fn(&mut Plain)| {
         let error = plain(change).unwrap_err();
         assert!(error.to_string().contains(text), "{error}");
         check(&error, &place.path);

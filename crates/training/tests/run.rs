@@ -164,6 +164,19 @@ fn a_killed_run_loses_only_what_was_not_written() {
     assert_eq!(trace(&outcome, folder.path()), expected);
     assert_eq!(files_of(folder.path()), [".lock", BEST, CHECKPOINT, CURVE]);
 
+    // Best weights that are lost are missed.
+    let folder_of_best = tempfile::tempdir().unwrap();
+    let mut last = Checkpoint::read(&checkpoint).unwrap();
+    last.header.progress.curve[0].validation_loss = 0.0;
+    last.write(&folder_of_best.path().join(CHECKPOINT)).unwrap();
+    let flag = AtomicBool::new(false);
+    let (_, events) = run_watched(&corpus, &mut Bigram::new(&config), &spec(folder_of_best.path()), &flag);
+    assert!(
+        events
+            .iter()
+            .any(|e| matches!(e, Event::Note(note) if note.contains("best step so far, 7, are lost")))
+    );
+
     // The best weights alone are not overwritten by a new run.
     fs::remove_file(&checkpoint).unwrap();
     let error = run(&corpus, &mut Bigram::new(&config), &spec(folder.path())).unwrap_err();
