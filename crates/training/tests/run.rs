@@ -598,7 +598,7 @@ mod full_disk {
     #[test]
     #[ignore = "run by a_full_disk_leaves_the_old_checkpoint"]
     fn in_a_process_that_cannot_write_much() {
-        let folder = std::env::var_os("DIAPASON_TEST_FOLDER").unwrap();
+        let Some(folder) = std::env::var_os("DIAPASON_TEST_FOLDER") else { return };
         let spec = RunSpec { resume: true, ..RunSpec::new(config(), 5, Path::new(&folder)) };
         let error = run(&corpus(0), &mut Bigram::new(&spec.config), &spec).unwrap_err();
         assert!(matches!(error, TrainingError::Checkpoint(CheckpointError::Write { .. })), "{error}");
