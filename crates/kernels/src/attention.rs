@@ -11,7 +11,7 @@
 //! [`QUERIES`] rows, so that the scratch stays in the cache whatever the length. The products run on the micro-tile
 //! of `gemm.rs` and skip tiles that the causal mask empties.
 
-use crate::gemm::{Init, Left, NV, pack_columns_generic, padded, panels, rows};
+use crate::gemm::{Init, Left, Lines, NV, pack_columns_generic, padded, panels, rows};
 use crate::isa::dispatch;
 use crate::simd::Simd;
 
@@ -258,9 +258,9 @@ unsafe fn panel<S: Simd>(
     // SAFETY: the caller's promise.
     unsafe {
         match width {
-            NV => rows::<S, NV>(s, a, b, b_stride, m, valid, k, init, c, c_stride),
-            2 => rows::<S, 2>(s, a, b, b_stride, m, valid, k, init, c, c_stride),
-            _ => rows::<S, 1>(s, a, b, b_stride, m, valid, k, init, c, c_stride),
+            NV => rows::<S, NV>(s, a, b, b_stride, m, valid, k, init, c, c_stride, Lines::NONE),
+            2 => rows::<S, 2>(s, a, b, b_stride, m, valid, k, init, c, c_stride, Lines::NONE),
+            _ => rows::<S, 1>(s, a, b, b_stride, m, valid, k, init, c, c_stride, Lines::NONE),
         }
     }
 }

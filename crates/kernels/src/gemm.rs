@@ -17,6 +17,10 @@
 //! **k is never split** inside of a call: every element of C is one sum in the order of k, the same whatever the tile
 //! that computes it. That is what makes results independent of how rows are dealt out to threads.
 //!
+//! **What comes next is fetched meanwhile.** A product is bound by arithmetic, and what it reads next (the next panel of
+//! B, or what the caller names: [`Ahead`]) often lies in main memory. So each step over k asks for one more cache line, and
+//! each tile for the lines of C that it will write.
+//!
 //! Loop order: panels of B outside, row tiles inside: a panel stays in the cache while the rows pass by.
 
 use crate::buffer::Buffer;
@@ -63,6 +67,55 @@ pub enum Init<'a> {
     Bias(&'a [f32]),
     /// C += A B + bias.
     AccumulateBias(&'a [f32]),
+}
+
+/// Memory that the caller reads soon after a product.
+#[derive(Clone, Copy, Debug)]
+pub enum Ahead<'a> {
+    /// All of it, in order.
+    All(&'a [f32]),
+    /// The first `columns` numbers of each row; as many rows as the product has steps over k.
+    Columns {
+        /// The numbers, from the first row's first.
+        data: &'a [f32],
+        /// From one row to the next.
+        stride: usize,
+        /// Numbers wanted of each row.
+        columns: usize,
+    },
+}
+
+/// Which cache lines the tiles of a panel ask for: tile number t the lines at `base + t * tile_step + kk * k_step`, for the
+/// first `tiles` tiles.
+#[derive(Clone, Copy)]
+pub(crate) struct Lines {
+    base: *const f32,
+    tile_step: usize,
+    k_step: usize,
+    tiles: usize,
+}
+
+impl Lines {
+    pub(crate) const NONE: Self = Self { base: std::ptr::null(), tile_step: 0, k_step: 0, tiles: 0 };
+
+    fn all(base: *const f32, len: usize, k: usize) -> Self {
+        Self { base, tile_step: 16 * k, k_step: 16, tiles: len.div_ceil(16 * k.max(1)) }
+    }
+
+    fn of(ahead: Ahead<'_>, k: usize) -> Self {
+        match ahead {
+            Ahead::All(data) => Self::all(data.as_ptr(), data.len(), k),
+            Ahead::Columns { data, stride, columns } => {
+                Self { base: data.as_ptr(), tile_step: 16, k_step: stride, tiles: columns.div_ceil(16) }
+            }
+        }
+    }
+
+    /// Where tile `t` starts, and its step over k; tiles with nothing to ask for stay at `idle`.
+    #[inline(always)]
+    fn tile(&self, t: usize, idle: *const f32) -> (*const f32, usize) {
+        if t < self.tiles { (self.base.wrapping_add(t * self.tile_step), self.k_step) } else { (idle, 0) }
+    }
 }
 
 /// The right operand B [k, n] in panels.
@@ -191,11 +244,21 @@ pub(crate) fn pack_columns_generic<S: Simd>(
     }
 }
 
-/// C = A B (+ what `init` says): A [m, k], B packed [k, n], C row-major [m, n] with row stride `c_stride`.
+/// C = A B (+ what `init` says): A [m, k], B packed [k, n], C row-major [m, n] with row stride `c_stride`. `ahead`: what
+/// to fetch meanwhile, one entry a panel.
 ///
 /// # Panics
 /// When an operand is smaller than its shape: a mistake in the caller, never of a user.
-pub fn gemm(isa: Isa, a: Left<'_>, b: &Packed, m: usize, init: Init<'_>, c: &mut [f32], c_stride: usize) {
+pub fn gemm(
+    isa: Isa,
+    a: Left<'_>,
+    b: &Packed,
+    m: usize,
+    init: Init<'_>,
+    c: &mut [f32],
+    c_stride: usize,
+    ahead: &[Ahead<'_>],
+) {
     let (k, n) = (b.k, b.n);
     if m == 0 || n == 0 {
         return;
@@ -209,12 +272,12 @@ pub fn gemm(isa: Isa, a: Left<'_>, b: &Packed, m: usize, init: Init<'_>, c: &mut
     if let Init::Bias(bias) | Init::AccumulateBias(bias) = init {
         assert!(bias.len() >= n);
     }
-    gemm_checked(isa, a, &b.data, m, n, k, init, c, c_stride);
+    gemm_checked(isa, a, &b.data, m, n, k, init, c, c_stride, ahead);
 }
 
 dispatch! {
     /// The product, sizes checked by the caller.
-    pub(crate) fn gemm_checked(a: Left<'_>, b: &[f32], m: usize, n: usize, k: usize, init: Init<'_>, c: &mut [f32], c_stride: usize) = gemm_generic;
+    pub(crate) fn gemm_checked(a: Left<'_>, b: &[f32], m: usize, n: usize, k: usize, init: Init<'_>, c: &mut [f32], c_stride: usize, ahead: &[Ahead<'_>]) = gemm_generic;
 }
 
 #[inline(always)]
@@ -228,8 +291,10 @@ fn gemm_generic<S: Simd>(
     init: Init<'_>,
     c: &mut [f32],
     c_stride: usize,
+    ahead: &[Ahead<'_>],
 ) {
-    for (first, width) in panels(n.div_ceil(S::LANES)) {
+    let vectors = n.div_ceil(S::LANES);
+    for (number, (first, width)) in panels(vectors).enumerate() {
         let column = first * S::LANES;
         // SAFETY: `gemm` has checked every operand against its shape; the panel lies inside of b, row tiles
         // inside of 0..m, columns inside of 0..n.
@@ -242,10 +307,19 @@ fn gemm_generic<S: Simd>(
                 other => other,
             };
             let valid = n - column;
+            let lines = match ahead.get(number) {
+                Some(&ahead) => Lines::of(ahead, k),
+                // The next panel.
+                None if first + width < vectors => {
+                    let len = width * S::LANES * k;
+                    Lines::all(b.wrapping_add(len), len, k)
+                }
+                None => Lines::NONE,
+            };
             match width {
-                3 => rows::<S, 3>(s, a, b, 3 * S::LANES, m, valid, k, init, c, c_stride),
-                2 => rows::<S, 2>(s, a, b, 2 * S::LANES, m, valid, k, init, c, c_stride),
-                _ => rows::<S, 1>(s, a, b, S::LANES, m, valid, k, init, c, c_stride),
+                3 => rows::<S, 3>(s, a, b, 3 * S::LANES, m, valid, k, init, c, c_stride, lines),
+                2 => rows::<S, 2>(s, a, b, 2 * S::LANES, m, valid, k, init, c, c_stride, lines),
+                _ => rows::<S, 1>(s, a, b, S::LANES, m, valid, k, init, c, c_stride, lines),
             }
         }
     }
@@ -267,23 +341,64 @@ pub(crate) unsafe fn rows<S: Simd, const V: usize>(
     init: Init<'_>,
     c: *mut f32,
     c_stride: usize,
+    lines: Lines,
 ) {
+    let mut number = 0;
     let mut r = 0;
     // SAFETY: r + MR <= m in every call, so the tile lies inside of A and C.
     unsafe {
         if S::LANES == 16 {
             while r + 8 <= m {
-                tile_at::<S, 8, V>(s, a, r, b, b_stride, valid, k, init, c.add(r * c_stride), c_stride);
+                tile_at::<S, 8, V>(
+                    s,
+                    a,
+                    r,
+                    b,
+                    b_stride,
+                    valid,
+                    k,
+                    init,
+                    c.add(r * c_stride),
+                    c_stride,
+                    lines.tile(number, b),
+                );
                 r += 8;
+                number += 1;
             }
         }
         while r + 4 <= m {
-            tile_at::<S, 4, V>(s, a, r, b, b_stride, valid, k, init, c.add(r * c_stride), c_stride);
+            tile_at::<S, 4, V>(
+                s,
+                a,
+                r,
+                b,
+                b_stride,
+                valid,
+                k,
+                init,
+                c.add(r * c_stride),
+                c_stride,
+                lines.tile(number, b),
+            );
             r += 4;
+            number += 1;
         }
         while r < m {
-            tile_at::<S, 1, V>(s, a, r, b, b_stride, valid, k, init, c.add(r * c_stride), c_stride);
+            tile_at::<S, 1, V>(
+                s,
+                a,
+                r,
+                b,
+                b_stride,
+                valid,
+                k,
+                init,
+                c.add(r * c_stride),
+                c_stride,
+                lines.tile(number, b),
+            );
             r += 1;
+            number += 1;
         }
     }
 }
@@ -302,15 +417,21 @@ pub(crate) unsafe fn tile_at<S: Simd, const MR: usize, const V: usize>(
     init: Init<'_>,
     c: *mut f32,
     c_stride: usize,
+    lines: (*const f32, usize),
 ) {
+    for i in 0..MR {
+        for v in 0..V {
+            s.prefetch(c.wrapping_add(i * c_stride + v * S::LANES));
+        }
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let sums = match a {
             Left::Rows { data, stride } => {
-                tile::<S, MR, V, true>(s, data.as_ptr().add(r * stride), stride, b, b_stride, k)
+                tile::<S, MR, V, true>(s, data.as_ptr().add(r * stride), stride, b, b_stride, k, lines)
             }
             Left::Columns { data, stride } => {
-                tile::<S, MR, V, false>(s, data.as_ptr().add(r), stride, b, b_stride, k)
+                tile::<S, MR, V, false>(s, data.as_ptr().add(r), stride, b, b_stride, k, lines)
             }
         };
         if valid >= V * S::LANES {
@@ -357,7 +478,8 @@ pub(crate) unsafe fn tile_at<S: Simd, const MR: usize, const V: usize>(
 }
 
 /// The sums of one tile: MR rows, V vectors. A's element (i, kk) is at i * stride + kk (`ROWS`) or at
-/// kk * stride + i.
+/// kk * stride + i. Each step over k also asks for the
+/// next cache line of a stretch that begins at `line`.
 ///
 /// # Safety
 /// A holds the MR x k elements, B k rows of V vectors at `b_stride`.
@@ -369,6 +491,7 @@ pub(crate) unsafe fn tile<S: Simd, const MR: usize, const V: usize, const ROWS: 
     mut b: *const f32,
     b_stride: usize,
     k: usize,
+    (mut line, line_step): (*const f32, usize),
 ) -> [[S::V; V]; MR] {
     let mut sums = [[s.splat(0.0); V]; MR];
     let mut a = a;
@@ -385,6 +508,8 @@ pub(crate) unsafe fn tile<S: Simd, const MR: usize, const V: usize, const ROWS: 
                     sums[i][v] = s.mul_add(x, row[v], sums[i][v]);
                 }
             }
+            s.prefetch(line);
+            line = line.wrapping_add(line_step);
             a = a.wrapping_add(if ROWS { 1 } else { a_stride });
             b = b.wrapping_add(b_stride);
         }
@@ -456,7 +581,7 @@ mod tests {
                             [Init::Zero, Init::Accumulate, Init::Bias(&bias), Init::AccumulateBias(&bias)]
                         {
                             let mut c = start.clone();
-                            gemm(isa, left, packed, m, init, &mut c, ld_c);
+                            gemm(isa, left, packed, m, init, &mut c, ld_c, &[]);
                             for i in 0..m {
                                 let expected: Vec<f64> = (0..n)
                                     .map(|j| {
@@ -500,10 +625,19 @@ mod tests {
         let mut packed = Packed::new(isa, k, n);
         packed.pack(&b, n, k, n);
         let mut all = vec![0.0; 21 * n];
-        gemm(isa, Left::Rows { data: &a, stride: k }, &packed, 21, Init::Zero, &mut all, n);
+        gemm(isa, Left::Rows { data: &a, stride: k }, &packed, 21, Init::Zero, &mut all, n, &[]);
         for i in 0..21 {
             let mut one = vec![0.0; n];
-            gemm(isa, Left::Rows { data: &a[i * k..], stride: k }, &packed, 1, Init::Zero, &mut one, n);
+            gemm(
+                isa,
+                Left::Rows { data: &a[i * k..], stride: k },
+                &packed,
+                1,
+                Init::Zero,
+                &mut one,
+                n,
+                &[Ahead::All(&b)],
+            );
             assert_eq!(one[..], all[i * n..(i + 1) * n]);
         }
     }

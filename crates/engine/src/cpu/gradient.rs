@@ -7,7 +7,7 @@
 use super::passes::Item;
 use super::sizes::{BlockFields, EndFields, Sizes, SmallFields};
 use diapason_kernels::{
-    AdamUpdate, Block, BlockMut, BlockSet, Buffer, Init, Isa, Left, Packed, adam, add, gemm, padded,
+    AdamUpdate, Ahead, Block, BlockMut, BlockSet, Buffer, Init, Isa, Left, Packed, adam, add, gemm, padded,
 };
 use diapason_model::Layout;
 use std::ops::Range;
@@ -169,22 +169,28 @@ impl Gradient {
             Task::Matrix { block, x, dy, rows, columns } => {
                 let base = block * s.block_len();
                 let width = padded(columns.len());
+                let (x_from, dy_from) = (base + x.start + rows.start, base + dy.start + columns.start);
                 for (i, item) in items.iter().enumerate() {
-                    let x =
-                        Left::Columns { data: &item.blocks[base + x.start + rows.start..], stride: x.stride };
-                    let dy = (&item.blocks[base + dy.start + columns.start..], dy.stride);
-                    product(
-                        isa,
-                        x,
-                        rows.len(),
-                        dy,
-                        columns.len(),
-                        item.tokens,
-                        i == 0,
-                        gradient,
-                        width,
-                        packed,
-                    );
+                    let left = Left::Columns { data: &item.blocks[x_from..], stride: x.stride };
+                    let right = (&item.blocks[dy_from..], dy.stride);
+                    // The next item's operands are fetched meanwhile; behind the last, nothing.
+                    let ahead = items.get(i + 1).map(|next| {
+                        [
+                            Ahead::Columns {
+                                data: &next.blocks[x_from..],
+                                stride: x.stride,
+                                columns: rows.len(),
+                            },
+                            Ahead::Columns {
+                                data: &next.blocks[dy_from..],
+                                stride: dy.stride,
+                                columns: columns.len(),
+                            },
+                        ]
+                    });
+                    let ahead = ahead.as_ref().map_or(&[][..], |ahead| ahead);
+                    let (m, n) = (rows.len(), columns.len());
+                    product(isa, left, m, right, n, item.tokens, i == 0, gradient, width, packed, ahead);
                 }
                 width
             }
@@ -238,10 +244,11 @@ fn product(
     out: &mut [f32],
     out_stride: usize,
     packed: &mut Packed,
+    ahead: &[Ahead<'_>],
 ) {
     packed.pack(dy.0, dy.1, tokens, n);
     let init = if first { Init::Zero } else { Init::Accumulate };
-    gemm(isa, x, packed, m, init, out, out_stride);
+    gemm(isa, x, packed, m, init, out, out_stride, ahead);
 }
 
 /// A rectangle of the output matrix's gradient.
@@ -259,7 +266,7 @@ fn head(
     for (i, item) in items.iter().enumerate() {
         let x = Left::Columns { data: &item.ends[e.final_in.start + rows.start..], stride: s.ld_d };
         let dy = (&item.ends[e.logits.start + columns.start..], s.ld_v);
-        product(isa, x, rows.len(), dy, columns.len(), item.tokens, i == 0, out, out_stride, packed);
+        product(isa, x, rows.len(), dy, columns.len(), item.tokens, i == 0, out, out_stride, packed, &[]);
     }
 }
 
