@@ -61,6 +61,9 @@ pub struct Corpus {
     pub alphabet: Alphabet,
     /// Nats per character that no model can go below; known for `builtin:english` only.
     pub entropy_rate: Option<f64>,
+    /// What it was opened by, as it was asked for, so that a run can find its text again; none if it was made
+    /// from parts.
+    pub request: Option<CorpusRequest>,
     ids: Vec<u8>,
     splits: Splits,
 }
@@ -94,7 +97,8 @@ impl Corpus {
                 (request.split.in_one(buffer.len(), &only.place)?, only.name)
             }
         };
-        Ok(Self::assemble(name, alphabet, buffer, splits, entropy_rate))
+        let corpus = Self::assemble(name, alphabet, buffer, splits, entropy_rate);
+        Ok(Self { request: Some(request.clone()), ..corpus })
     }
 
     /// A corpus of ids that are there already.
@@ -124,7 +128,7 @@ impl Corpus {
         entropy_rate: Option<f64>,
     ) -> Self {
         let digest = digest(&alphabet, [&splits.train, &splits.validation, &splits.test], &ids);
-        Self { name, digest, alphabet, entropy_rate, ids, splits }
+        Self { name, digest, alphabet, entropy_rate, request: None, ids, splits }
     }
 
     /// The ids of the train split.
