@@ -304,14 +304,11 @@ pub fn run(
     {
         return Err(TrainingError::EarlyStep { early_step, steps: config.steps });
     }
+    let (model, alphabet) = (engine.model().clone(), corpus.alphabet.to_string_form());
+    let read_init =
+        || spec.init.as_ref().map(|path| checkpoint::read_weights(path, &model, &alphabet)).transpose();
     // Weights that cannot be used are refused before a folder is made.
-    let there = spec.folder.join(CHECKPOINT).exists();
-    let init = match &spec.init {
-        Some(path) if !there => {
-            Some(checkpoint::read_weights(path, engine.model(), &corpus.alphabet.to_string_form())?)
-        }
-        _ => None,
-    };
+    let mut init = if spec.folder.join(CHECKPOINT).exists() { None } else { read_init()? };
     std::fs::create_dir_all(&spec.folder)
         .map_err(|source| TrainingError::Write { path: spec.folder.clone(), source })?;
     let _lock = FolderLock::acquire(&spec.folder)?;
@@ -329,10 +326,10 @@ pub fn run(
         spec,
         schedule,
         header: Header {
-            model: engine.model().clone(),
+            model: model.clone(),
             config,
             protocol: spec.protocol,
-            alphabet: corpus.alphabet.to_string_form(),
+            alphabet: alphabet.clone(),
             corpus_name: corpus.name.clone(),
             corpus_digest: corpus.digest.clone(),
             corpus_request: corpus.request.clone(),
@@ -359,6 +356,10 @@ pub fn run(
     if there {
         run.resume()?;
     } else {
+        // Another process may have had the folder, and cleared it, before the lock was taken.
+        if init.is_none() {
+            init = read_init()?;
+        }
         run.begin(init);
     }
     run.started();
@@ -416,9 +417,11 @@ impl Run<'_> {
         self.check_same_run(&old)?;
         self.load(&parameters, Some(&moments));
 
-        let config = std::mem::replace(&mut self.header, old).config;
-        self.unsaved = self.header.config != config;
+        // The text may lie in another place by now.
+        let Header { config, corpus_request, .. } = std::mem::replace(&mut self.header, old);
+        self.unsaved = self.header.config != config || self.header.corpus_request != corpus_request;
         self.header.config = config;
+        self.header.corpus_request = corpus_request;
         let here = self.engine.id().to_string();
         if self.header.engine != here {
             let before = std::mem::replace(&mut self.header.engine, here.clone());
