@@ -99,7 +99,9 @@ pub(crate) struct Text {
 /// Everything is kept in the folder --out. The same command continues what is there: finished trials are not
 /// run again, an interrupted one goes on from its checkpoint.
 #[derive(Args, Clone, Debug)]
-#[command(after_long_help = "\
+#[command(
+    allow_negative_numbers = true,
+    after_long_help = "\
 Examples:
   diapason tune
       Four small models on the built-in text.
@@ -112,7 +114,8 @@ Examples:
   diapason tune --corpus builtin:english --seeds 3 --set batch_size=32 --out my-study --json
       Three seeds per configuration; one JSON object on stdout.
 
-The keys of --grid and --set, with defaults: `diapason config`.")]
+The keys of --grid and --set, with defaults: `diapason config`."
+)]
 pub(crate) struct Tune {
     #[command(flatten)]
     pub(crate) text: Text,
@@ -138,7 +141,7 @@ pub(crate) struct Tune {
     pub(crate) steps: Option<u64>,
 
     /// How many seeds to train each configuration with [default: 1]
-    #[arg(long, value_name = "N", help_heading = "Search")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000), help_heading = "Search")]
     pub(crate) seeds: Option<u64>,
 
     /// How much worse than the best loss is still as good, as a fraction or per cent: 0.01 or 1% [default: 1%]
@@ -150,7 +153,13 @@ pub(crate) struct Tune {
     pub(crate) cost: Cost,
 
     /// Where the early read-out lies, as a fraction of the steps; 0: no early read-out
-    #[arg(long, value_name = "F", default_value_t = 0.2, conflicts_with = "as_seed", help_heading = "Search")]
+    #[arg(
+        long,
+        value_name = "F",
+        default_value_t = 0.2,
+        conflicts_with = "as_seed",
+        help_heading = "Search"
+    )]
     pub(crate) early: f64,
 
     #[command(flatten)]
@@ -185,7 +194,9 @@ pub(crate) enum Cost {
 /// Writes a checkpoint about once a minute and when interrupted; `best.safetensors` keeps the weights of the
 /// best evaluation, `curve.csv` the losses. Resuming gives the same bits as running through.
 #[derive(Args, Clone, Debug)]
-#[command(after_long_help = "\
+#[command(
+    allow_negative_numbers = true,
+    after_long_help = "\
 Examples:
   diapason train --corpus text8 --out runs/first
       The default model (d_model 256, 8 heads, 4 layers) for 20,000 steps.
@@ -196,7 +207,8 @@ Examples:
   diapason train --corpus my.txt --normalize --init runs/first/best.safetensors --out runs/second
       Start from weights that were trained elsewhere.
 
-The keys of --set, with defaults: `diapason config`.")]
+The keys of --set, with defaults: `diapason config`."
+)]
 pub(crate) struct Train {
     #[command(flatten)]
     pub(crate) text: Text,
@@ -243,7 +255,9 @@ pub(crate) struct Train {
 /// short window, so that every character but the first is predicted exactly once. With --stride the windows
 /// overlap and each scores only its last STRIDE characters: every character then has a long context.
 #[derive(Args, Clone, Debug)]
-#[command(after_long_help = "\
+#[command(
+    allow_negative_numbers = true,
+    after_long_help = "\
 Examples:
   diapason eval runs/first/best.safetensors
       Validation split of the text it was trained on.
@@ -252,7 +266,8 @@ Examples:
   diapason eval runs/first/best.safetensors --stride 8
       Each character with at least 24 characters of context (at sequence_length 32).
   diapason eval runs/first/best.safetensors --corpus other.txt --normalize
-      Another text than the one it was trained on.")]
+      Another text than the one it was trained on."
+)]
 pub(crate) struct Eval {
     /// A checkpoint: best.safetensors or checkpoint.safetensors, or the folder of a run
     #[arg(value_name = "CHECKPOINT")]
@@ -290,12 +305,15 @@ pub(crate) enum Split {
 ///
 /// The text, prompt included, goes to stdout as it is made. The same seed gives the same text.
 #[derive(Args, Clone, Debug)]
-#[command(after_long_help = "\
+#[command(
+    allow_negative_numbers = true,
+    after_long_help = "\
 Examples:
   diapason generate runs/first/best.safetensors --prompt 'the history of '
   diapason generate runs/first/best.safetensors --length 1000 --temperature 0.7 --seed 3
   diapason generate runs/first/best.safetensors --temperature 0
-      Always the likeliest character.")]
+      Always the likeliest character."
+)]
 pub(crate) struct Generate {
     /// A checkpoint: best.safetensors or checkpoint.safetensors, or the folder of a run
     #[arg(value_name = "CHECKPOINT")]
@@ -418,7 +436,9 @@ Examples:
 /// the cheapest configuration whose loss is within the tolerance of the best. The last line printed is the
 /// choice.
 #[derive(Args, Clone, Debug)]
-#[command(after_long_help = "\
+#[command(
+    allow_negative_numbers = true,
+    after_long_help = "\
 Example:
   $ cat table.csv
   d_model,n_heads,n_layers,seconds,loss
@@ -426,7 +446,8 @@ Example:
   256,8,8,652.1,1.3208
   $ diapason decide table.csv
   ...
-  chosen: d_model=256 n_heads=8 n_layers=4")]
+  chosen: d_model=256 n_heads=8 n_layers=4"
+)]
 pub(crate) struct Decide {
     /// The table, CSV with a header line
     #[arg(value_name = "TABLE.csv")]
@@ -459,10 +480,13 @@ pub(crate) struct ShowConfig {
 /// The peak (fused multiply-adds on registers, all threads) and the step are measured in turns in the same
 /// run, so that both see the same clock and the same neighbours.
 #[derive(Args, Clone, Debug)]
-#[command(after_long_help = "\
+#[command(
+    allow_negative_numbers = true,
+    after_long_help = "\
 Examples:
   diapason bench
-  diapason bench --set d_model=512 --set batch_size=128 --threads 1 --json")]
+  diapason bench --set d_model=512 --set batch_size=128 --threads 1 --json"
+)]
 pub(crate) struct Bench {
     /// Set one key of the configuration; `diapason config` lists the keys
     #[arg(long, value_name = "KEY=V")]

@@ -1,5 +1,6 @@
 //! How a command fails: one line that says what was wrong, a hint where there is one, an exit code.
 
+use diapason_engine::EngineError;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
@@ -120,11 +121,20 @@ macro_rules! without_hint {
 }
 
 without_hint!(
-    diapason_engine::EngineError,
     diapason_generation::GenerationError,
     diapason_report::ReportError,
-    diapason_training::EvaluationError,
+    diapason_training::EvaluationError
 );
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let hint = match error {
+            EngineError::Memory { .. } => "make the model or batch_size smaller, or use fewer --threads",
+            EngineError::InstructionSet { .. } => "unset DIAPASON_ISA to use the best there is",
+        };
+        Self::failed(error.to_string()).with_hint(hint)
+    }
+}
 
 impl From<diapason_corpus::CorpusError> for Failure {
     fn from(error: diapason_corpus::CorpusError) -> Self {

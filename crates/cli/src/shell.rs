@@ -36,7 +36,8 @@ mod tests {
 
     #[test]
     fn a_shell_reads_the_words_back() {
-        let words = ["train", "", "a b", "it's", "$HOME", "`x`", "d_model=256", "--out", "ü", "*", "a\nb", "\\", "~"];
+        let words =
+            ["train", "", "a b", "it's", "$HOME", "`x`", "d_model=256", "--out", "ü", "*", "a\nb", "\\", "~"];
         let output = std::process::Command::new("sh")
             .arg("-c")
             .arg(format!("for word in {}; do printf '%s\\0' \"$word\"; done", line(&words)))

@@ -31,7 +31,11 @@ impl Signals {
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&signals.at_once))
                 .and_then(|_| flag::register(signal, Arc::clone(&signals.at_once)))
                 .and_then(|_| {
-                    flag::register_usize(signal, Arc::clone(&signals.received), signal.unsigned_abs() as usize)
+                    flag::register_usize(
+                        signal,
+                        Arc::clone(&signals.received),
+                        signal.unsigned_abs() as usize,
+                    )
                 })
                 .and_then(|_| flag::register(signal, Arc::clone(&signals.interrupt)))
                 .map_err(|e| Failure::failed(format!("cannot handle signals: {e}")))?;

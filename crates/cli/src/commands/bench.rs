@@ -18,9 +18,15 @@ pub(crate) fn run(args: Bench) -> Result<(), Failure> {
     let (model, shape, threads) = (config.model(vocabulary)?, shape(&config), args.machine.threads());
     CpuEngine::check_memory(&model, shape, threads)?;
     let mut work = Work::count();
-    let found = benchmark(model.clone(), shape, threads, Duration::from_secs_f64(args.seconds), &mut |round, rounds| {
-        work.at("measuring", round as u64, Some(rounds as u64));
-    })?;
+    let found = benchmark(
+        model.clone(),
+        shape,
+        threads,
+        Duration::from_secs_f64(args.seconds),
+        &mut |round, rounds| {
+            work.at("measuring", round as u64, Some(rounds as u64));
+        },
+    )?;
     work.finish();
 
     let mut out = io::stdout().lock();

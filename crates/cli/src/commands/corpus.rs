@@ -38,7 +38,8 @@ fn encode(input: &Path, output: &Path, alphabet: AlphabetKind, normalize: bool) 
     let mut work = Work::bytes();
     let (alphabet, symbols) = write_atomically(output, |out| {
         convert::encode(input, alphabet, normalize, out, &mut |p| show(&mut work, p))
-    })?;
+    })
+    .map_err(of_a_file)?;
     work.finish();
     note(&format!("{symbols} symbols of {} in {}", alphabet.len(), output.display()));
     if alphabet.kind() == AlphabetKind::Auto {
@@ -95,12 +96,22 @@ fn into(
     write: &mut dyn FnMut(&mut dyn Write) -> Result<(), CorpusError>,
 ) -> Result<(), Failure> {
     match output {
-        Some(path) => Ok(write_atomically(path, write)?),
+        Some(path) => write_atomically(path, write).map_err(of_a_file),
         None => {
             let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-            write(&mut out)?;
+            write(&mut out).map_err(of_a_file)?;
             Ok(out.flush()?)
         }
+    }
+}
+
+/// A path that was typed here is a file, and never the name of a corpus.
+fn of_a_file(error: CorpusError) -> Failure {
+    match error {
+        CorpusError::Missing { name } => {
+            Failure::failed(format!("cannot read {name}: there is no such file"))
+        }
+        error => error.into(),
     }
 }
 

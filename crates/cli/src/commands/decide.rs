@@ -9,9 +9,11 @@ use std::io::{self, Write};
 pub(crate) fn run(args: Decide) -> Result<(), Failure> {
     let file = File::open(&args.table).map_err(|e| Failure::file("read", &args.table, &e))?;
     let candidates = read_table(file).map_err(|e| Failure::from(e).in_file(&args.table))?;
-    let tolerance = Tolerance::new(args.tolerance).ok_or_else(|| Failure::usage("--tolerance must lie between 0 and 1"))?;
+    let tolerance = Tolerance::new(args.tolerance)
+        .ok_or_else(|| Failure::usage("--tolerance must lie between 0 and 1"))?;
     let decision = decide(&candidates, tolerance).ok_or_else(|| {
-        Failure::failed("no configuration has a finite loss and time: nothing to choose from").in_file(&args.table)
+        Failure::failed("no configuration has a finite loss and time: nothing to choose from")
+            .in_file(&args.table)
     })?;
     let mut out = io::stdout().lock();
     for line in decision.explain(&candidates, Cost::Seconds) {

@@ -7,7 +7,7 @@ use crate::progress::Work;
 use diapason_corpus::Corpus;
 use diapason_engine::{CpuEngine, Shape};
 use diapason_training::checkpoint::Header;
-use diapason_training::evaluate_split;
+use diapason_training::{EvaluationError, evaluate_split};
 use serde_json::json;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -31,6 +31,10 @@ pub(crate) fn run(args: Eval) -> Result<(), Failure> {
     let evaluation = evaluate_split(&mut engine, text, t, args.stride, &mut |done, total| {
         work.at("scoring", done, Some(total));
         ControlFlow::Continue(())
+    })
+    .map_err(|error| match error {
+        EvaluationError::Stride { .. } => Failure::from(error).typed(),
+        error => error.into(),
     })?;
     work.finish();
 
@@ -67,11 +71,19 @@ pub(crate) fn run(args: Eval) -> Result<(), Failure> {
 /// The text that was asked for, or the one that the model was trained on.
 fn corpus_for(args: &Eval, header: &Header) -> Result<Corpus, Failure> {
     let asked = args.text.corpus.as_ref().map(|corpus| request(&args.text, corpus.clone()));
-    let Some(request) = asked.as_ref().or(None::<&diapason_corpus::CorpusRequest>) else {
+    let Some(request) = asked.as_ref().or(header.corpus_request.as_ref()) else {
         return Err(Failure::usage(format!("the checkpoint does not say where {} lies", header.corpus_name))
             .with_hint("name the text with --corpus"));
     };
-    let corpus = open(request)?;
+    let corpus = match open(request) {
+        Err(failure @ Failure::Failed { .. }) if asked.is_none() => {
+            return Err(failure.with_hint(format!(
+                "the model was trained on {}: run this where that lies, or name it with --corpus",
+                header.corpus_name
+            )));
+        }
+        corpus => corpus?,
+    };
     // Ids mean nothing in another alphabet.
     if corpus.alphabet.to_string_form() != header.alphabet {
         return Err(Failure::failed(format!(
@@ -80,10 +92,13 @@ fn corpus_for(args: &Eval, header: &Header) -> Result<Corpus, Failure> {
             corpus.alphabet.len(),
             header.model.vocabulary
         ))
-        .with_hint("--alphabet text8, with --normalize if need be, or --alphabet bytes gives every text the same"));
+        .with_hint(
+            "--alphabet text8, with --normalize if need be, or --alphabet bytes gives every text the same",
+        ));
     }
     if corpus.digest != header.corpus_digest {
-        let difference = format!("{} is not the text that the model was trained on ({})", corpus.name, header.corpus_name);
+        let difference =
+            format!("{} is not the text that the model was trained on ({})", corpus.name, header.corpus_name);
         if asked.is_none() {
             return Err(Failure::failed(format!("{difference}: it has changed since"))
                 .with_hint("name a text with --corpus to score the model on it all the same"));

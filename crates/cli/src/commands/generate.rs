@@ -3,8 +3,9 @@
 use super::read_checkpoint;
 use crate::args::Generate;
 use crate::failure::Failure;
+use diapason_corpus::{Alphabet, CorpusError};
 use diapason_engine::{CpuEngine, Shape};
-use diapason_generation::{Request, generate, start_symbol};
+use diapason_generation::{GenerationError, Request, generate, start_symbol};
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 
@@ -14,7 +15,7 @@ pub(crate) fn run(args: Generate) -> Result<(), Failure> {
     let prompt = args.prompt.unwrap_or_default();
     let header = &checkpoint.header;
     let request = Request {
-        prompt: alphabet.encode(prompt.as_bytes()).map_err(|e| Failure::from(e).typed())?,
+        prompt: alphabet.encode(prompt.as_bytes()).map_err(|e| foreign(&e, &alphabet))?,
         start: start_symbol(&alphabet),
         length: args.length,
         temperature: args.temperature,
@@ -27,17 +28,37 @@ pub(crate) fn run(args: Generate) -> Result<(), Failure> {
         CpuEngine::new(header.model.clone(), &checkpoint.parameters, args.machine.threads(), shape)?;
 
     let mut out = io::stdout().lock();
-    out.write_all(prompt.as_bytes())?;
-    out.flush()?;
+    // The prompt goes out with the first character: nothing is printed if the request is refused.
+    let mut unwritten = prompt.as_bytes();
     let mut written = Ok(());
     generate(&mut engine, &request, &mut |symbol| {
         written = alphabet.decode(&[symbol]).map_err(Failure::from).and_then(|character| {
+            out.write_all(std::mem::take(&mut unwritten))?;
             out.write_all(&character)?;
             Ok(out.flush()?)
         });
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })
+    .map_err(|error| match error {
+        GenerationError::Temperature { .. } | GenerationError::TopK => Failure::from(error).typed(),
+        error => error.into(),
     })?;
     written?;
+    out.write_all(unwritten)?;
     writeln!(out)?;
     Ok(out.flush()?)
+}
+
+/// What is wrong with a prompt, in the words of this command.
+fn foreign(error: &CorpusError, alphabet: &Alphabet) -> Failure {
+    let message = match error {
+        CorpusError::Character { character, offset, .. } => {
+            format!("--prompt has {character} at byte {offset}, which is not in the model's alphabet")
+        }
+        other => format!("--prompt: {other}"),
+    };
+    let symbols: String =
+        (0..=255).map_while(|id| alphabet.symbol(id)).filter(|symbol| symbol != " ").collect();
+    let space = if alphabet.encode(b" ").is_ok() { " and space" } else { "" };
+    Failure::usage(message).with_hint(format!("the model knows these characters: {symbols}{space}"))
 }

@@ -73,10 +73,12 @@ fn configured(mut config: Config, set: &[String], steps: Option<u64>) -> Result<
 /// Reads a checkpoint, given itself or the folder of its run.
 fn read_checkpoint(path: &Path) -> Result<(PathBuf, Checkpoint), Failure> {
     let file = if path.is_dir() {
-        [BEST, CHECKPOINT].map(|name| path.join(name)).into_iter().find(|file| file.exists()).ok_or_else(|| {
-            Failure::failed(format!("there is no checkpoint in {}", path.display()))
-                .with_hint(format!("a run's folder has {BEST} and {CHECKPOINT}"))
-        })?
+        [BEST, CHECKPOINT].map(|name| path.join(name)).into_iter().find(|file| file.exists()).ok_or_else(
+            || {
+                Failure::failed(format!("there is no checkpoint in {}", path.display()))
+                    .with_hint(format!("a run's folder has {BEST} and {CHECKPOINT}"))
+            },
+        )?
     } else {
         path.to_path_buf()
     };
@@ -104,7 +106,9 @@ fn slug(corpus: &str) -> String {
     let name = if corpus.starts_with("builtin:") {
         corpus.to_string()
     } else {
-        Path::new(corpus).file_stem().map_or_else(|| corpus.to_string(), |stem| stem.to_string_lossy().into_owned())
+        Path::new(corpus)
+            .file_stem()
+            .map_or_else(|| corpus.to_string(), |stem| stem.to_string_lossy().into_owned())
     };
     let plain: String =
         name.chars().map(|c| if c.is_ascii_alphanumeric() || "._".contains(c) { c } else { '-' }).collect();

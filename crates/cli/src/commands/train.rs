@@ -30,7 +30,8 @@ pub(crate) fn run(args: Train) -> Result<(), Failure> {
         resume: args.resume,
         init: args.init.clone(),
         allow_other_engine: args.allow_other_engine,
-        ..RunSpec::new(config, args.seed, &folder) };
+        ..RunSpec::new(config, args.seed, &folder)
+    };
     let tokens = spec.config.batch_size * spec.config.sequence_length;
     let flop = model.training_flop(tokens, spec.config.sequence_length);
     let mut progress = Training::new();
@@ -41,7 +42,10 @@ pub(crate) fn run(args: Train) -> Result<(), Failure> {
     progress.finish();
 
     if let RunState::Interrupted { .. } = outcome.state {
-        return Err(Failure::Interrupted { exit_code: signals.exit_code(), resume: resume_command(args.resume) });
+        return Err(Failure::Interrupted {
+            exit_code: signals.exit_code(),
+            resume: resume_command(args.resume),
+        });
     }
     if args.json {
         let mut out = io::stdout().lock();
@@ -50,8 +54,10 @@ pub(crate) fn run(args: Train) -> Result<(), Failure> {
     }
     if let RunState::Diverged { step, last_finite_loss } = outcome.state {
         let last = last_finite_loss.map_or_else(|| "none".to_string(), |loss| format!("{loss:.4}"));
-        return Err(Failure::failed(format!("the loss was not finite at step {step}; the last finite loss was {last}"))
-            .with_hint("a smaller learning_rate often helps, as in --set learning_rate=3e-4"));
+        return Err(Failure::failed(format!(
+            "the loss was not finite at step {step}; the last finite loss was {last}"
+        ))
+        .with_hint("a smaller learning_rate often helps, as in --set learning_rate=3e-4"));
     }
     if !args.json {
         print_summary(&outcome)?;
@@ -92,9 +98,8 @@ fn print_summary(outcome: &RunOutcome) -> Result<(), Failure> {
 
 fn say_what_next(folder: &Path) {
     let (program, best) = (shell::program(), folder.join(BEST));
-    let words = |command: &str| {
-        shell::line(&[program.clone(), command.into(), best.clone().into_os_string()])
-    };
+    let words =
+        |command: &str| shell::line(&[program.clone(), command.into(), best.clone().into_os_string()]);
     note(&format!("files: {BEST}, {CHECKPOINT} and {CURVE} in {}", folder.display()));
     note(&format!("next:  {} --split test\n       {}", words("eval"), words("generate")));
 }

@@ -6,14 +6,16 @@ use crate::failure::{Failure, note};
 use crate::progress::{Training, duration};
 use crate::shell;
 use crate::signals::Signals;
+use diapason_corpus::english::{FLOOR_WINDOWS, window_floor};
 use diapason_corpus::{Corpus, CorpusRequest};
 use diapason_engine::{CpuEngine, Engine, EngineError};
 use diapason_report::{Bounds, REPORT_FILE, RESULTS_FILE, StudyJson, to_text, write_files};
 use diapason_study::{
-    CorpusStamp, Cost, Engines, Grid, Params, QUICK_GRID, SEED_GRID, SEED_STEPS, STUDY_FILE, Study, StudyEvent,
-    StudySpec, TrialRecord, TrialState, quick_study, run_study, seed_study,
+    CorpusStamp, Cost, Engines, Grid, Params, QUICK_GRID, SEED_GRID, SEED_STEPS, STUDY_FILE, Study,
+    StudyEvent, StudySpec, TrialRecord, TrialState, quick_study, run_study, seed_study,
 };
 use diapason_training::{BEST, Config, Protocol};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -50,7 +52,7 @@ pub(crate) fn run(args: Tune) -> Result<(), Failure> {
             args::Cost::Flop => Cost::Flop,
             args::Cost::Parameters => Cost::Parameters,
         },
-        corpus: CorpusStamp { request: Some(request.clone()), ..CorpusStamp::of(&corpus) },
+        corpus: CorpusStamp { request: corpus.request.clone(), ..CorpusStamp::of(&corpus) },
         ..StudySpec::new(&name, &corpus, config, grid)
     };
 
@@ -67,7 +69,8 @@ pub(crate) fn run(args: Tune) -> Result<(), Failure> {
     if args.json {
         writeln!(out, "{}", json(&StudyJson::new(&study, &bounds))?)?;
     } else {
-        let width = console::Term::stdout().size_checked().map_or(NO_WIDTH, |(_, columns)| usize::from(columns));
+        let width =
+            console::Term::stdout().size_checked().map_or(NO_WIDTH, |(_, columns)| usize::from(columns));
         write!(out, "{}", to_text(&study, &bounds, width))?;
     }
     out.flush()?;
@@ -135,17 +138,22 @@ fn train(
 
 /// What is known of the text: how good a model can be at best.
 fn bounds(corpus: &Corpus, study: &Study) -> Bounds {
-    let window_floor = corpus.entropy_rate.and_then(|_| {
-        // One floor can stand beside the table only if all its windows have one length.
-        let t = study.cells.first()?.config.sequence_length;
-        study.cells.iter().all(|cell| cell.config.sequence_length == t).then(|| 0.0)
-    });
+    // One floor can stand beside the table only if all its windows have one length.
+    let lengths: BTreeSet<usize> = study.cells.iter().map(|cell| cell.config.sequence_length).collect();
+    let window_floor = match (corpus.entropy_rate, lengths.first()) {
+        (Some(_), Some(&length)) if lengths.len() == 1 => Some(window_floor(length, FLOOR_WINDOWS).mean),
+        _ => None,
+    };
     Bounds { entropy_rate: corpus.entropy_rate, window_floor }
 }
 
 /// The files of the study, and commands that go on with the chosen configuration.
 fn say_what_next(study: &Study, args: &Tune, request: &CorpusRequest, folder: &Path) {
-    note(&format!("files: {}, {REPORT_FILE}, {RESULTS_FILE} and trials/ in {}", STUDY_FILE, folder.display()));
+    note(&format!(
+        "files: {}, {REPORT_FILE}, {RESULTS_FILE} and trials/ in {}",
+        STUDY_FILE,
+        folder.display()
+    ));
     let Some(verdict) = study.verdict() else { return };
     let chosen = study.trials.iter().find(|trial| study.cells[trial.cell].params == verdict.chosen);
     let Some(trial) = chosen else { return };
@@ -170,7 +178,8 @@ fn train_command(
     chosen: &Params,
     study: &Study,
 ) -> Vec<OsString> {
-    let mut words: Vec<OsString> = vec![program.clone(), "train".into(), "--corpus".into(), request.corpus.clone().into()];
+    let mut words: Vec<OsString> =
+        vec![program.clone(), "train".into(), "--corpus".into(), request.corpus.clone().into()];
     let text = &args.text;
     let mut flag = |name: &str, value: Option<OsString>| {
         if let Some(value) = value {
@@ -184,7 +193,9 @@ fn train_command(
     flag("--validation-chars", text.validation_chars.map(|n| n.to_string().into()));
     flag("--test-chars", text.test_chars.map(|n| n.to_string().into()));
     let chosen: Vec<String> = chosen.pairs().map(|(key, value)| format!("{key}={value}")).collect();
-    for assignment in args.set.iter().filter(|set| !chosen.iter().any(|c| key_of(c) == key_of(set))).chain(&chosen) {
+    for assignment in
+        args.set.iter().filter(|set| !chosen.iter().any(|c| key_of(c) == key_of(set))).chain(&chosen)
+    {
         flag("--set", Some(assignment.into()));
     }
     if !chosen.iter().any(|c| key_of(c) == "steps") {

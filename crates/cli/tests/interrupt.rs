@@ -1,0 +1,138 @@
+//! Signals, and going on after them.
+
+mod common;
+
+use common::{Here, Ran, finish, signal, tiny, wait_for};
+use serde_json::Value;
+
+/// A run of a second or two: long enough to be interrupted in the middle.
+fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    tiny(
+        "train",
+        &[
+            &[
+                "--corpus",
+                "text.txt",
+                "--steps",
+                "6000",
+                "--set",
+                "checkpoint_seconds=1",
+                "--set",
+                "patience=0",
+            ],
+            more,
+        ]
+        .concat(),
+    )
+}
+
+/// The numbers that may not depend on interruptions: all but times.
+fn numbers(ran: &Ran) -> Vec<Value> {
+    let object = ran.json();
+    ["final_validation_loss", "best_validation_loss", "best_step", "steps", "accuracy", "accuracy_last"]
+        .map(|key| object[key].clone())
+        .to_vec()
+}
+
+/// The numbers in a run's best.safetensors; what lies before them contains measured times.
+fn weights(here: &Here, run: &str) -> Vec<u8> {
+    let bytes = here.read(&format!("{run}/best.safetensors"));
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    bytes[8 + header as usize..].to_vec()
+}
+
+/// Starts `args` and sends `name` once evaluations have been printed.
+fn interrupted(here: &Here, args: &[&str], name: &str, ready: impl Fn() -> bool) -> Ran {
+    let child = here.start(args);
+    wait_for("the run to begin", ready);
+    signal(&child, name);
+    finish(child)
+}
+
+#[test]
+fn sigint_and_sigterm_keep_everything_and_say_how_to_resume() {
+    let here = Here::with_text();
+    // A folder whose name a shell would take apart.
+    let whole = here.run(&train(&["--out", "whole", "--json"])).ok();
+    for (name, code, folder) in [("INT", 130, "it's a run"), ("TERM", 143, "run-2")] {
+        let ready = || here.path(folder).join("best.safetensors").exists();
+        let stopped = interrupted(&here, &train(&["--out", folder, "--json"]), name, ready);
+        assert_eq!((stopped.code, stopped.stdout.as_str()), (Some(code), ""), "{stopped:?}");
+        assert!(here.path(folder).join("checkpoint.safetensors").exists());
+        let resume = stopped.stderr.lines().last().unwrap();
+        assert!(resume.ends_with(" --resume"), "{stopped:?}");
+        let resumed = here.shell(resume).ok();
+        assert!(resumed.stderr.contains("going on at step "), "{resumed:?}");
+        assert_eq!(numbers(&resumed), numbers(&whole));
+    }
+}
+
+#[test]
+fn a_run_that_was_killed_ends_with_the_same_numbers() {
+    let here = Here::with_text();
+    let whole = here.run(&train(&["--out", "whole", "--json"])).ok();
+    let ready = || here.path("run/checkpoint.safetensors").exists();
+    let killed = interrupted(&here, &train(&["--out", "run"]), "KILL", ready);
+    assert_eq!(killed.code, None, "{killed:?}");
+    let resumed = here.run(&train(&["--out", "run", "--resume", "--json"])).ok();
+    assert_eq!(numbers(&resumed), numbers(&whole));
+    assert!(weights(&here, "run") == weights(&here, "whole"), "the best weights differ");
+}
+
+#[test]
+fn a_study_that_was_interrupted_and_killed_ends_with_the_same_numbers() {
+    let here = Here::with_text();
+    let tune = |out| {
+        tiny(
+            "tune",
+            &[
+                "--corpus",
+                "text.txt",
+                "--grid",
+                "learning_rate=1e-3,3e-3",
+                "--steps",
+                "3000",
+                "--set",
+                "checkpoint_seconds=1",
+                "--set",
+                "patience=0",
+                "--json",
+                "--out",
+                out,
+            ],
+        )
+    };
+    let numbers = |ran: &Ran| -> Vec<Value> {
+        let object = ran.json();
+        let trials = object["trials"].as_array().unwrap();
+        trials
+            .iter()
+            .flat_map(|trial| {
+                ["number", "pass", "state", "steps", "validation_loss", "accuracy", "accuracy_last"]
+                    .map(|key| trial[key].clone())
+            })
+            .collect()
+    };
+    let whole = here.run(&tune("whole")).ok();
+    let trial =
+        |name: &str| here.path("s/trials").join(format!("learning_rate={name}/seed-0/best.safetensors"));
+    let killed = interrupted(&here, &tune("s"), "KILL", || trial("0.001").exists());
+    assert_eq!(killed.code, None, "{killed:?}");
+    let stopped = interrupted(&here, &tune("s"), "INT", || trial("0.003").exists());
+    assert_eq!((stopped.code, stopped.stdout.as_str()), (Some(130), ""), "{stopped:?}");
+    let resumed = here.shell(stopped.stderr.lines().last().unwrap()).ok();
+    assert_eq!(numbers(&resumed), numbers(&whole));
+    assert!(!resumed.stderr.contains("trial 1/2"), "the first trial was finished: {}", resumed.stderr);
+}
+
+#[test]
+fn outside_of_training_a_signal_ends_the_program_at_once() {
+    let here = Here::with_text();
+    // Reading from a pipe that nobody writes to.
+    let pipe = here.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let child = here.start(&["train", "--corpus", "pipe"]);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    signal(&child, "TERM");
+    assert_eq!(finish(child).code, Some(143));
+}

@@ -1,0 +1,321 @@
+//! From a text to a decision and on to new text, with a tiny model.
+
+mod common;
+
+use common::{Here, finish, text, tiny};
+use serde_json::{Value, json};
+use std::io::Read;
+
+/// A study of two cells that takes about a second.
+const STUDY: [&str; 8] =
+    ["--corpus", "text.txt", "--grid", "n_heads=2", "--grid", "n_layers=1,2", "--steps", "60"];
+
+/// Two seeds of [`STUDY`], without the keys that are in its grid.
+fn study<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let set = [
+        "tune",
+        "--set",
+        "d_model=16",
+        "--set",
+        "batch_size=4",
+        "--set",
+        "sequence_length=8",
+        "--set",
+        "max_len=16",
+        "--set",
+        "validation_windows=16",
+    ];
+    [&set[..], &STUDY[..], more].concat()
+}
+
+#[test]
+fn tune_json_keeps_its_contract() {
+    let here = Here::with_text();
+    let object = here.run(&study(&["--seeds", "2", "--json", "--out", "s"])).ok().json();
+    assert_eq!(object["corpus"]["name"], "text.txt");
+    assert!(object["corpus"]["digest"].as_str().unwrap().starts_with("sha256:"));
+    let trials = object["trials"].as_array().unwrap();
+    assert_eq!(trials.len(), 8, "two cells, two seeds, two passes");
+    let places: Vec<Value> = trials
+        .iter()
+        .map(|t| json!([t["number"], t["params"]["n_layers"], t["seed"], t["pass"], t["steps"]]))
+        .collect();
+    insta::assert_snapshot!(serde_json::to_string(&places).unwrap(), @r#"[[0,1,0,"early",12],[0,1,0,"full",60],[1,2,0,"early",12],[1,2,0,"full",60],[2,1,1,"early",12],[2,1,1,"full",60],[3,2,1,"early",12],[3,2,1,"full",60]]"#);
+    for trial in trials {
+        for key in [
+            "validation_loss",
+            "validation_bpc",
+            "accuracy",
+            "accuracy_last",
+            "train_seconds",
+            "tokens_per_second",
+        ] {
+            assert!(trial[key].is_f64(), "{key}: {trial}");
+        }
+        assert_eq!(trial["state"], "COMPLETE");
+        assert_eq!(trial["stopped_early"], false);
+        assert!(trial["parameters"].as_u64().unwrap() > 1000);
+        let bits = trial["validation_loss"].as_f64().unwrap() / std::f64::consts::LN_2;
+        assert!((trial["validation_bpc"].as_f64().unwrap() - bits).abs() < 1e-12);
+    }
+    let chosen = object["verdict"]["chosen"].as_object().unwrap();
+    assert_eq!(chosen.keys().collect::<Vec<_>>(), ["n_heads", "n_layers"]);
+    assert!(object["verdict"]["reason"].is_string());
+    for file in ["s/study.toml", "s/trials/n_heads=2,n_layers=1/seed-1/best.safetensors"] {
+        assert!(here.path(file).exists(), "{:?}", here.files());
+    }
+}
+
+#[test]
+fn tune_ends_with_the_choice_and_the_same_command_continues() {
+    let here = Here::with_text();
+    let first = here.run(&study(&["--out", "s"])).ok();
+    let chosen = first.stdout.lines().last().unwrap().to_string();
+    assert!(chosen.starts_with("chosen: n_heads=2 n_layers="), "{first:?}");
+    assert!(first.stderr.contains("trial 2/2 n_heads=2 n_layers=2: step 60/60"), "{}", first.stderr);
+    assert!(first.stderr.contains("next:"), "{}", first.stderr);
+
+    let checkpoint = "s/trials/n_heads=2,n_layers=1/seed-0/checkpoint.safetensors";
+    let before = here.read(checkpoint);
+    let second = here.run(&study(&["--out", "s"])).ok();
+    assert_eq!(second.stdout, first.stdout, "nothing new was measured");
+    assert!(!second.stderr.contains("trial 1"), "nothing was trained again: {}", second.stderr);
+    assert_eq!(here.read(checkpoint), before);
+
+    // The commands that are printed can be typed.
+    let next: Vec<&str> = second.stderr.lines().skip_while(|line| *line != "next:").skip(1).collect();
+    assert_eq!(next.len(), 3, "{}", second.stderr);
+    let generated = here.shell(&format!("{} --length 20", next[0])).ok();
+    assert!(generated.stdout.starts_with("the "), "{generated:?}");
+    assert_eq!(generated.stdout.len(), "the ".len() + 20 + "\n".len());
+    assert!(here.shell(&format!("{} --json", next[1])).ok().json()["loss"].is_f64());
+    assert!(next[2].contains("--set n_layers=") && next[2].ends_with("--steps 20000"), "{}", next[2]);
+    here.shell(&format!("{} --steps 5", next[2].trim_end_matches(" --steps 20000"))).ok();
+}
+
+/// All that is not the three minutes of training.
+#[test]
+fn a_bare_tune_is_the_quick_study_on_the_builtin_text() {
+    let here = Here::new();
+    let ran = here.run(&["tune", "--steps", "1", "--json"]).ok();
+    let object = ran.json();
+    assert_eq!(object["corpus"]["name"], "builtin:english");
+    assert!(object["corpus"]["entropy_rate"].as_f64().unwrap() > 0.3, "{}", object["corpus"]);
+    assert_eq!(object["trials"].as_array().unwrap().len(), 8, "four cells, two passes");
+    assert!(here.path("studies/quick/report.md").exists(), "{:?}", here.files());
+    assert!(ran.stderr.contains("train --corpus builtin:english --set d_model="), "{}", ran.stderr);
+}
+
+#[test]
+fn another_study_in_the_same_folder_is_refused() {
+    let here = Here::with_text();
+    here.run(&study(&["--out", "s"])).ok();
+    let before = here.files();
+    let ran = here.run(&study(&["--out", "s", "--set", "learning_rate=0.01"]));
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+    assert!(ran.stderr.contains("learning_rate was 0.001, is 0.01"), "{ran:?}");
+    assert_eq!(here.files(), before);
+}
+
+#[test]
+fn a_trial_that_diverges_is_named_and_the_study_goes_on() {
+    let here = Here::with_text();
+    let args = tiny(
+        "tune",
+        &[
+            "--corpus",
+            "text.txt",
+            "--grid",
+            "epsilon=1e-35,1e-8",
+            "--set",
+            "beta2=0",
+            "--set",
+            "learning_rate=0.1",
+            "--steps",
+            "20",
+            "--out",
+            "s",
+            "--json",
+        ],
+    );
+    let object = here.run(&args).ok().json();
+    let states: Vec<&str> =
+        object["trials"].as_array().unwrap().iter().map(|t| t["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]);
+    let error = object["trials"][1]["error"].as_str().unwrap();
+    assert!(error.starts_with("diverged at step ") && error.contains("the last finite loss was "), "{error}");
+    assert_eq!(object["trials"][1]["validation_loss"], Value::Null);
+    assert_eq!(object["verdict"]["chosen"]["epsilon"], 1e-8);
+}
+
+#[test]
+fn as_seed_reads_where_its_rule_stops() {
+    let here = Here::with_text();
+    let args =
+        tiny("tune", &["--corpus", "text.txt", "--as-seed", "--steps", "1100", "--out", "s", "--json"]);
+    let object = here.run(&args).ok().json();
+    assert_eq!(object["protocol"], "as-seed");
+    let trials = object["trials"].as_array().unwrap();
+    let cells: Vec<String> = trials.iter().step_by(2).map(|t| t["params"].to_string()).collect();
+    assert_eq!(
+        cells,
+        [r#"{"d_model":16,"n_heads":2,"n_layers":1}"#],
+        "--set replaces the values of the default grid"
+    );
+    // Evaluations after 1, 1001 and 1100 updates: at most three improvements, so the rule never stops.
+    assert_eq!((&trials[0]["pass"], &trials[0]["steps"]), (&json!("early"), &json!(1100)));
+    assert!(trials[0]["lost_by_seed_rule"].is_boolean(), "{}", trials[0]);
+}
+
+#[test]
+fn train_eval_generate() {
+    let here = Here::with_text();
+    let args = tiny("train", &["--corpus", "text.txt", "--steps", "2000", "--out", "run", "--json"]);
+    let trained = here.run(&args).ok().json();
+    for key in ["final_validation_loss", "best_validation_loss", "train_seconds"] {
+        assert!(trained[key].is_f64(), "{key}: {trained}");
+    }
+    assert!(trained["best_step"].as_u64().unwrap() <= trained["steps"].as_u64().unwrap());
+    assert!(trained["best_validation_loss"].as_f64().unwrap() < 1.2, "{trained}");
+
+    // Without --corpus: the text that it was trained on. The folder of a run stands for its best weights.
+    let scored = here.run(&["eval", "run", "--json"]).ok().json();
+    assert_eq!(scored["characters"], 1999, "2,000 characters, all but the first predicted");
+    let (loss, bits) = (scored["loss"].as_f64().unwrap(), scored["bpc"].as_f64().unwrap());
+    assert!((bits - loss / std::f64::consts::LN_2).abs() < 1e-12);
+    assert!((loss - trained["best_validation_loss"].as_f64().unwrap()).abs() < 0.5);
+    assert!(scored["accuracy"].is_f64() && scored["accuracy_last"].is_f64());
+
+    // More context for every character, and so a lower loss.
+    let strided = here.run(&["eval", "run", "--stride", "1", "--json"]).ok().json();
+    assert_eq!(strided["characters"], 1999);
+    assert!(strided["loss"].as_f64().unwrap() < loss, "{strided} {loss}");
+
+    let test = here.run(&["eval", "run/best.safetensors", "--split", "test"]).ok();
+    assert!(test.stdout.starts_with("text.txt test: loss "), "{test:?}");
+
+    let generate =
+        ["generate", "run", "--prompt", "the cat ", "--length", "40", "--temperature", "0.8", "--seed", "3"];
+    let once = here.run(&generate).ok();
+    assert!(once.stdout.starts_with("the cat ") && once.stdout.ends_with('\n'), "{once:?}");
+    assert_eq!(once.stdout.trim_end_matches('\n').len(), 48);
+    assert_eq!(once.stderr, "");
+    assert_eq!(here.run(&generate).stdout, once.stdout, "the same seed, the same text");
+    let other = here.run(&["generate", "run", "--prompt", "the cat ", "--length", "40", "--seed", "4"]).ok();
+    assert_ne!(other.stdout, once.stdout);
+    let greedy = ["generate", "run", "--length", "30", "--temperature", "0"];
+    let top_one = ["generate", "run", "--length", "30", "--top-k", "1", "--seed", "9"];
+    assert_eq!(here.run(&greedy).ok().stdout, here.run(&top_one).ok().stdout);
+}
+
+#[test]
+fn weights_of_another_run_are_a_start() {
+    let here = Here::with_text();
+    here.run(&tiny("train", &["--corpus", "text.txt", "--steps", "200", "--out", "a"])).ok();
+    let init =
+        ["--corpus", "text.txt", "--steps", "2", "--init", "a/best.safetensors", "--out", "b", "--json"];
+    let from_weights = here.run(&tiny("train", &init)).ok().json();
+    let from_nothing = here
+        .run(&tiny("train", &["--corpus", "text.txt", "--steps", "2", "--out", "c", "--json"]))
+        .ok()
+        .json();
+    let loss = |object: &Value| object["final_validation_loss"].as_f64().unwrap();
+    assert!(loss(&from_weights) + 0.1 < loss(&from_nothing), "{from_weights} {from_nothing}");
+}
+
+#[test]
+fn a_text_of_the_users_own_characters() {
+    let here = Here::new();
+    here.write("own.txt", "Où est le chat? Là-bas!\n".repeat(300));
+    let args =
+        tiny("train", &["--corpus", "own.txt", "--alphabet", "auto", "--steps", "150", "--out", "run"]);
+    here.run(&args).ok();
+    let ran = here.run(&["generate", "run", "--prompt", "Où ", "--length", "60"]).ok();
+    assert!(ran.stdout.starts_with("Où "), "{ran:?}");
+    assert!(here.run(&["eval", "run", "--json"]).ok().json()["loss"].as_f64().unwrap() < 3.0);
+}
+
+#[test]
+fn the_number_of_threads_changes_no_digit() {
+    let here = Here::with_text();
+    let number = |threads: &str| {
+        let args =
+            ["--corpus", "text.txt", "--steps", "40", "--out", threads, "--threads", threads, "--json"];
+        let object = here.run(&tiny("train", &args)).ok().json();
+        (object["final_validation_loss"].to_string(), object["best_validation_loss"].to_string())
+    };
+    let one = number("1");
+    assert_eq!(number("2"), one);
+    assert_eq!(number("3"), one);
+}
+
+#[test]
+fn the_notebooks_two_files() {
+    let here = Here::new();
+    here.write("train.txt", text(9000));
+    here.write("test.txt", text(1000));
+    let object = here
+        .run(&["corpus", "info", "--corpus", "train.txt", "--test-corpus", "test.txt", "--json"])
+        .ok()
+        .json();
+    assert_eq!(
+        (&object["train"], &object["validation"], &object["test"]),
+        (&json!(8000), &json!(1000), &json!(1000))
+    );
+}
+
+#[test]
+fn corpora_are_converted_and_described() {
+    let here = Here::new();
+    here.write("book.txt", "Chapter 2: the END.\n");
+    here.run(&["corpus", "normalize", "book.txt", "book27.txt"]).ok();
+    assert_eq!(String::from_utf8(here.read("book27.txt")).unwrap().trim(), "chapter two the end");
+    let piped = here.shell(r#"cat book.txt | "$D" corpus normalize -"#).ok();
+    assert_eq!(piped.stdout.as_bytes(), here.read("book27.txt"));
+
+    here.write("text.txt", "abc xyz ");
+    here.run(&["corpus", "encode", "text.txt", "text.npy"]).ok();
+    let array = here.read("text.npy");
+    assert_eq!(array[..6], *b"\x93NUMPY");
+    assert_eq!(array[array.len() - 8..], [0, 1, 2, 26, 23, 24, 25, 26]);
+    assert_eq!(here.run(&["corpus", "decode", "text.npy"]).ok().stdout, "abc xyz ");
+
+    let info = here.run(&["corpus", "info", "builtin:english:5000"]).ok();
+    assert!(info.stdout.contains("train 4000, validation 500, test 500"), "{info:?}");
+    assert!(info.stdout.contains("no model can do better"), "{info:?}");
+}
+
+#[test]
+fn bench_reports_every_field() {
+    let here = Here::new();
+    let ran = here.run(&tiny("bench", &["--seconds", "0.05", "--threads", "1", "--json"])).ok();
+    let object = ran.json();
+    for key in ["ms_per_step", "tokens_per_second", "flop_per_step", "peak_gflops", "peak_fraction"] {
+        assert!(object[key].as_f64().unwrap() > 0.0, "{key}: {object}");
+    }
+    assert_eq!(object["threads"], 1);
+    assert!(object["isa"].is_string());
+}
+
+/// `| head`: whoever reads has seen enough, and nobody complains.
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let here = Here::with_text();
+    here.run(&tiny("train", &["--corpus", "text.txt", "--steps", "5", "--out", "run"])).ok();
+    let mut child = here.start(&["generate", "run", "--length", "1000000"]);
+    let mut start = [0; 10];
+    child.stdout.take().unwrap().read_exact(&mut start).unwrap();
+    let ran = finish(child);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+
+    for line in [
+        r#""$D" help | head -n 1"#,
+        r#""$D" config | head -n 1"#,
+        r#""$D" corpus decode big.npy | head -c 1"#,
+    ] {
+        here.write("big.txt", text(2_000_000));
+        here.run(&["corpus", "encode", "big.txt", "big.npy"]).ok();
+        let ran = here.shell(line).ok();
+        assert_eq!(ran.stderr, "", "{line}");
+    }
+}
