@@ -89,6 +89,8 @@ pub enum Ahead<'a> {
 /// first `tiles` tiles.
 #[derive(Clone, Copy)]
 pub(crate) struct Lines {
+    /// Whether each tile also asks for the lines of C that it will write.
+    result: bool,
     base: *const f32,
     tile_step: usize,
     k_step: usize,
@@ -96,17 +98,21 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    pub(crate) const NONE: Self = Self { base: std::ptr::null(), tile_step: 0, k_step: 0, tiles: 0 };
+    /// For operands that are in the cache.
+    pub(crate) const NONE: Self = Self { result: false, ..Self::RESULT };
+    /// Only what the tile writes.
+    const RESULT: Self = Self { result: true, base: std::ptr::null(), tile_step: 0, k_step: 0, tiles: 0 };
 
     fn all(base: *const f32, len: usize, k: usize) -> Self {
-        Self { base, tile_step: 16 * k, k_step: 16, tiles: len.div_ceil(16 * k.max(1)) }
+        Self { base, tile_step: 16 * k, k_step: 16, tiles: len.div_ceil(16 * k.max(1)), ..Self::RESULT }
     }
 
     fn of(ahead: Ahead<'_>, k: usize) -> Self {
         match ahead {
             Ahead::All(data) => Self::all(data.as_ptr(), data.len(), k),
             Ahead::Columns { data, stride, columns } => {
-                Self { base: data.as_ptr(), tile_step: 16, k_step: stride, tiles: columns.div_ceil(16) }
+                let tiles = columns.div_ceil(16);
+                Self { base: data.as_ptr(), tile_step: 16, k_step: stride, tiles, ..Self::RESULT }
             }
         }
     }
@@ -210,7 +216,7 @@ dispatch! {
 
 #[inline(always)]
 pub(crate) fn pack_columns_generic<S: Simd>(
-    _: S,
+    s: S,
     source: &[f32],
     stride: usize,
     k: usize,
@@ -220,25 +226,25 @@ pub(crate) fn pack_columns_generic<S: Simd>(
     let vectors = n.div_ceil(S::LANES);
     assert!(out.len() >= k * vectors * S::LANES);
     assert!(k == 0 || n == 0 || source.len() >= (n - 1) * stride + k);
-    /// Rows of the source read side by side: a cache line of each.
-    const STRIP: usize = 16;
     for (first, width) in panels(vectors) {
-        let base = first * S::LANES * k;
         let columns = width * S::LANES;
-        for k0 in (0..k).step_by(STRIP) {
-            let k1 = (k0 + STRIP).min(k);
-            for c in 0..columns {
-                let column = first * S::LANES + c;
-                if column < n {
-                    let row = &source[column * stride..column * stride + k];
-                    for kk in k0..k1 {
-                        out[base + kk * columns + c] = row[kk];
-                    }
-                } else {
-                    for kk in k0..k1 {
-                        out[base + kk * columns + c] = 0.0;
-                    }
+        let column = first * S::LANES;
+        let panel = &mut out[column * k..(column + columns) * k];
+        // Squares of 8 by 8 where both sides have them, single numbers at the edges, zeros behind column n.
+        let (whole_k, whole_c) = (k / 8 * 8, columns.min(n - column) / 8 * 8);
+        for k0 in (0..whole_k).step_by(8) {
+            for c in (0..whole_c).step_by(8) {
+                // SAFETY: rows column + c .. + 8 < n of the source hold k numbers; the panel holds k rows of `columns`.
+                unsafe {
+                    let from = source.as_ptr().add((column + c) * stride + k0);
+                    s.transpose8(from, stride, panel.as_mut_ptr().add(k0 * columns + c), columns);
                 }
+            }
+        }
+        for kk in 0..k {
+            for c in if kk < whole_k { whole_c } else { 0 }..columns {
+                let inside = column + c < n;
+                panel[kk * columns + c] = if inside { source[(column + c) * stride + kk] } else { 0.0 };
             }
         }
     }
@@ -314,7 +320,7 @@ fn gemm_generic<S: Simd>(
                     let len = width * S::LANES * k;
                     Lines::all(b.wrapping_add(len), len, k)
                 }
-                None => Lines::NONE,
+                None => Lines::RESULT,
             };
             match width {
                 3 => rows::<S, 3>(s, a, b, 3 * S::LANES, m, valid, k, init, c, c_stride, lines),
@@ -360,7 +366,8 @@ pub(crate) unsafe fn rows<S: Simd, const V: usize>(
                     init,
                     c.add(r * c_stride),
                     c_stride,
-                    lines.tile(number, b),
+                    lines,
+                    number,
                 );
                 r += 8;
                 number += 1;
@@ -378,7 +385,8 @@ pub(crate) unsafe fn rows<S: Simd, const V: usize>(
                 init,
                 c.add(r * c_stride),
                 c_stride,
-                lines.tile(number, b),
+                lines,
+                number,
             );
             r += 4;
             number += 1;
@@ -395,7 +403,8 @@ pub(crate) unsafe fn rows<S: Simd, const V: usize>(
                 init,
                 c.add(r * c_stride),
                 c_stride,
-                lines.tile(number, b),
+                lines,
+                number,
             );
             r += 1;
             number += 1;
@@ -417,13 +426,17 @@ pub(crate) unsafe fn tile_at<S: Simd, const MR: usize, const V: usize>(
     init: Init<'_>,
     c: *mut f32,
     c_stride: usize,
-    lines: (*const f32, usize),
+    lines: Lines,
+    number: usize,
 ) {
-    for i in 0..MR {
-        for v in 0..V {
-            s.prefetch(c.wrapping_add(i * c_stride + v * S::LANES));
+    if lines.result {
+        for i in 0..MR {
+            for v in 0..V {
+                s.prefetch(c.wrapping_add(i * c_stride + v * S::LANES));
+            }
         }
     }
+    let lines = lines.tile(number, b);
     // SAFETY: the caller's promise.
     unsafe {
         let sums = match a {

@@ -26,6 +26,37 @@ fn first(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - n).cast()) }
 }
 
+/// [`Simd::transpose8`] for processors with AVX: pairs, then quadruples, then halves change places.
+///
+/// # Safety
+/// As there, on a processor with AVX.
+#[inline(always)]
+pub(crate) unsafe fn transpose8(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let row = |i: usize| _mm256_loadu_ps(from.add(i * from_stride));
+        let store = |i: usize, v: __m256| _mm256_storeu_ps(to.add(i * to_stride), v);
+        let pair = |i: usize| {
+            let (a, b) = (row(i), row(i + 1));
+            (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b))
+        };
+        let quad = |i: usize| {
+            let ((a, b), (c, d)) = (pair(i), pair(i + 2));
+            [
+                _mm256_shuffle_ps::<0x44>(a, c),
+                _mm256_shuffle_ps::<0xEE>(a, c),
+                _mm256_shuffle_ps::<0x44>(b, d),
+                _mm256_shuffle_ps::<0xEE>(b, d),
+            ]
+        };
+        let (low, high) = (quad(0), quad(4));
+        for i in 0..4 {
+            store(i, _mm256_permute2f128_ps::<0x20>(low[i], high[i]));
+            store(i + 4, _mm256_permute2f128_ps::<0x31>(low[i], high[i]));
+        }
+    }
+}
+
 // SAFETY of every block below: the token proves that the instructions exist; pointers are the caller's promise.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx2 {
@@ -114,5 +145,9 @@ impl Simd for Avx2 {
             let e = _mm_max_ps(d, _mm_movehl_ps(d, d));
             _mm_cvtss_f32(_mm_max_ss(e, _mm_movehdup_ps(e)))
         }
+    }
+    #[inline(always)]
+    unsafe fn transpose8(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        unsafe { transpose8(from, from_stride, to, to_stride) }
     }
 }

@@ -106,4 +106,8 @@ impl Simd for Avx512 {
     fn largest(self, a: __m512) -> f32 {
         unsafe { _mm512_reduce_max_ps(a) }
     }
+    #[inline(always)]
+    unsafe fn transpose8(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        unsafe { super::avx2::transpose8(from, from_stride, to, to_stride) }
+    }
 }

@@ -64,6 +64,19 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// The largest lane.
     fn largest(self, a: Self::V) -> f32;
 
+    /// Transposes 8 rows of 8 numbers, `from_stride` apart, to rows `to_stride` apart.
+    /// # Safety
+    /// `from` is valid for reading, `to` for writing eight such rows.
+    #[inline(always)]
+    unsafe fn transpose8(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for i in 0..8 {
+            for j in 0..8 {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(j * to_stride + i) = *from.add(i * from_stride + j) };
+            }
+        }
+    }
+
     /// Asks for the cache line at `p`, which may lie anywhere: a hint that reads nothing and never faults.
     #[inline(always)]
     fn prefetch(self, p: *const f32) {
