@@ -12,6 +12,7 @@
 use crate::{Cell, Params, Study, StudyError, StudySpec, TrialRecord, TrialState};
 use diapason_corpus::Corpus;
 use diapason_engine::{Engine, EngineError};
+use diapason_model::ModelConfig;
 use diapason_training::{
     CheckpointError, Config, CurvePoint, Event, FolderLock, Protocol, Reading, RunSpec, TrainingError, run,
 };
@@ -29,9 +30,9 @@ pub type MadeEngine = Result<Box<dyn Engine>, EngineError>;
 pub struct Engines<'a> {
     /// Whether an engine for this configuration fits into the machine, without allocating one. Asked for every
     /// cell that has work left before the first trial starts.
-    pub check: &'a dyn Fn(&Config) -> Result<(), EngineError>,
+    pub check: &'a dyn Fn(&ModelConfig, &Config) -> Result<(), EngineError>,
     /// An engine for this configuration. Its parameters are overwritten before the first step.
-    pub make: &'a dyn Fn(&Config) -> MadeEngine,
+    pub make: &'a dyn Fn(ModelConfig, &Config) -> MadeEngine,
     /// Whether a trial that an engine of another arithmetic began may be gone on with; it is then marked.
     pub allow_other: bool,
 }
@@ -119,7 +120,7 @@ pub fn run_study(
             corpus
                 .require(config.sequence_length)
                 .map_err(|error| StudyError::Text { params: params.clone(), error: Box::new(error) })?;
-            (engines.check)(config)
+            (engines.check)(&config.model(vocabulary)?, config)
                 .map_err(|error| StudyError::Engine { params: params.clone(), error: Box::new(error) })?;
         }
     }
@@ -205,7 +206,7 @@ fn run_trial(
         .map_err(|source| StudyError::Io { path: trial_folder.clone(), source })?;
     record.write(&trial_folder)?;
 
-    let mut engine = match (engines.make)(&cell.config) {
+    let mut engine = match (engines.make)(cell.config.model(corpus.alphabet.len())?, &cell.config) {
         Ok(engine) => engine,
         Err(error) => {
             record.fail(error.to_string());

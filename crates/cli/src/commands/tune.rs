@@ -8,11 +8,12 @@ use crate::shell;
 use crate::signals::Signals;
 use diapason_corpus::english::{FLOOR_WINDOWS, window_floor};
 use diapason_corpus::{Corpus, CorpusRequest};
-use diapason_engine::{CpuEngine, Engine, EngineError};
+use diapason_engine::CpuEngine;
+use diapason_model::ModelConfig;
 use diapason_report::{Bounds, REPORT_FILE, RESULTS_FILE, StudyJson, to_text, write_files};
 use diapason_study::{
-    CorpusStamp, Cost, Engines, Grid, Params, QUICK_GRID, SEED_GRID, SEED_STEPS, STUDY_FILE, Study,
-    StudyEvent, StudySpec, TrialRecord, TrialState, quick_study, run_study, seed_study,
+    CorpusStamp, Cost, Engines, Grid, MadeEngine, Params, QUICK_GRID, SEED_GRID, SEED_STEPS, STUDY_FILE,
+    Study, StudyEvent, StudySpec, TrialRecord, TrialState, quick_study, run_study, seed_study,
 };
 use diapason_training::{BEST, Config, Protocol};
 use std::collections::BTreeSet;
@@ -109,16 +110,9 @@ fn train(
     allow_other: bool,
     signals: &Signals,
 ) -> Result<Study, Failure> {
-    let vocabulary = corpus.alphabet.len();
-    let check = |config: &Config| match config.model(vocabulary) {
-        Ok(model) => CpuEngine::check_memory(&model, shape(config), spec.threads),
-        // The study has checked every cell before.
-        Err(_) => Ok(()),
-    };
-    let make = |config: &Config| -> Result<Box<dyn Engine>, EngineError> {
-        let Ok(model) = config.model(vocabulary) else {
-            return Err(EngineError::Memory { needed_gib: 0.0, available_gib: 0.0 });
-        };
+    let check =
+        |model: &ModelConfig, config: &Config| CpuEngine::check_memory(model, shape(config), spec.threads);
+    let make = |model: ModelConfig, config: &Config| -> MadeEngine {
         Ok(Box::new(engine(model, shape(config), spec.threads)?))
     };
     let engines = Engines { check: &check, make: &make, allow_other };

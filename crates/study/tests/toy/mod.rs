@@ -190,12 +190,11 @@ pub(crate) struct Ran {
 pub(crate) fn ran(corpus: &Corpus, spec: &StudySpec, folder: &Path, hooks: Hooks) -> Ran {
     let hooks = Arc::new(hooks);
     let made = Cell::new(0);
-    let make = |config: &Config| -> MadeEngine {
+    let make = |model: ModelConfig, _: &Config| -> MadeEngine {
         made.set(made.get() + 1);
-        let model = config.model(corpus.alphabet.len()).expect("the cell was checked");
         Ok(Box::new(Toy::new(model, Arc::clone(&hooks))))
     };
-    let check = |config: &Config| match config.d_model {
+    let check = |model: &ModelConfig, _: &Config| match model.d_model {
         4096.. => Err(EngineError::Memory { needed_gib: 100.0, available_gib: 1.0 }),
         _ => Ok(()),
     };
