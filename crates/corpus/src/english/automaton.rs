@@ -1,13 +1,14 @@
 //! The network letter by letter, and the forward algorithm.
 //!
-//! A predictor that sees a window of text without what came before does not know where in the grammar the window
-//! begins. The best it can do is to keep, for every place where it might be, the probability of being there: the
-//! forward algorithm (Baum and Petrie, 1966; Rabiner, Proc. IEEE 77, 1989, section III A). For that, each
-//! state's words become a trie, whose nodes are the places; a letter leads from a node to exactly one other, so
-//! the places only become fewer as the window is read, and soon there is a single one.
+//! A predictor that sees a window of text without what came before does not know where in the grammar the
+//! window begins. The best it can do is to keep, for every place where it might be, the probability of being
+//! there: the forward algorithm (Baum and Petrie, 1966; Rabiner, Proc. IEEE 77, 1989, section III A). For
+//! that, each state's words become a trie, whose nodes are the places; a letter leads from a node to exactly
+//! one other, so the places only become fewer as the window is read, and soon there is a single one.
 //!
-//! Nodes with the same future are shared where that is easy to see: equal endings of a list's words before the
-//! same state, and whatever a state's trie takes over unchanged from the state that it may silently pass to.
+//! Nodes with the same future are shared where that is easy to see: equal endings of a list's words before
+//! the same state, and whatever a state's trie takes over unchanged from the state that it may silently pass
+//! to.
 
 use std::collections::HashMap;
 
@@ -300,11 +301,11 @@ struct Window {
 
 /// The floor for windows of `t` >= 1 characters, from `windows` >= 2 of them.
 ///
-/// After the letters x_1 .. x_j of a window, let H_j be the entropy of the prediction, and h_j the mean entropy of
-/// the predictions by those who know the node as well, weighted by the belief. The floor is E[H_j], averaged over
-/// j, and E[h_j] is the entropy rate exactly. So only the excess H_j - h_j has to be sampled: the information
-/// about the next letter that lies in the node and not in the window. It is never negative, varies far less than
-/// H_j, and is 0 from where the window tells its node.
+/// After the letters x_1 .. x_j of a window, let H_j be the entropy of the prediction, and h_j the mean
+/// entropy of the predictions by those who know the node as well, weighted by the belief. The floor is
+/// E[H_j], averaged over j, and E[h_j] is the entropy rate exactly. So only the excess H_j - h_j has to be
+/// sampled: the information about the next letter that lies in the node and not in the window. It is never
+/// negative, varies far less than H_j, and is 0 from where the window tells its node.
 pub(super) fn window_floor(
     network: &Network,
     automaton: &Automaton,

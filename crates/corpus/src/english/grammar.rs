@@ -390,38 +390,21 @@ impl Rules {
             }))
         };
         let (one, many) = (things(false), things(true));
-        let the = |next| self.state([self.say(3, "the my", next)]);
+        let the = |next| self.state([self.say(1, "the my", next)]);
         let be = self.state([self.word(2, "is", the(one)), self.word(1, "are", the(many))]);
-        let who = self.state(
-            s.topic()
-                .actions
-                .iter()
-                .map(|action| self.verb(1, action.verbs, Form::Singular, self.spoken_object(action, tag))),
-        );
-        let can = self.state(
-            s.topic()
-                .actions
-                .iter()
-                .map(|action| self.verb(1, action.verbs, Form::Bare, self.spoken_object(action, tag))),
-        );
-        let question = self.state([
-            self.word(4, "where", be),
-            self.word(2, "who", who),
-            self.say(3, "can_you do_you", can),
-        ]);
-        skip(3, question)
+        skip(
+            3,
+            self.state([
+                self.word(4, "where", be),
+                self.word(2, "who", self.spoken_act(s, Form::Singular, tag)),
+                self.say(3, "can_you do_you", self.spoken_act(s, Form::Bare, tag)),
+            ]),
+        )
     }
 
     /// *please open the chest says anna*
     fn request(&self, s: Scene) -> Step {
-        let tag = self.tag(s, "says");
-        let act = self.state(
-            s.topic()
-                .actions
-                .iter()
-                .map(|action| self.verb(1, action.verbs, Form::Bare, self.spoken_object(action, tag))),
-        );
-        self.say(2, "please do_not let_us", act)
+        self.say(2, "please do_not let_us", self.spoken_act(s, Form::Bare, self.tag(s, "says")))
     }
 
     /// *what a lovely day says tom*
@@ -431,10 +414,12 @@ impl Rules {
         self.word(1, "what", self.state([what]))
     }
 
-    /// The object of a spoken sentence.
-    fn spoken_object(&self, action: &'static Action, tag: StateId) -> StateId {
-        let noun = self.state([self.say(2, action.things, tag), self.plural(1, action.things, tag)]);
-        self.state([self.say(1, "the my your our", noun)])
+    /// An action in a spoken sentence.
+    fn spoken_act(&self, s: Scene, form: Form, tag: StateId) -> StateId {
+        self.state(s.topic().actions.iter().map(|action| {
+            let noun = self.state([self.say(2, action.things, tag), self.plural(1, action.things, tag)]);
+            self.verb(1, action.verbs, form, self.state([self.say(1, "the my your our", noun)]))
+        }))
     }
 
     /// *says anna softly*
@@ -781,7 +766,7 @@ impl Rules {
         let the = self
             .state([self.say(1, creatures, need(single)), self.plural(1, creatures, need(single.plural()))]);
         let that = self.state([
-            self.verb(2, action.states, form, self.place(s, end)),
+            self.verb(2, action.staying, form, self.place(s, end)),
             self.word(1, "the", the),
             self.word(1, s.subject(), need(single)),
         ]);
@@ -850,7 +835,6 @@ fn third_person(entry: &str) -> String {
     let mut parts = entry.split('/');
     match (parts.next(), parts.next(), parts.next()) {
         (_, Some(third), Some(_)) => spaced(third),
-        (Some("go"), _, _) => "goes".to_owned(),
         (Some(base), _, _) => inflect_first(base, with_s),
         (None, _, _) => String::new(),
     }

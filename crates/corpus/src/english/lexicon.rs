@@ -1,7 +1,7 @@
 //! The words of the built-in corpus.
 //!
-//! Eight settings, each with a cast of three people and its own things, tools and places, and a common stock of
-//! function words, adjectives, adverbs and verbs. The lists are plain strings of words, the frequent ones
+//! Eight settings, each with a cast of three people and its own things, tools and places, and a common stock
+//! of function words, adjectives, adverbs and verbs. The lists are plain strings of words, the frequent ones
 //! first: a word's probability falls with its rank (see [`super::network::Builder::words`]). Nouns give
 //! their plural after a slash where it is irregular, verbs their past; where a verb is quite irregular it
 //! gives third person and past. `_` stands for a space inside an entry; the first word of such a verb is the
@@ -30,7 +30,7 @@ pub(super) struct Action {
     /// Adjectives for these objects and no others.
     pub(super) qualities: &'static str,
     /// What these objects do somewhere.
-    pub(super) states: &'static str,
+    pub(super) staying: &'static str,
 }
 
 /// A setting: the topic of a run of sentences.
@@ -66,9 +66,9 @@ const fn act(
     verbs: &'static str,
     things: &'static str,
     qualities: &'static str,
-    states: &'static str,
+    staying: &'static str,
 ) -> Action {
-    Action { verbs, things, qualities, states }
+    Action { verbs, things, qualities, staying }
 }
 
 /// The settings.
@@ -484,7 +484,7 @@ pub(super) const GIVING: &str = "give/gave show bring/brought send/sent offer pr
     throw/threw";
 
 /// Verbs of going.
-pub(super) const GOING: &str = "go/went walk run/ran hurry return come/came wander rush";
+pub(super) const GOING: &str = "go/goes/went walk run/ran hurry return come/came wander rush";
 
 /// Verbs before an infinitive.
 pub(super) const WISHES: &str = "want_to try_to have_to/has_to/had_to like_to need_to \

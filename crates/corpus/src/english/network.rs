@@ -1,13 +1,14 @@
 //! The grammar as a finite network of choice points, and what can be computed from it exactly.
 //!
-//! A [`State`] is a choice point: a few weighted [`Step`]s, each of which says one word of a list (or nothing)
-//! and leads to the next state. Weights are integers, so the same draws give the same text everywhere.
+//! A [`State`] is a choice point: a few weighted [`Step`]s, each of which says one word of a list (or
+//! nothing) and leads to the next state. Weights are integers, so the same draws give the same text
+//! everywhere.
 //!
 //! Two properties carry everything else. First, the readings of a state (what can be said next, silent steps
 //! followed through) are distinct, and none begins another; so the text determines its derivation, and the
 //! entropy of the text is the entropy of the choices. Second, all steps lead to states with lower numbers,
-//! except those into the *starts*, where a sentence begins; so within a sentence the network has no cycles, and
-//! expected visits follow in one pass.
+//! except those into the *starts*, where a sentence begins; so within a sentence the network has no cycles,
+//! and expected visits follow in one pass.
 
 use std::collections::HashMap;
 
@@ -241,8 +242,8 @@ impl Builder {
         id
     }
 
-    /// A list in order of frequency: the word of rank r (from 0) has a weight proportional to 1 / (r + 4), the
-    /// law of Zipf and Mandelbrot.
+    /// A list in order of frequency: the word of rank r (from 0) has a weight proportional to 1 / (r + 8),
+    /// the law of Zipf and Mandelbrot.
     pub(super) fn words<S: Into<String>>(&mut self, words: impl IntoIterator<Item = S>) -> ListId {
         let ranked = words.into_iter().zip(8..).map(|(word, rank)| (word.into(), 1_000_000 / rank));
         self.weighted(ranked.collect())
