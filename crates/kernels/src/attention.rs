@@ -300,33 +300,29 @@ fn scores<S: Simd>(
     }
 }
 
-/// A row of scores becomes probabilities over its first `n` columns and zeros after them; gives the largest
-/// scaled score and the inverse of the sum of exponentials.
+/// A row of scores becomes probabilities over its first `n` columns and zeros behind them up to the end of the chunk;
+/// gives the largest scaled score and the inverse of the sum of exponentials.
 #[inline(always)]
 fn softmax<S: Simd>(s: S, row: &mut [f32], n: usize, scale: f32) -> (f32, f32) {
+    assert!(n + 16 <= row.len());
     let factor = s.splat(scale);
-    row[n..].fill(0.0);
-    // SAFETY: n columns and the padding behind them are inside of the row in every access: j + LANES <= row.len()
-    // because a row has at least 16 numbers more than T rounded down to a vector.
+    // SAFETY: vectors from j < n end before n + LANES <= row.len(), asserted.
     unsafe {
         let mut largest = s.splat(f32::NEG_INFINITY);
-        let whole = n / S::LANES * S::LANES;
-        for j in (0..whole).step_by(S::LANES) {
-            largest = s.max(largest, s.mul(s.load(row.as_ptr().add(j)), factor));
+        for j in (0..n).step_by(S::LANES) {
+            let x = s.mul(s.load(row.as_ptr().add(j)), factor);
+            // The order keeps a NaN of x, so that it reaches the loss.
+            largest = s.max(largest, s.select_first(n - j, x, largest));
         }
-        let mut largest = s.largest(largest);
-        for &x in &row[whole..n] {
-            let x = x * scale;
-            // Keeps a NaN, so that it reaches the loss.
-            largest = if largest > x { largest } else { x };
-        }
+        let largest = s.largest(largest);
         let shift = s.splat(largest);
         let mut sum = s.splat(0.0);
         for j in (0..n).step_by(S::LANES) {
             let p = row.as_mut_ptr().add(j);
             let e = s.exp(s.sub(s.mul(s.load(p), factor), shift));
-            s.store_upto(p, e, n - j);
-            sum = s.add(sum, s.load(p));
+            let e = s.select_first(n - j, e, s.splat(0.0));
+            s.store(p, e);
+            sum = s.add(sum, e);
         }
         let inverse = 1.0 / s.sum(sum);
         let factor = s.splat(inverse);
@@ -334,12 +330,22 @@ fn softmax<S: Simd>(s: S, row: &mut [f32], n: usize, scale: f32) -> (f32, f32) {
             let p = row.as_mut_ptr().add(j);
             s.store(p, s.mul(s.load(p), factor));
         }
+        clear_chunk(s, row, n);
         (largest, inverse)
     }
 }
 
-/// Scores in `p` become probabilities, products dO V^T in `ds` become scaled score gradients; zeros after
-/// column n in both. rowsum(dP o P) = dout . out.
+/// Zeros from the end of the vector that holds column n - 1 to the end of the chunk: tiles read whole chunks.
+#[inline(always)]
+fn clear_chunk<S: Simd>(s: S, row: &mut [f32], n: usize) {
+    for j in (n.next_multiple_of(S::LANES)..n.next_multiple_of(CHUNK)).step_by(S::LANES) {
+        // SAFETY: a row holds more than n + CHUNK + LANES numbers (`padded`), and LANES < CHUNK where this runs.
+        unsafe { s.store(row.as_mut_ptr().add(j), s.splat(0.0)) };
+    }
+}
+
+/// Scores in `p` become probabilities, products dO V^T in `ds` become scaled score gradients; zeros behind
+/// column n in both, as in [`softmax`]. rowsum(dP o P) = dout . out.
 #[inline(always)]
 fn softmax_gradient<S: Simd>(
     s: S,
@@ -352,9 +358,8 @@ fn softmax_gradient<S: Simd>(
     dout: &[f32],
     out: &[f32],
 ) {
+    assert!(n + 16 <= p.len().min(ds.len()) && dout.len() >= out.len());
     let d = out.len();
-    p[n..].fill(0.0);
-    ds[n..].fill(0.0);
     let (factor, shift, norm) = (s.splat(scale), s.splat(largest), s.splat(inverse));
     // SAFETY: as in `softmax`; out and dout hold d numbers.
     unsafe {
@@ -368,10 +373,12 @@ fn softmax_gradient<S: Simd>(
             let (pp, pd) = (p.as_mut_ptr().add(j), ds.as_mut_ptr().add(j));
             let e = s.mul(s.exp(s.sub(s.mul(s.load(pp), factor), shift)), norm);
             let g = s.mul(s.mul(e, s.sub(s.load(pd), dot)), factor);
-            s.store_upto(pp, e, n - j);
-            s.store_upto(pd, g, n - j);
+            s.store(pp, s.select_first(n - j, e, s.splat(0.0)));
+            s.store(pd, s.select_first(n - j, g, s.splat(0.0)));
         }
     }
+    clear_chunk(s, p, n);
+    clear_chunk(s, ds, n);
 }
 
 #[inline(always)]

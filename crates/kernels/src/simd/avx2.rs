@@ -84,6 +84,10 @@ impl Simd for Avx2 {
         unsafe { _mm256_maskstore_ps(p, first(n), v) }
     }
     #[inline(always)]
+    fn select_first(self, n: usize, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_blendv_ps(b, a, _mm256_castsi256_ps(first(n.min(8)))) }
+    }
+    #[inline(always)]
     fn add(self, a: __m256, b: __m256) -> __m256 {
         unsafe { _mm256_add_ps(a, b) }
     }

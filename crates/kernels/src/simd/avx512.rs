@@ -49,6 +49,10 @@ impl Simd for Avx512 {
         unsafe { _mm512_mask_storeu_ps(p, first(n), v) }
     }
     #[inline(always)]
+    fn select_first(self, n: usize, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mask_blend_ps(first(n.min(16)), b, a) }
+    }
+    #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {
         unsafe { _mm512_add_ps(a, b) }
     }

@@ -42,6 +42,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// # Safety
     /// `p` is valid for writing `n` numbers.
     unsafe fn store_first(self, p: *mut f32, v: Self::V, n: usize);
+    /// The lanes before `n` from `a`, the others from `b`; all from `a` if n >= LANES.
+    fn select_first(self, n: usize, a: Self::V, b: Self::V) -> Self::V;
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;

@@ -53,6 +53,10 @@ impl Simd for Portable {
         }
     }
     #[inline(always)]
+    fn select_first(self, n: usize, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| if i < n { a[i] } else { b[i] })
+    }
+    #[inline(always)]
     fn add(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
         zip(a, b, |a, b| a + b)
     }
