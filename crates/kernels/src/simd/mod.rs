@@ -79,13 +79,14 @@ pub(crate) trait Simd: Copy + Send + Sync {
         }
     }
 
-    /// Asks for the cache line at `p`, which may lie anywhere: a hint that reads nothing and never faults.
+    /// Asks for the cache line at `p`, which may lie anywhere, into the second-level cache (the first is too small for what comes
+    /// next): a hint that reads nothing and never faults.
     #[inline(always)]
     fn prefetch(self, p: *const f32) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: prefetches are valid for every address.
         unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(p.cast());
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = p;
