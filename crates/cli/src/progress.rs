@@ -130,7 +130,7 @@ impl Training {
         Self {
             bar: std::io::stderr().is_terminal().then(|| {
                 let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-                bar.set_style(style("{prefix}[{bar:24}] {msg}"));
+                bar.set_style(style("{prefix}[{bar:12}] {wide_msg}"));
                 bar
             }),
             clock: Clock { waiting: 0.0, per_step: 0.0, done: 0.0, seconds: 0.0 },
@@ -164,14 +164,20 @@ impl Training {
                 self.steps = *steps;
                 self.loss = Some(*loss);
                 self.tokens_per_second = *tokens_per_second;
-                self.advance(*step);
+                self.count(*step);
+                self.show(None);
             }
-            Event::Evaluating { step, .. } => self.advance(*step),
+            Event::Evaluating { step, done, windows } => {
+                self.count(*step);
+                self.show(Some(100 * done / (*windows).max(1)));
+            }
             Event::Evaluated(point) => {
                 self.loss = Some(point.train_loss);
-                self.advance(point.step);
-                if self.bar.is_none() {
-                    self.plain(&format!("{}, validation loss {:.4}", self.line(), point.validation_loss));
+                self.count(point.step);
+                if self.bar.is_some() {
+                    self.show(None);
+                } else {
+                    self.plain(&format!("{}, validation loss {:.4}", self.line(None), point.validation_loss));
                 }
             }
             Event::Checkpoint { .. } => {}
@@ -193,7 +199,10 @@ impl Training {
         if let Some(bar) = &self.bar {
             bar.set_length(steps);
             bar.set_position(step);
-            bar.set_prefix(if self.label.is_empty() { String::new() } else { format!("{} ", self.label) });
+            let width = usize::from(console::Term::stderr().size().1);
+            let label = console::truncate_str(&self.label, width, "...");
+            // A line of its own: beside the bar there is no room for it in 80 columns.
+            bar.set_prefix(if label.is_empty() { String::new() } else { format!("{label}\n") });
             bar.set_message("");
         } else if step > 0 {
             self.plain(&format!("going on at step {step} of {steps}"));
@@ -202,16 +211,21 @@ impl Training {
         }
     }
 
-    fn advance(&mut self, step: u64) {
+    /// Takes in that `step` steps are done, and the time that has gone by.
+    fn count(&mut self, step: u64) {
         self.clock.done += step.saturating_sub(self.step) as f64 * self.clock.per_step;
         self.clock.seconds += self.since.elapsed().as_secs_f64();
         self.since = Instant::now();
         self.step = step;
+    }
+
+    /// Shows where the trial is; `evaluating` is the percentage of an evaluation under way.
+    fn show(&mut self, evaluating: Option<usize>) {
         if let Some(bar) = &self.bar {
-            bar.set_position(step);
-            bar.set_message(self.line());
+            bar.set_message(self.line(evaluating));
+            bar.set_position(self.step);
         } else if Instant::now() >= self.next_line {
-            self.plain(&self.line());
+            self.plain(&self.line(evaluating));
         }
     }
 
@@ -237,12 +251,14 @@ impl Training {
     }
 
     /// `step 500/2000, loss 2.1034, 41.2 k tokens/s, 1 min 10 s left`.
-    fn line(&self) -> String {
+    fn line(&self, evaluating: Option<usize>) -> String {
         let mut line = format!("step {}/{}", self.step, self.steps);
         if let Some(loss) = self.loss {
             line += &format!(", loss {loss:.4}");
         }
-        if self.tokens_per_second > 0.0 {
+        if let Some(percent) = evaluating {
+            line += &format!(", evaluating {percent} %");
+        } else if self.tokens_per_second > 0.0 {
             line += &format!(", {} tokens/s", short(self.tokens_per_second));
         }
         if let Some(left) = self.clock.left(self.steps.saturating_sub(self.step)) {
@@ -298,7 +314,7 @@ mod tests {
     #[test]
     fn templates_parse() {
         for template in [
-            "{prefix}[{bar:24}] {msg}",
+            "{prefix}[{bar:12}] {wide_msg}",
             "{msg} [{bar:28}] {human_pos}/{human_len} {eta} left",
             "{msg} [{bar:28}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left",
         ] {

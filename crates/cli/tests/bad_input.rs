@@ -147,7 +147,7 @@ fn checkpoints() {
     let here = Here::with_text();
     here.run(&tiny("train", &["--corpus", "text.txt", "--steps", "3", "--out", "run"])).ok();
     let whole = here.read("run/best.safetensors");
-    here.write("truncated.safetensors", &whole[..whole.len() / 2]);
+    here.write("truncated.safetensors", &whole[..5000]);
     let mut altered = whole.clone();
     *altered.last_mut().unwrap() ^= 1;
     here.write("altered.safetensors", &altered);
@@ -191,7 +191,9 @@ fn checkpoints() {
             &["--corpus", "text.txt", "--steps", "3", "--out", "run", "--resume", "--set", "d_model=32"],
         ),
     ]);
-    insta::assert_snapshot!("bad-checkpoints", all_refused(&here, &commands));
+    // The size of a checkpoint varies with the times that it records.
+    let transcript = all_refused(&here, &commands).replace(&whole.len().to_string(), "SIZE");
+    insta::assert_snapshot!("bad-checkpoints", transcript);
 }
 
 #[test]
