@@ -36,11 +36,9 @@ fn the_keys_of_the_configuration() {
     insta::assert_snapshot!("config-list", here.run(&["config"]).ok().stdout);
     let one = here.run(&["config", "learning_rate"]).ok().stdout;
     assert_eq!(one.lines().count(), 1);
-    let keys: serde_json::Value = serde_json::from_str(&here.run(&["config", "--json"]).ok().stdout).unwrap();
-    assert!(
-        keys.as_array().unwrap().iter().any(|key| key["name"] == "d_model" && key["default"] == "256"),
-        "{keys}"
-    );
+    let object = here.run(&["config", "--json"]).ok().json();
+    let keys = object["keys"].as_array().unwrap();
+    assert!(keys.iter().any(|key| key["name"] == "d_model" && key["default"] == "256"), "{object}");
 }
 
 #[test]

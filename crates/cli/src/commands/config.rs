@@ -1,8 +1,10 @@
 //! `config`: the keys of the configuration.
 
+use super::json;
 use crate::args::ShowConfig;
 use crate::failure::Failure;
 use diapason_training::Config;
+use serde_json::json;
 use std::io::{self, Write};
 
 pub(crate) fn run(args: ShowConfig) -> Result<(), Failure> {
@@ -16,7 +18,7 @@ pub(crate) fn run(args: ShowConfig) -> Result<(), Failure> {
     }
     let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", super::json(&keys)?)?;
+        writeln!(out, "{}", json(&json!({ "keys": keys }))?)?;
     } else {
         let name_width = keys.iter().map(|key| key.name.len()).max().unwrap_or(0);
         let default_width = keys.iter().map(|key| key.default.len()).max().unwrap_or(0);

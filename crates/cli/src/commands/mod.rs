@@ -19,9 +19,9 @@ use diapason_training::{BEST, CHECKPOINT, Checkpoint, Config};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Pretty JSON.
+/// JSON on one line, which suits `jq` as well as a program that reads the last line.
 fn json<T: Serialize>(value: &T) -> Result<String, Failure> {
-    serde_json::to_string_pretty(value).map_err(|e| Failure::failed(format!("cannot write JSON: {e}")))
+    serde_json::to_string(value).map_err(|e| Failure::failed(format!("cannot write JSON: {e}")))
 }
 
 /// The text that was asked for, with the defaults that a text has.

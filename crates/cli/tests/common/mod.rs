@@ -53,7 +53,7 @@ impl Ran {
     #[track_caller]
     pub fn json(&self) -> Value {
         let value: Value = serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:#?}"));
-        assert!(value.is_object(), "{self:#?}");
+        assert!(value.is_object() && self.stdout.lines().count() == 1, "{self:#?}");
         value
     }
 }
