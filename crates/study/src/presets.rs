@@ -4,7 +4,7 @@ use crate::{Grid, StudyError, seed::SEED_GRID};
 use diapason_training::Config;
 
 /// Steps of the quick study: about three minutes for its four cells on two cores.
-pub const QUICK_STEPS: u64 = 1_500;
+pub const QUICK_STEPS: u64 = 2_000;
 
 /// Grid of the quick study: four small models, shaped like the notebook's (two numbers of heads, two depths).
 pub const QUICK_GRID: [&str; 3] = ["d_model=64", "n_heads=4,8", "n_layers=2,4"];
