@@ -5,7 +5,7 @@
 
 use crate::api::{Batch, Engine, EngineError, Update};
 use crate::cpu::{CpuEngine, Shape};
-use diapason_kernels::{FLOP_PER_PEAK_ITERATION, Isa, Pool, peak};
+use diapason_kernels::{Isa, Pool, flop_per_peak_iteration, peak};
 use diapason_model::{ModelConfig, initialise};
 use std::time::{Duration, Instant};
 
@@ -98,7 +98,7 @@ pub fn benchmark(
 fn calibrated(isa: Isa, pool: &mut Pool, seconds: f64) -> u64 {
     let trial = 1_000_000;
     let rate = peak_rate(isa, pool, trial);
-    let per_iteration = FLOP_PER_PEAK_ITERATION(isa) * pool.threads() as f64 / rate;
+    let per_iteration = flop_per_peak_iteration(isa) * pool.threads() as f64 / rate;
     ((seconds / per_iteration) as u64).max(trial)
 }
 
@@ -106,7 +106,7 @@ fn calibrated(isa: Isa, pool: &mut Pool, seconds: f64) -> u64 {
 fn peak_rate(isa: Isa, pool: &mut Pool, iterations: u64) -> f64 {
     let start = Instant::now();
     pool.run(&|_| peak(isa, iterations));
-    FLOP_PER_PEAK_ITERATION(isa) * iterations as f64 * pool.threads() as f64 / start.elapsed().as_secs_f64()
+    flop_per_peak_iteration(isa) * iterations as f64 * pool.threads() as f64 / start.elapsed().as_secs_f64()
 }
 
 /// The `q` quantile of the values (nearest rank).

@@ -11,6 +11,7 @@
 //! [`QUERIES`] rows, so that the scratch stays in the cache whatever the length. The products run on the micro-tile
 //! of `gemm.rs` and skip tiles that the causal mask empties.
 
+use crate::extent;
 use crate::gemm::{Init, Left, Lines, NV, pack_columns_generic, padded, panels, rows};
 use crate::isa::dispatch;
 use crate::simd::Simd;
@@ -37,10 +38,13 @@ pub struct AttentionShape {
 
 impl AttentionShape {
     fn check(&self, qkv: usize, out: usize, stats: usize, scratch: usize) {
-        let d = self.heads * self.head_size;
-        assert!(self.qkv_stride >= 3 * d + 16 && self.out_stride >= d + 16);
-        assert!(qkv >= self.positions * self.qkv_stride && out >= self.positions * self.out_stride);
-        assert!(stats >= 2 * self.heads * self.positions && scratch >= attention_scratch(self));
+        let d = extent(self.heads, self.head_size, self.head_size);
+        assert!(self.out_stride >= 16 && self.out_stride - 16 >= d);
+        assert!(self.qkv_stride >= 16 && (self.qkv_stride - 16) / 3 >= d);
+        assert!(qkv >= extent(self.positions, self.qkv_stride, self.qkv_stride));
+        assert!(out >= extent(self.positions, self.out_stride, self.out_stride));
+        assert!(stats >= extent(self.positions, 2 * self.heads, 2 * self.heads));
+        assert!(scratch >= attention_scratch(self));
     }
 
     fn scale(&self) -> f32 {
@@ -311,7 +315,7 @@ fn softmax<S: Simd>(s: S, row: &mut [f32], n: usize, scale: f32) -> (f32, f32) {
         let mut largest = s.splat(f32::NEG_INFINITY);
         for j in (0..n).step_by(S::LANES) {
             let x = s.mul(s.load(row.as_ptr().add(j)), factor);
-            // The order keeps a NaN of x, so that it reaches the loss.
+            // A NaN may get lost here; it reaches the loss through the sum below.
             largest = s.max(largest, s.select_first(n - j, x, largest));
         }
         let largest = s.largest(largest);
@@ -411,9 +415,9 @@ fn step<S: Simd>(
     out: &mut [f32],
     scratch: &mut [f32],
 ) {
-    let d = heads * head_size;
+    let d = extent(heads, head_size, head_size);
     assert!(length > 0 && stride >= d && query.len() >= d && out.len() >= d && scratch.len() >= length);
-    assert!(keys.len().min(values.len()) >= (length - 1) * stride + d);
+    assert!(keys.len().min(values.len()) >= extent(length, stride, d));
     let scale = 1.0 / (head_size as f32).sqrt();
     for head in 0..heads {
         let c = head * head_size;

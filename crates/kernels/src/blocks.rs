@@ -4,6 +4,7 @@
 //! rectangles of one matrix share cache lines and slices but no element. [`BlockSet`] checks that once, when it is made; after that
 //! [`crate::Pool::for_each_block`] can hand each task its rectangles without a lock.
 
+use crate::extent;
 use std::marker::PhantomData;
 
 /// `rows` rows of `columns` numbers, `stride` apart, from `start`.
@@ -34,11 +35,14 @@ impl BlockSet {
     pub fn new(blocks: Vec<Block>, len: usize) -> Self {
         let mut spans: Vec<(usize, usize)> = blocks
             .iter()
-            .flat_map(|b| (0..b.rows).map(|r| (b.start + r * b.stride, b.start + r * b.stride + b.columns)))
+            .flat_map(|b| {
+                let end = extent(b.rows, b.stride, b.columns).checked_add(b.start);
+                assert!(end.is_some_and(|end| end <= len), "a block lies outside of its vector");
+                (0..b.rows).map(|r| (b.start + r * b.stride, b.start + r * b.stride + b.columns))
+            })
             .collect();
         spans.sort_unstable();
         assert!(spans.windows(2).all(|w| w[0].1 <= w[1].0), "blocks overlap");
-        assert!(spans.last().is_none_or(|last| last.1 <= len), "a block lies outside of its vector");
         Self { blocks, len }
     }
 

@@ -25,7 +25,7 @@ dispatch! {
 
 #[inline(always)]
 fn forward<S: Simd>(s: S, u: &[f32], m: usize, n: usize, stride: usize, g: &mut [f32]) {
-    assert!(stride >= n && (m == 0 || u.len().min(g.len()) >= (m - 1) * stride + n));
+    assert!(stride >= n && u.len().min(g.len()) >= crate::extent(m, stride, n));
     for r in 0..m {
         for j in (0..n).step_by(S::LANES) {
             // SAFETY: row r holds n numbers in both, asserted above.
@@ -54,7 +54,7 @@ fn backward<S: Simd>(
     stride: usize,
     dbias: &mut [f32],
 ) {
-    assert!(stride >= n && dbias.len() >= n && (m == 0 || u.len().min(dg.len()) >= (m - 1) * stride + n));
+    assert!(stride >= n && dbias.len() >= n && u.len().min(dg.len()) >= crate::extent(m, stride, n));
     for r in 0..m {
         for j in (0..n).step_by(S::LANES) {
             let left = n - j;
@@ -114,6 +114,13 @@ mod tests {
                 assert_close(&dbias, &sums, 1e-5, "bias");
             }
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "larger than memory")]
+    fn a_stride_that_wraps_around_is_refused() {
+        let u = [0.0; 9];
+        gelu(Isa::detect(), &u, 9, 1, 1 << 61, &mut [0.0; 9]);
     }
 
     #[test]

@@ -24,6 +24,7 @@
 //! Loop order: panels of B outside, row tiles inside: a panel stays in the cache while the rows pass by.
 
 use crate::buffer::Buffer;
+use crate::extent;
 use crate::isa::{Isa, dispatch};
 use crate::simd::Simd;
 
@@ -136,7 +137,12 @@ impl Packed {
     /// Room for a matrix [k, n].
     pub fn new(isa: Isa, k: usize, n: usize) -> Self {
         let lanes = isa.lanes();
-        Self { isa, k, n, data: Buffer::zeroed(k * n.div_ceil(lanes) * lanes) }
+        Self {
+            isa,
+            k,
+            n,
+            data: Buffer::zeroed(extent(k, n.next_multiple_of(lanes), n.next_multiple_of(lanes))),
+        }
     }
 
     /// Bytes that [`Packed::new`] allocates.
@@ -148,20 +154,21 @@ impl Packed {
     /// for: that is how blocks of different sizes share one buffer.
     pub fn pack(&mut self, source: &[f32], stride: usize, k: usize, n: usize) {
         self.reshape(k, n);
-        assert!(k == 0 || n == 0 || source.len() >= (k - 1) * stride + n);
+        assert!(source.len() >= extent(k, stride, n));
         pack_rows(self.isa, source, stride, k, n, &mut self.data);
     }
 
     /// Packs the transpose of `source` [n, k], row-major with row stride `stride`.
     pub fn pack_transposed(&mut self, source: &[f32], stride: usize, k: usize, n: usize) {
         self.reshape(k, n);
-        assert!(k == 0 || n == 0 || source.len() >= (n - 1) * stride + k);
+        assert!(source.len() >= extent(n, stride, k));
         pack_columns(self.isa, source, stride, k, n, &mut self.data);
     }
 
     fn reshape(&mut self, k: usize, n: usize) {
         let lanes = self.isa.lanes();
-        assert!(k * n.div_ceil(lanes) * lanes <= self.data.len(), "packed matrix too large for its buffer");
+        let width = n.next_multiple_of(lanes);
+        assert!(extent(k, width, width) <= self.data.len(), "packed matrix too large for its buffer");
         self.k = k;
         self.n = n;
     }
@@ -191,8 +198,8 @@ dispatch! {
 #[inline(always)]
 fn pack_rows_generic<S: Simd>(s: S, source: &[f32], stride: usize, k: usize, n: usize, out: &mut [f32]) {
     let vectors = n.div_ceil(S::LANES);
-    assert!(out.len() >= k * vectors * S::LANES);
-    assert!(k == 0 || n == 0 || source.len() >= (k - 1) * stride + n);
+    assert!(out.len() >= extent(k, vectors * S::LANES, vectors * S::LANES));
+    assert!(source.len() >= extent(k, stride, n));
     for (first, width) in panels(vectors) {
         let base = first * S::LANES * k;
         for kk in 0..k {
@@ -224,8 +231,8 @@ pub(crate) fn pack_columns_generic<S: Simd>(
     out: &mut [f32],
 ) {
     let vectors = n.div_ceil(S::LANES);
-    assert!(out.len() >= k * vectors * S::LANES);
-    assert!(k == 0 || n == 0 || source.len() >= (n - 1) * stride + k);
+    assert!(out.len() >= extent(k, vectors * S::LANES, vectors * S::LANES));
+    assert!(source.len() >= extent(n, stride, k));
     for (first, width) in panels(vectors) {
         let columns = width * S::LANES;
         let column = first * S::LANES;
@@ -271,10 +278,10 @@ pub fn gemm(
     }
     assert_eq!(isa, b.isa);
     match a {
-        Left::Rows { data, stride } => assert!(k == 0 || data.len() >= (m - 1) * stride + k),
-        Left::Columns { data, stride } => assert!(k == 0 || data.len() >= (k - 1) * stride + m),
+        Left::Rows { data, stride } => assert!(data.len() >= extent(m, stride, k)),
+        Left::Columns { data, stride } => assert!(data.len() >= extent(k, stride, m)),
     }
-    assert!(c_stride >= n && c.len() >= (m - 1) * c_stride + n);
+    assert!(c_stride >= n && c.len() >= extent(m, c_stride, n));
     if let Init::Bias(bias) | Init::AccumulateBias(bias) = init {
         assert!(bias.len() >= n);
     }
@@ -440,11 +447,17 @@ pub(crate) unsafe fn tile_at<S: Simd, const MR: usize, const V: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         let sums = match a {
-            Left::Rows { data, stride } => {
-                tile::<S, MR, V, true>(s, data.as_ptr().add(r * stride), stride, b, b_stride, k, lines)
-            }
+            Left::Rows { data, stride } => tile::<S, MR, V, true>(
+                s,
+                data.as_ptr().wrapping_add(r * stride),
+                stride,
+                b,
+                b_stride,
+                k,
+                lines,
+            ),
             Left::Columns { data, stride } => {
-                tile::<S, MR, V, false>(s, data.as_ptr().add(r), stride, b, b_stride, k, lines)
+                tile::<S, MR, V, false>(s, data.as_ptr().wrapping_add(r), stride, b, b_stride, k, lines)
             }
         };
         if valid >= V * S::LANES {

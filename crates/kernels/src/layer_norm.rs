@@ -128,7 +128,7 @@ fn backward<S: Simd>(
 #[inline(always)]
 fn check(m: usize, n: usize, stride: usize, matrices: &[&[f32]], vectors: &[&[f32]], rows: &[f32]) {
     assert!(stride >= n && rows.len() >= m);
-    assert!(m == 0 || matrices.iter().all(|x| x.len() >= (m - 1) * stride + n));
+    assert!(matrices.iter().all(|x| x.len() >= crate::extent(m, stride, n)));
     assert!(vectors.iter().all(|x| x.len() >= n));
 }
 

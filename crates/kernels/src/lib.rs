@@ -31,6 +31,21 @@ pub use gelu::{gelu, gelu_backward};
 pub use gemm::{Ahead, Init, Left, Packed, gemm, padded};
 pub use isa::Isa;
 pub use layer_norm::{layer_norm, layer_norm_backward};
-pub use peak::{FLOP_PER_PEAK_ITERATION, peak};
+pub use peak::{flop_per_peak_iteration, peak};
 pub use pool::Pool;
 pub use vector::{add, add_rows};
+
+/// Numbers from the first of row 0 to the last of row `rows` - 1, for rows of `columns` numbers `stride` apart.
+///
+/// # Panics
+/// When that is more than a vector can hold: a mistake of the caller.
+#[inline(always)]
+fn extent(rows: usize, stride: usize, columns: usize) -> usize {
+    if rows == 0 || columns == 0 {
+        return 0;
+    }
+    (rows - 1)
+        .checked_mul(stride)
+        .and_then(|start| start.checked_add(columns))
+        .expect("a matrix larger than memory")
+}

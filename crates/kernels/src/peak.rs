@@ -7,8 +7,10 @@ use std::hint::black_box;
 /// Sums kept at once: enough to hide the latency of any current multiplier, few enough for 16 registers.
 const CHAINS: usize = 12;
 
-/// Floating-point operations of one iteration of [`peak`] for a vector of `lanes` numbers.
-pub const FLOP_PER_PEAK_ITERATION: fn(crate::Isa) -> f64 = |isa| (2 * CHAINS * isa.lanes()) as f64;
+/// Floating-point operations of one iteration of [`peak`].
+pub fn flop_per_peak_iteration(isa: crate::Isa) -> f64 {
+    (2 * CHAINS * isa.lanes()) as f64
+}
 
 dispatch! {
     /// Runs `iterations` rounds of independent multiply-adds, one per chain and round, and nothing else.

@@ -102,10 +102,11 @@ impl Pool {
         }
         let own = catch_unwind(AssertUnwindSafe(|| f(0)));
         wait(|| shared.running.load(Ordering::Acquire) == 0);
+        let panicked = shared.panicked.swap(false, Ordering::Relaxed);
         if let Err(panic) = own {
             resume_unwind(panic);
         }
-        assert!(!shared.panicked.swap(false, Ordering::Relaxed), "a worker thread panicked");
+        assert!(!panicked, "a worker thread panicked");
     }
 
     /// Runs `f(index, item, scratch)` for every item; each thread brings its own scratch.
@@ -119,7 +120,7 @@ impl Pool {
         f: impl Fn(usize, &mut T, &mut S) + Sync,
     ) {
         let count = items.len();
-        let items = Shared2(items.as_mut_ptr());
+        let items = SharedPointer(items.as_mut_ptr());
         self.deal(count, scratch, |index, scratch| {
             // SAFETY: index < count, and every index is dealt once.
             f(index, unsafe { &mut *items.get().add(index) }, scratch);
@@ -138,7 +139,7 @@ impl Pool {
         f: impl Fn(usize, [BlockMut<'_>; N], &mut S) + Sync,
     ) {
         assert!(vectors.iter().all(|v| v.len() == set.vector_len()));
-        let vectors = vectors.map(|v| Shared2(v.as_mut_ptr()));
+        let vectors = vectors.map(|v| SharedPointer(v.as_mut_ptr()));
         self.deal(set.blocks().len(), scratch, |index, scratch| {
             let block = set.blocks()[index];
             // SAFETY: the set's blocks lie inside of the vectors and share no number; every index is dealt once.
@@ -150,7 +151,7 @@ impl Pool {
     /// Deals the indices 0..count out to the threads.
     fn deal<S: Send>(&mut self, count: usize, scratch: &mut [S], f: impl Fn(usize, &mut S) + Sync) {
         assert!(scratch.len() >= self.threads());
-        let scratch = Shared2(scratch.as_mut_ptr());
+        let scratch = SharedPointer(scratch.as_mut_ptr());
         let next = AtomicUsize::new(0);
         self.run(&|thread| {
             // SAFETY: one per thread, asserted above.
@@ -167,16 +168,16 @@ impl Pool {
 }
 
 /// A pointer that threads may share; its users see to it that they touch different elements.
-struct Shared2<T>(*mut T);
+struct SharedPointer<T>(*mut T);
 
-impl<T> Shared2<T> {
+impl<T> SharedPointer<T> {
     fn get(&self) -> *mut T {
         self.0
     }
 }
 
 // SAFETY: see the type; T itself may move between threads.
-unsafe impl<T: Send> Sync for Shared2<T> {}
+unsafe impl<T: Send> Sync for SharedPointer<T> {}
 
 impl Drop for Pool {
     fn drop(&mut self) {
@@ -309,12 +310,20 @@ mod tests {
     }
 
     #[test]
+    #[should_panic(expected = "outside")]
+    fn blocks_that_wrap_around_are_refused() {
+        BlockSet::new(vec![Block { start: usize::MAX, rows: 1, columns: 2, stride: 0 }], 10);
+    }
+
+    #[test]
     fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
         let mut pool = Pool::new(2);
         for thread in 0..2 {
             let result = catch_unwind(AssertUnwindSafe(|| pool.run(&|t| assert_ne!(t, thread))));
             assert!(result.is_err());
         }
+        pool.run(&|_| {});
+        assert!(catch_unwind(AssertUnwindSafe(|| pool.run(&|_| panic!("on every thread")))).is_err());
         pool.run(&|_| {});
     }
 }

@@ -109,11 +109,6 @@ impl ModelConfig {
         Ok(self)
     }
 
-    /// Channels of one head, D/H.
-    pub fn head_size(&self) -> usize {
-        self.d_model / self.n_heads
-    }
-
     /// Hidden width F of the MLP.
     pub fn mlp_width(&self) -> usize {
         (self.mlp_ratio * self.d_model as f64).round() as usize

@@ -17,7 +17,7 @@ pub fn memory_needed(model: &ModelConfig, shape: Shape, threads: usize) -> u128 
         return rough
             + 100 * shape.batch_size as u128 * shape.sequence_length as u128 * model.d_model as u128;
     }
-    let s = Sizes::new(model, shape.sequence_length);
+    let s = Sizes::new(model, shape.sequence_length, shape.batch_size);
     let layout = Layout::new(model);
     let items = shape.batch_size.div_ceil(s.sequences);
     let thread = 4 * (s.scratch_len() + CpuEngine::evaluation_len(&s)) + TaskScratch::bytes(&s, &layout);
@@ -35,11 +35,30 @@ fn parameters(model: &ModelConfig) -> u128 {
 /// limit. None where the system does not say.
 pub(super) fn available() -> Option<u128> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find(|line| line.starts_with("MemAvailable:"))?;
-    let kib: u128 = line.split_whitespace().nth(1)?.parse().ok()?;
-    let read = |name: &str| -> Option<u128> {
-        std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?.trim().parse().ok()
-    };
-    let group = read("memory.max").map(|max| max.saturating_sub(read("memory.current").unwrap_or(0)));
+    let kib = field(&info, "MemAvailable:")?;
+    let read = |name: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok();
+    let number = |name: &str| -> Option<u128> { read(name)?.trim().parse().ok() };
+    let group = number("memory.max").map(|max| {
+        // File pages that nobody has touched for long count as used, but make room when asked.
+        let reclaimable = read("memory.stat").and_then(|stat| field(&stat, "inactive_file")).unwrap_or(0);
+        (max + reclaimable).saturating_sub(number("memory.current").unwrap_or(0)).min(max)
+    });
     Some((kib * 1024).min(group.unwrap_or(u128::MAX)))
+}
+
+/// The number behind `name` at the start of a line.
+fn field(text: &str, name: &str) -> Option<u128> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_system_files() {
+        assert_eq!(field("MemTotal: 5 kB\nMemAvailable:   123 kB\n", "MemAvailable:"), Some(123));
+        assert_eq!(field("anon 1\ninactive_file 77\n", "inactive_file"), Some(77));
+        assert_eq!(field("", "inactive_file"), None);
+    }
 }

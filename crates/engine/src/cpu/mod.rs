@@ -119,7 +119,7 @@ impl CpuEngine {
         Self::check_memory(&model, shape, threads)?;
         let layout = Layout::new(&model);
         assert_eq!(parameters.len(), layout.total, "parameters of another model");
-        let sizes = Sizes::new(&model, shape.sequence_length);
+        let sizes = Sizes::new(&model, shape.sequence_length, shape.batch_size);
         let pool = Pool::new(threads);
         let mut engine = Self {
             id: EngineId {
@@ -169,12 +169,13 @@ impl CpuEngine {
         self.weights.pack(&self.parameters, &mut self.pool, &mut self.threads);
     }
 
-    /// Makes room for windows of `t` positions; the same as before costs nothing.
-    fn resize(&mut self, t: usize) {
-        if t == self.sizes.t {
+    /// Makes room for batches of this shape; the same as before costs nothing.
+    fn resize(&mut self, t: usize, windows: usize) {
+        let sizes = Sizes::new(&self.model, t, windows);
+        if sizes == self.sizes {
             return;
         }
-        self.sizes = Sizes::new(&self.model, t);
+        self.sizes = sizes;
         self.items.clear();
         self.gradient = Gradient::new(&self.sizes, &self.layout);
         for thread in &mut self.threads {
@@ -184,7 +185,7 @@ impl CpuEngine {
 
     /// Forward and backward of all items; the mean loss.
     fn pass(&mut self, batch: Batch<'_>) -> StepMetrics {
-        self.resize(batch.sequence_length);
+        self.resize(batch.sequence_length, batch.windows());
         let s = self.sizes;
         let count = batch.windows().div_ceil(s.sequences);
         while self.items.len() < count {
@@ -270,7 +271,7 @@ impl Engine for CpuEngine {
         if positions == 0 {
             return;
         }
-        let s = Sizes::new(&self.model, batch.sequence_length);
+        let s = Sizes::new(&self.model, batch.sequence_length, batch.windows());
         let context = Context {
             isa: self.isa,
             sizes: s,
@@ -324,7 +325,7 @@ impl Engine for CpuEngine {
         if streams == 0 {
             return;
         }
-        let s = Sizes::new(&self.model, contexts.len() / streams);
+        let s = Sizes::new(&self.model, contexts.len() / streams, 1);
         let context = Context {
             isa: self.isa,
             sizes: s,

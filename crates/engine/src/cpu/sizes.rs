@@ -1,16 +1,20 @@
 //! The sizes of one batch, and where an item keeps what.
 //!
-//! The batch is cut into *items*: groups of whole sequences of about [`ITEM_TOKENS`] positions, small enough that
-//! what passes between two operations stays in the cache, large enough that a weight panel is used often before
-//! the next one comes. How a batch is cut depends on the sequence length alone, never on the number of threads: that
-//! and sums in item order make results independent of it.
+//! The batch is cut into *items*: groups of whole sequences, small enough that what passes between two operations
+//! stays in the cache and that every thread gets some, large enough that a weight panel is used often before the
+//! next one comes. How a batch is cut depends on its shape alone, never on the number of threads: that and
+//! sums in item order make results independent of it.
 
 use diapason_kernels::{AttentionShape, attention_scratch, padded};
 use diapason_model::ModelConfig;
 use std::ops::Range;
 
-/// Positions in an item, about.
-const ITEM_TOKENS: usize = 128;
+/// Items in a batch, at least, as long as they keep [`SMALLEST`] positions.
+const ITEMS: usize = 8;
+/// Positions in an item, about: no fewer.
+const SMALLEST: usize = 64;
+/// No more.
+const LARGEST: usize = 256;
 
 /// The model's sizes and strides, for windows of one length.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,7 +41,9 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    pub(super) fn new(model: &ModelConfig, t: usize) -> Self {
+    /// For batches of `windows` windows of `t` positions.
+    pub(super) fn new(model: &ModelConfig, t: usize, windows: usize) -> Self {
+        let tokens = (windows.saturating_mul(t) / ITEMS).clamp(SMALLEST, LARGEST);
         let (v, d, f) = (model.vocabulary, model.d_model, model.mlp_width());
         Self {
             v,
@@ -50,7 +56,7 @@ impl Sizes {
             ld_d: padded(d),
             ld_f: padded(f),
             ld_qkv: padded(3 * d),
-            sequences: (ITEM_TOKENS / t).max(1),
+            sequences: (tokens / t).max(1),
         }
     }
 
