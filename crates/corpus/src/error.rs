@@ -4,6 +4,7 @@
 //! that is too short, a download that breaks. Each variant says in one line what was wrong and where;
 //! [`CorpusError::hint`] says what to do about it, in the words of the command line.
 
+use crate::files::{OUTPUT, output_failed};
 use crate::{AlphabetKind, Split};
 use std::io;
 
@@ -231,8 +232,25 @@ impl CorpusError {
         Some(hint)
     }
 
+    /// The same error; where it says that "the output" could not be written, it names `path`.
+    pub fn with_output(self, path: &std::path::Path) -> Self {
+        match self {
+            Self::Io { action, path: unnamed, source } if unnamed == OUTPUT => {
+                Self::Io { action, path: path.display().to_string(), source }
+            }
+            error => error,
+        }
+    }
+
     /// An error of the operating system, with what was tried.
     pub(crate) fn io(action: &'static str, path: &std::path::Path, source: io::Error) -> Self {
         Self::Io { action, path: path.display().to_string(), source }
+    }
+}
+
+/// For [`write_atomically`](crate::write_atomically): what it cannot do is to write the output.
+impl From<io::Error> for CorpusError {
+    fn from(source: io::Error) -> Self {
+        output_failed(source)
     }
 }

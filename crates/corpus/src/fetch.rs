@@ -374,7 +374,6 @@ impl Fetch<'_> {
     fn unpack(&self, progress: &mut dyn FnMut(Progress)) -> Result<(), CorpusError> {
         let total = self.remote.text_bytes;
         let read_failed = |source| CorpusError::io("read", &self.archive, source);
-        let write_failed = |source| CorpusError::io("write", &self.text, source);
         let wrong = |problem: String| CorpusError::WrongFile {
             url: self.archive.display().to_string(),
             problem,
@@ -386,29 +385,31 @@ impl Fetch<'_> {
         let entry = archive.by_name(&self.remote.name).map_err(|error| wrong(error.to_string()))?;
         // One byte more than there should be is enough to know, however large a bomb claims to be.
         let mut entry = entry.take(total + 1);
-        let mut output = files::temporary_in(files::folder_of(&self.text)).map_err(write_failed)?;
-        let mut hash = Md5::new();
-        let mut piece = vec![0; PIECE];
-        let mut done = 0;
-        loop {
-            let n = entry.read(&mut piece).map_err(|error| wrong(error.to_string()))?;
-            if n == 0 {
-                break;
+        files::write_atomically(&self.text, |output| {
+            let mut hash = Md5::new();
+            let mut piece = vec![0; PIECE];
+            let mut done = 0;
+            loop {
+                let n = entry.read(&mut piece).map_err(|error| wrong(error.to_string()))?;
+                if n == 0 {
+                    break;
+                }
+                hash.update(&piece[..n]);
+                output.write_all(&piece[..n])?;
+                done += n as u64;
+                progress(Progress { what: "unpacking", done, total: Some(total) });
             }
-            hash.update(&piece[..n]);
-            output.write_all(&piece[..n]).map_err(write_failed)?;
-            done += n as u64;
-            progress(Progress { what: "unpacking", done, total: Some(total) });
-        }
-        if done != total {
-            let found = if done > total { "more".into() } else { done.to_string() };
-            return Err(wrong(format!("its text has {found} bytes, not {total}")));
-        }
-        let md5 = hex(&hash.finalize());
-        if md5 != self.remote.text_md5 {
-            return Err(wrong(format!("the MD5 of its text is {md5}, not {}", self.remote.text_md5)));
-        }
-        files::persist(output, &self.text).map_err(write_failed)
+            if done != total {
+                let found = if done > total { "more".into() } else { done.to_string() };
+                return Err(wrong(format!("its text has {found} bytes, not {total}")));
+            }
+            let md5 = hex(&hash.finalize());
+            if md5 != self.remote.text_md5 {
+                return Err(wrong(format!("the MD5 of its text is {md5}, not {}", self.remote.text_md5)));
+            }
+            Ok(())
+        })
+        .map_err(|error: CorpusError| error.with_output(&self.text))
     }
 }
 

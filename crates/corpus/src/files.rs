@@ -1,9 +1,11 @@
-//! Files that are either whole or not there.
+//! Files that are either old or new, never half.
 //!
-//! A process can be killed and a disk can fill up at any moment, and a half-written corpus looks like a corpus.
-//! So a file is written under a temporary name in the same folder, flushed to the disk, and renamed.
+//! A process can be killed and a disk can fill up at any moment, and a half-written corpus or checkpoint looks
+//! like a whole one. So a file is written as `.NAME.tmp` in the same folder, flushed to the disk, and renamed.
+//! The temporary name is fixed: what a killed process leaves behind is one file, which the next try replaces.
 
 use crate::CorpusError;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -16,42 +18,69 @@ pub(crate) fn output_failed(source: io::Error) -> CorpusError {
     CorpusError::Io { action: "write", path: OUTPUT.to_owned(), source }
 }
 
-/// Writes the file at `path` by `content`, atomically: after an error, or a kill, what was there before is
-/// still there. A symbolic link is followed; what is not a plain file (a pipe, `/dev/stdout`) is written to
-/// directly.
+/// Replaces the file at `path` by what `content` writes, or leaves it as it was: after an error, a kill or a
+/// power cut the file is the old one or the new one. A symbolic link is followed; what is not a plain file (a
+/// pipe, `/dev/stdout`) is written to directly. Two writers of one path at the same time are not provided for.
 ///
 /// # Errors
 ///
-/// Those of `content`, and those of the file system. Where `content` says that it could not write "the output",
-/// the error names `path`.
-pub fn write_atomically<T>(
+/// The first of `content` or of the file system. Neither knows `path` by itself: the caller adds it.
+pub fn write_atomically<T, E: From<io::Error>>(
     path: &Path,
-    content: impl FnOnce(&mut dyn Write) -> Result<T, CorpusError>,
-) -> Result<T, CorpusError> {
-    let failed = |source| CorpusError::io("write", path, source);
-    let named = |error| match error {
-        CorpusError::Io { path, source, .. } if path == OUTPUT => failed(source),
-        error => error,
-    };
+    content: impl FnOnce(&mut dyn Write) -> Result<T, E>,
+) -> Result<T, E> {
     let target = match fs::metadata(path) {
-        Ok(found) if found.is_dir() => return Err(failed(io::Error::other("it is a folder"))),
+        Ok(found) if found.is_dir() => return Err(io::Error::other("it is a folder").into()),
         Ok(found) if !found.is_file() => {
-            let mut file = OpenOptions::new().write(true).open(path).map_err(failed)?;
-            let value = content(&mut file).map_err(named)?;
-            file.flush().map_err(failed)?;
+            let mut file = OpenOptions::new().write(true).open(path)?;
+            let value = content(&mut file)?;
+            file.flush()?;
             return Ok(value);
         }
-        Ok(_) => fs::canonicalize(path).map_err(failed)?,
+        Ok(_) => fs::canonicalize(path)?,
         Err(_) => path.to_owned(),
     };
-    let folder = folder_of(&target);
-    let mut file = temporary_in(folder).map_err(failed)?;
-    let mut writer = BufWriter::with_capacity(1 << 16, file.as_file_mut());
-    let value = content(&mut writer).map_err(named)?;
-    writer.flush().map_err(failed)?;
-    drop(writer);
-    persist(file, &target).map_err(failed)?;
+    let name = target
+        .file_name()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it is not the name of a file"))?;
+    let mut temporary_name = OsString::from(".");
+    temporary_name.push(name);
+    temporary_name.push(".tmp");
+    let temporary = folder_of(&target).join(temporary_name);
+    let written = write_through(&temporary, content).and_then(|value| {
+        fs::rename(&temporary, &target)?;
+        Ok(value)
+    });
+    if written.is_err() {
+        // The error that matters is the first one.
+        let _ = fs::remove_file(&temporary);
+        return written;
+    }
+    sync_folder(folder_of(&target))?;
+    written
+}
+
+/// Writes a file as far as the disk.
+fn write_through<T, E: From<io::Error>>(
+    path: &Path,
+    content: impl FnOnce(&mut dyn Write) -> Result<T, E>,
+) -> Result<T, E> {
+    let mut out = BufWriter::with_capacity(1 << 18, File::create(path)?);
+    let value = content(&mut out)?;
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     Ok(value)
+}
+
+/// Makes the folder `path` and those above it that are missing, each of which survives a power cut.
+///
+/// # Errors
+///
+/// Those of the file system.
+pub fn create_folder(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()).collect();
+    fs::create_dir_all(path)?;
+    missing.into_iter().try_for_each(|folder| sync_folder(folder_of(folder)))
 }
 
 /// The folder that `path` lies in.
@@ -60,26 +89,6 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     }
-}
-
-/// A file that vanishes unless it is persisted, with the permissions of any new file.
-pub(crate) fn temporary_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".diapason-").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // Less the user's mask; the default would hide the file from everybody else.
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(folder)
-}
-
-/// Flushes `file` to the disk and gives it its name.
-pub(crate) fn persist(file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    sync_folder(folder_of(path))
 }
 
 /// Makes a renamed file survive a power cut. Only Unix can open folders.

@@ -17,7 +17,7 @@ mod corpus;
 pub mod english;
 mod error;
 pub mod fetch;
-mod files;
+pub mod files;
 pub mod normalize;
 pub mod npy;
 mod read;
@@ -30,7 +30,7 @@ pub use error::CorpusError;
 pub use files::write_atomically;
 pub use normalize::{Normalizer, normalize_text};
 pub use splits::{Split, SplitRequest};
-pub use windows::{Tiles, Windows, random_windows, tiled_windows, training_windows};
+pub use windows::{Windows, random_windows, training_windows};
 
 /// How far a long task has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

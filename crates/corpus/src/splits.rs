@@ -10,7 +10,6 @@ use crate::CorpusError;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
-use std::str::FromStr;
 
 /// A part of a corpus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -31,19 +30,6 @@ impl fmt::Display for Split {
             Self::Validation => "validation",
             Self::Test => "test",
         })
-    }
-}
-
-impl FromStr for Split {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "train" => Ok(Self::Train),
-            "validation" => Ok(Self::Validation),
-            "test" => Ok(Self::Test),
-            _ => Err(format!("unknown split `{text}`: train, validation and test are known")),
-        }
     }
 }
 

@@ -2,8 +2,7 @@
 //!
 //! A window is T characters and, as targets, the T characters that begin one further. Training windows start
 //! anywhere, drawn from a number with an address (seed, step, place in the batch), so that step n sees the same
-//! windows in every configuration, on every machine, after every interruption. Evaluation of a whole split
-//! tiles it instead: every character but the first is predicted exactly once.
+//! windows in every configuration, on every machine, after every interruption.
 
 use diapason_random::{Purpose, Stream};
 
@@ -67,40 +66,4 @@ pub fn random_windows(text: &[u8], stream: Stream, n: usize, t: usize) -> Window
     let mut windows = Windows::default();
     windows.gather(text, (0..n).map(|index| start(text, &stream, index, t)), t);
     windows
-}
-
-/// A whole text as windows that do not overlap, without a copy: neighbouring windows lie one after another in
-/// the text, so [B, T] is the text itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tiles<'a> {
-    /// Inputs of the full windows, B x T; window i is `inputs[i * T..(i + 1) * T]`.
-    pub inputs: &'a [u8],
-    /// Their targets, B x T.
-    pub targets: &'a [u8],
-    /// T.
-    pub sequence_length: usize,
-    /// Inputs of the last window, which is shorter than T; empty if the windows fit exactly.
-    pub rest_inputs: &'a [u8],
-    /// Its targets.
-    pub rest_targets: &'a [u8],
-}
-
-impl Tiles<'_> {
-    /// Number of full windows B.
-    pub fn count(&self) -> usize {
-        self.inputs.len().checked_div(self.sequence_length).unwrap_or(0)
-    }
-}
-
-/// Tiles `text` with windows of `t` characters. Its N - 1 characters after the first are each predicted once:
-/// (N - 1) / t full windows and one of (N - 1) % t.
-pub fn tiled_windows(text: &[u8], t: usize) -> Tiles<'_> {
-    let (inputs, targets) = match text {
-        [] => (text, text),
-        [all @ .., _] => (all, &text[1..]),
-    };
-    let full = inputs.len() - inputs.len().checked_rem(t).unwrap_or(0);
-    let (inputs, rest_inputs) = inputs.split_at(full);
-    let (targets, rest_targets) = targets.split_at(full);
-    Tiles { inputs, targets, sequence_length: t, rest_inputs, rest_targets }
 }

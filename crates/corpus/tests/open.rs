@@ -2,10 +2,9 @@
 
 use diapason_corpus::{
     Alphabet, AlphabetKind, Corpus, CorpusError, CorpusRequest, Progress, Split, SplitRequest, Windows,
-    convert, english, npy, random_windows, tiled_windows, training_windows, write_atomically,
+    convert, english, files, npy, random_windows, training_windows, write_atomically,
 };
 use diapason_random::{Purpose, Stream};
-use proptest::prelude::*;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -411,19 +410,6 @@ fn a_batch_is_gathered_without_allocation() {
     assert_eq!(place, (windows.inputs.as_ptr(), windows.targets.as_ptr()));
 }
 
-proptest! {
-    #[test]
-    fn tiles_predict_each_character_once(text: Vec<u8>, t in 1usize..20) {
-        let tiles = tiled_windows(&text, t);
-        prop_assert_eq!(tiles.inputs.len(), tiles.count() * t);
-        prop_assert_eq!(tiles.inputs.len(), tiles.targets.len());
-        prop_assert_eq!(tiles.rest_inputs.len(), tiles.rest_targets.len());
-        prop_assert!(tiles.rest_inputs.len() < t);
-        prop_assert_eq!([tiles.targets, tiles.rest_targets].concat(), text.get(1..).unwrap_or_default());
-        prop_assert_eq!([tiles.inputs, tiles.rest_inputs].concat(), &text[..text.len().saturating_sub(1)]);
-    }
-}
-
 // ---- files
 
 #[test]
@@ -460,6 +446,17 @@ fn encode_decode_and_normalize_files() {
 }
 
 #[test]
+fn folders_are_made_with_those_above() {
+    let folder = Folder::new();
+    let deep = folder.path("a/b/c");
+    files::create_folder(&deep).unwrap();
+    files::create_folder(&deep).unwrap();
+    assert!(deep.is_dir());
+    fs::write(deep.join("file"), "").unwrap();
+    assert!(files::create_folder(&deep.join("file")).is_err());
+}
+
+#[test]
 fn a_file_is_whole_or_as_it_was() {
     let folder = Folder::new();
     let path = folder.file("kept.txt", "old");
@@ -475,18 +472,21 @@ fn a_file_is_whole_or_as_it_was() {
     {
         let report = &mut |_: Progress| {};
         let full = |out: &mut dyn Write| convert::normalize(Path::new(&path), out, report);
-        let error = write_atomically(Path::new("/dev/full"), full).unwrap_err().to_string();
+        let device = Path::new("/dev/full");
+        let error = write_atomically(device, full).unwrap_err().with_output(device).to_string();
         assert!(error.starts_with("cannot write /dev/full: No space left"), "{error}");
     }
-    let write = |out: &mut dyn Write| {
-        out.write_all(b"new").unwrap();
-        Ok(())
-    };
-    let error = write_atomically(&folder.path("no/such/folder.txt"), write).unwrap_err().to_string();
+    let write = |out: &mut dyn Write| -> Result<(), CorpusError> { Ok(out.write_all(b"new")?) };
+    let absent = folder.path("no/such/folder.txt");
+    let error = write_atomically(&absent, write).unwrap_err().with_output(&absent).to_string();
     assert!(error.starts_with("cannot write ") && error.contains("no/such/folder.txt"), "{error}");
+    assert!(write_atomically(Path::new("/"), write).is_err());
     assert!(write_atomically(folder.0.path(), write).is_err());
+    // What a killed process left behind is replaced.
+    fs::write(folder.path(".kept.txt.tmp"), "left behind, and longer").unwrap();
     write_atomically(Path::new(&path), write).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+    assert_eq!(folder.names(), ["kept.txt"]);
     #[cfg(unix)]
     {
         // A link stays a link, a device a device.
