@@ -27,7 +27,7 @@ Start here:
   diapason help tune                          what a command does, with examples
 
 Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
-130 and 143 interrupted (the command that resumes is printed)."
+130 and 143 interrupted (`tune` and `train` print the command that resumes)."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -61,7 +61,7 @@ pub(crate) struct Text {
     pub(crate) corpus: Option<String>,
 
     /// A second file that is the test split; --corpus then gives train (8/9) and validation (1/9)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path_of_text)]
     pub(crate) test_corpus: Option<PathBuf>,
 
     /// Which characters a text may have: text8 (a-z and space), auto (those that occur), bytes [default: text8]
@@ -157,6 +157,7 @@ pub(crate) struct Tune {
         long,
         value_name = "F",
         default_value_t = 0.2,
+        value_parser = fraction,
         conflicts_with = "as_seed",
         help_heading = "Search"
     )]
@@ -535,6 +536,19 @@ fn tolerance(text: &str) -> Result<f64, String> {
         Ok(_) => Err("must lie between 0 and 1 (0 and 100%)".to_string()),
         Err(_) => Err("is not a number; write 0.01 or 1%".to_string()),
     }
+}
+
+/// Reads a number from 0 to 1.
+fn fraction(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("must be a number from 0 to 1".to_string()),
+    }
+}
+
+/// A path that can be written into a checkpoint or a study. The parser has refused what is not UTF-8.
+fn path_of_text(text: &str) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(text))
 }
 
 /// Reads a duration between a hundredth of a second and a day.

@@ -160,12 +160,27 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
     }
+    if error.kind() == ErrorKind::InvalidUtf8 {
+        let words: Vec<String> = std::env::args_os()
+            .skip(1)
+            .filter(|word| word.to_str().is_none())
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        print(
+            &format!("this is not UTF-8: {}", words.join(" ")),
+            Some(
+                "the path of a text is kept with what is made of it, as UTF-8: rename the file, or link to it",
+            ),
+        );
+        return ExitCode::from(2);
+    }
     let text = error.render().to_string();
     // The parser prints a paragraph with the error, one with tips, one with the usage, one with advice.
     let mut paragraphs = text.split("\n\n");
     let message = paragraphs.next().unwrap_or_default().trim_start_matches("error: ").to_string();
     let tip = text.lines().find_map(|line| line.trim_start().strip_prefix("tip: "));
-    let command = std::env::args().nth(1).filter(|word| !word.starts_with('-'));
+    let command = std::env::args_os().nth(1).and_then(|word| word.into_string().ok());
+    let command = command.filter(|word| !word.starts_with('-'));
     let help = match command {
         Some(command) if !matches!(error.kind(), ErrorKind::InvalidSubcommand) => {
             format!("`diapason help {command}` says what it takes")

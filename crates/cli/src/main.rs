@@ -13,6 +13,7 @@ mod signals;
 use args::{Cli, Command};
 use clap::Parser;
 use failure::Failure;
+use signals::Signals;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -20,16 +21,16 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return failure::usage(&error),
     };
-    match run(cli.command) {
+    match Signals::install().and_then(|signals| run(cli.command, &signals)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-fn run(command: Command) -> Result<(), Failure> {
+fn run(command: Command, signals: &Signals) -> Result<(), Failure> {
     match command {
-        Command::Tune(args) => commands::tune::run(args),
-        Command::Train(args) => commands::train::run(args),
+        Command::Tune(args) => commands::tune::run(args, signals),
+        Command::Train(args) => commands::train::run(args, signals),
         Command::Eval(args) => commands::eval::run(args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Corpus(args) => commands::corpus::run(args),

@@ -10,7 +10,7 @@ use signal_hook::flag;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// The handlers of this process. Make one at the start of a command that trains.
+/// The handlers of this process.
 pub(crate) struct Signals {
     /// Whether the next signal ends the process.
     at_once: Arc<AtomicBool>,

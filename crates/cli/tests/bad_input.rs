@@ -96,6 +96,10 @@ fn configurations() {
             vec!["tune", "--tolerance", "2"],
             vec!["tune", "--seeds", "0", "--corpus", "text.txt", "--out", "study"],
             vec!["tune", "--alphabet", "klingon"],
+            vec!["tune", "--corpus", "text.txt", "--early", "2"],
+            vec!["tune", "--corpus", "text.txt", "--early", "nan"],
+            vec!["tune", "--corpus", "text.txt", "--steps", "10", "--set", "steps=20"],
+            vec!["train", "--corpus", "text.txt", "--steps", "10", "--set", "steps = 20"],
             vec!["tune", "--grid", "d_model=64", "--set", "d_model=32"],
             grid("d_model=64,100"),
             grid("d_modle=64"),
@@ -194,6 +198,41 @@ fn checkpoints() {
     // The size of a checkpoint varies with the times that it records.
     let transcript = all_refused(&here, &commands).replace(&whole.len().to_string(), "SIZE");
     insta::assert_snapshot!("bad-checkpoints", transcript);
+}
+
+#[test]
+fn flags_of_a_text_that_is_not_named() {
+    let here = Here::with_text();
+    here.run(&tiny("train", &["--corpus", "text.txt", "--steps", "3", "--out", "run"])).ok();
+    for flags in [
+        &["--normalize"][..],
+        &["--alphabet", "auto"],
+        &["--validation-chars", "100"],
+        &["--test-corpus", "text.txt"],
+    ] {
+        let said = refused(&here, &[&["eval", "run"], flags].concat());
+        assert!(said.contains(&format!("error: {} says how a text is read", flags[0])), "{said}");
+        assert!(said.contains("hint: name the text with --corpus") && said.contains("exit code 2"), "{said}");
+    }
+    here.run(&["eval", "run", "--corpus", "text.txt", "--normalize"]).ok();
+}
+
+/// What was typed may be any bytes.
+#[cfg(unix)]
+#[test]
+fn words_that_are_not_utf8() {
+    use std::os::unix::ffi::OsStrExt;
+    let here = Here::with_text();
+    let odd = std::ffi::OsStr::from_bytes(b"caf\xE9.txt");
+    for args in [&[][..], &["train", "--corpus"], &["train", "--corpus", "text.txt", "--test-corpus"]] {
+        let output = here.command(args).arg(odd).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.starts_with("error: "), "{stderr}");
+        assert!(stderr.contains("caf\u{FFFD}.txt"), "{stderr}");
+        assert_eq!(stderr.lines().count(), 2, "{stderr}");
+    }
+    assert_eq!(here.files(), ["text.txt"]);
 }
 
 #[test]

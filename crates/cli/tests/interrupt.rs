@@ -131,8 +131,26 @@ fn outside_of_training_a_signal_ends_the_program_at_once() {
     // Reading from a pipe that nobody writes to.
     let pipe = here.path("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let child = here.start(&["train", "--corpus", "pipe"]);
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    signal(&child, "TERM");
-    assert_eq!(finish(child).code, Some(143));
+    let normalize = ["corpus", "normalize", "pipe", "out.txt"];
+    for (args, name, code) in [(&["train", "--corpus", "pipe"][..], "TERM", 143), (&normalize, "INT", 130)] {
+        let child = here.start(args);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        signal(&child, name);
+        assert_eq!(finish(child).code, Some(code), "{args:?}");
+    }
+}
+
+#[test]
+fn what_an_interrupted_conversion_leaves_is_replaced_by_the_next() {
+    let here = Here::with_text();
+    for _ in 0..2 {
+        let mut command = here.command(&["corpus", "normalize", "-", "out.txt"]);
+        let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+        wait_for("the file to be begun", || here.path(".out.txt.tmp").exists());
+        signal(&child, "INT");
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert_eq!(here.files(), [".out.txt.tmp", "text.txt"]);
+    }
+    here.run(&["corpus", "normalize", "text.txt", "out.txt"]).ok();
+    assert_eq!(here.files(), ["out.txt", "text.txt"]);
 }

@@ -93,6 +93,27 @@ fn tune_ends_with_the_choice_and_the_same_command_continues() {
     here.shell(&format!("{} --steps 5", next[2].trim_end_matches(" --steps 20000"))).ok();
 }
 
+#[test]
+fn the_printed_commands_fit_the_alphabet_and_repeat_what_was_set() {
+    let here = Here::new();
+    here.write("text.txt", "\u{430}\u{431}\u{432}".repeat(500));
+    let args = tiny(
+        "tune",
+        &["--corpus", "text.txt", "--alphabet", "auto", "--grid", "learning_rate=0.01", "--set", "steps=3"],
+    );
+    let ran = here.run(&args).ok();
+    let next: Vec<&str> = ran.stderr.lines().skip_while(|line| *line != "next:").skip(1).collect();
+    assert!(!next[0].contains("--prompt"), "{}", next[0]);
+    here.shell(&format!("{} --length 5", next[0])).ok();
+    here.shell(next[1]).ok();
+    let (train, steps) = next[2].split_once(" --steps ").unwrap();
+    assert_eq!(steps, "20000");
+    for set in ["learning_rate=0.01", "d_model=16", "batch_size=4"] {
+        assert!(train.contains(&format!("--set {set}")), "{train}");
+    }
+    here.shell(&format!("{train} --steps 3")).ok();
+}
+
 /// All that is not the three minutes of training.
 #[test]
 fn a_bare_tune_is_the_quick_study_on_the_builtin_text() {

@@ -71,18 +71,6 @@ fn write_through<T, E: From<io::Error>>(
     Ok(value)
 }
 
-/// Makes the folder `path` and those above it that are missing, each of which survives a power cut.
-///
-/// # Errors
-///
-/// Those of the file system.
-pub fn create_folder(path: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> =
-        path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()).collect();
-    fs::create_dir_all(path)?;
-    missing.into_iter().try_for_each(|folder| sync_folder(folder_of(folder)))
-}
-
 /// The folder that `path` lies in.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {

@@ -2,7 +2,7 @@
 
 use diapason_corpus::{
     Alphabet, AlphabetKind, Corpus, CorpusError, CorpusRequest, Progress, Split, SplitRequest, Windows,
-    convert, english, files, npy, random_windows, training_windows, write_atomically,
+    convert, english, npy, random_windows, training_windows, write_atomically,
 };
 use diapason_random::{Purpose, Stream};
 use std::fs;
@@ -443,17 +443,6 @@ fn encode_decode_and_normalize_files() {
     let alphabet = Alphabet::from_string_form(&alphabet.to_string_form()).unwrap();
     convert::decode(&auto, &alphabet, &mut out, report).unwrap();
     assert_eq!(out, fs::read(&wild).unwrap());
-}
-
-#[test]
-fn folders_are_made_with_those_above() {
-    let folder = Folder::new();
-    let deep = folder.path("a/b/c");
-    files::create_folder(&deep).unwrap();
-    files::create_folder(&deep).unwrap();
-    assert!(deep.is_dir());
-    fs::write(deep.join("file"), "").unwrap();
-    assert!(files::create_folder(&deep.join("file")).is_err());
 }
 
 #[test]

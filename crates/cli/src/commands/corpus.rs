@@ -39,7 +39,7 @@ fn encode(input: &Path, output: &Path, alphabet: AlphabetKind, normalize: bool) 
     let (alphabet, symbols) = write_atomically(output, |out| {
         convert::encode(input, alphabet, normalize, out, &mut |p| show(&mut work, p))
     })
-    .map_err(of_a_file)?;
+    .map_err(|error| of_a_file(error.with_output(output)))?;
     work.finish();
     note(&format!("{symbols} symbols of {} in {}", alphabet.len(), output.display()));
     if alphabet.kind() == AlphabetKind::Auto {
@@ -62,9 +62,16 @@ fn decode(input: &Path, output: Option<&Path>, alphabet: AlphabetKind) -> Result
 }
 
 fn normalize(input: &Path, output: Option<&Path>) -> Result<(), Failure> {
-    let input = if input == Path::new("-") { Path::new("/dev/stdin") } else { input };
     let mut work = Work::bytes();
-    into(output, &mut |out| convert::normalize(input, out, &mut |p| show(&mut work, p)).map(drop))
+    into(output, &mut |out| {
+        let progress = &mut |p| show(&mut work, p);
+        if input == Path::new("-") {
+            diapason_corpus::normalize::normalize(&mut io::stdin().lock(), out, None, progress)
+        } else {
+            convert::normalize(input, out, progress)
+        }
+        .map(drop)
+    })
 }
 
 fn info(text: &crate::args::Text, as_json: bool) -> Result<(), Failure> {
@@ -96,7 +103,9 @@ fn into(
     write: &mut dyn FnMut(&mut dyn Write) -> Result<(), CorpusError>,
 ) -> Result<(), Failure> {
     match output {
-        Some(path) => write_atomically(path, write).map_err(of_a_file),
+        Some(path) => {
+            write_atomically(path, write).map_err(|error: CorpusError| of_a_file(error.with_output(path)))
+        }
         None => {
             let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
             write(&mut out).map_err(of_a_file)?;

@@ -1,7 +1,7 @@
 //! `eval`: a checkpoint on a whole split.
 
 use super::{json, open, read_checkpoint, request};
-use crate::args::{self, Eval};
+use crate::args::{self, Eval, Text};
 use crate::failure::{Failure, note};
 use crate::progress::Work;
 use diapason_corpus::Corpus;
@@ -12,10 +12,11 @@ use serde_json::json;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 
-/// Windows that are scored side by side.
-const BATCH: usize = 256;
-
 pub(crate) fn run(args: Eval) -> Result<(), Failure> {
+    if let (None, Some(flag)) = (&args.text.corpus, first_flag(&args.text)) {
+        return Err(Failure::usage(format!("{flag} says how a text is read, and --corpus names none"))
+            .with_hint("name the text with --corpus; without it, the text is read as it was for training"));
+    }
     let (file, checkpoint) = read_checkpoint(&args.checkpoint)?;
     let header = &checkpoint.header;
     let corpus = corpus_for(&args, header)?;
@@ -24,7 +25,8 @@ pub(crate) fn run(args: Eval) -> Result<(), Failure> {
         args::Split::Test => ("test", corpus.test()),
     };
     let t = header.config.sequence_length;
-    let shape = Shape { batch_size: BATCH, sequence_length: t };
+    // The shape of training batches, of which there are none.
+    let shape = Shape { batch_size: 1, sequence_length: t };
     let mut engine =
         CpuEngine::new(header.model.clone(), &checkpoint.parameters, args.machine.threads(), shape)?;
     let mut work = Work::count();
@@ -66,6 +68,20 @@ pub(crate) fn run(args: Eval) -> Result<(), Failure> {
         )?;
     }
     Ok(out.flush()?)
+}
+
+/// The first flag that says how a text is read.
+fn first_flag(text: &Text) -> Option<&'static str> {
+    [
+        ("--test-corpus", text.test_corpus.is_some()),
+        ("--alphabet", text.alphabet.is_some()),
+        ("--normalize", text.normalize),
+        ("--train-chars", text.train_chars.is_some()),
+        ("--validation-chars", text.validation_chars.is_some()),
+        ("--test-chars", text.test_chars.is_some()),
+    ]
+    .into_iter()
+    .find_map(|(flag, given)| given.then_some(flag))
 }
 
 /// The text that was asked for, or the one that the model was trained on.

@@ -55,7 +55,7 @@ fn open(request: &CorpusRequest) -> Result<Corpus, Failure> {
     Ok(Corpus::open(request, &mut |p| work.at(p.what, p.done, p.total))?)
 }
 
-/// `--set KEY=V` and `--steps N`, applied to the defaults in the order in which they were typed.
+/// `--set KEY=V`, in the order in which they were typed, and `--steps N`, applied to the defaults.
 fn configured(mut config: Config, set: &[String], steps: Option<u64>) -> Result<Config, Failure> {
     for assignment in set {
         let Some((key, value)) = assignment.split_once('=') else {
@@ -65,9 +65,19 @@ fn configured(mut config: Config, set: &[String], steps: Option<u64>) -> Result<
         config.set(key.trim(), value).map_err(|e| Failure::from(e).typed())?;
     }
     if let Some(steps) = steps {
+        if set.iter().any(|assignment| key_of(assignment) == "steps") {
+            return Err(
+                Failure::usage("steps is in --set and given by --steps").with_hint("leave one of them out")
+            );
+        }
         config.steps = steps;
     }
     Ok(config)
+}
+
+/// The key of `KEY=...`.
+fn key_of(assignment: &str) -> &str {
+    assignment.split('=').next().unwrap_or_default().trim()
 }
 
 /// Reads a checkpoint, given itself or the folder of its run.
@@ -134,5 +144,6 @@ mod tests {
         let config = configured(Config::default(), &set, Some(7)).unwrap();
         assert_eq!((config.d_model, config.learning_rate, config.steps), (128, 3e-4, 7));
         assert!(configured(Config::default(), &["d_model".to_string()], None).is_err());
+        assert!(configured(Config::default(), &["steps=7".to_string()], Some(7)).is_err());
     }
 }

@@ -13,8 +13,7 @@ use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-pub(crate) fn run(args: Train) -> Result<(), Failure> {
-    let signals = Signals::install()?;
+pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     let request = required_request(&args.text)?;
     let config = configured(Config::default(), &args.set, args.steps)?;
     // What can be refused without the text is refused before it is read.
@@ -37,7 +36,7 @@ pub(crate) fn run(args: Train) -> Result<(), Failure> {
     let mut progress = Training::new();
     progress.trial(String::new(), flop);
     let outcome = diapason_training::run(&corpus, &mut engine, &spec, signals.graceful(), &mut |event| {
-        progress.event(event, &signals);
+        progress.event(event, signals);
     })?;
     progress.finish();
 

@@ -1,7 +1,7 @@
 //! `tune`: a grid of configurations, a table, a verdict.
 
-use super::{configured, engine, json, open, request, shape, slug};
-use crate::args::{self, Tune};
+use super::{configured, engine, json, key_of, open, request, shape, slug};
+use crate::args::{self, Text, Tune};
 use crate::failure::{Failure, note};
 use crate::progress::{Training, duration};
 use crate::shell;
@@ -12,8 +12,8 @@ use diapason_engine::CpuEngine;
 use diapason_model::ModelConfig;
 use diapason_report::{Bounds, REPORT_FILE, RESULTS_FILE, StudyJson, to_text, write_files};
 use diapason_study::{
-    CorpusStamp, Cost, Engines, Grid, MadeEngine, Params, QUICK_GRID, SEED_GRID, SEED_STEPS, STUDY_FILE,
-    Study, StudyEvent, StudySpec, TrialRecord, TrialState, quick_study, run_study, seed_study,
+    Cell, CorpusStamp, Cost, Engines, Grid, MadeEngine, Params, QUICK_GRID, QUICK_STEPS, SEED_GRID,
+    SEED_STEPS, STUDY_FILE, Study, StudyEvent, StudySpec, TrialRecord, TrialState, run_study,
 };
 use diapason_training::{BEST, Config, Protocol};
 use std::collections::BTreeSet;
@@ -24,15 +24,16 @@ use std::path::{Path, PathBuf};
 /// Columns of a table that goes into a file or a pipe.
 const NO_WIDTH: usize = 160;
 
+/// What `generate` is shown to begin with.
+const PROMPT: &str = "the ";
+
 /// What a bare `tune` reads.
 const QUICK_CORPUS: &str = "builtin:english";
 
-pub(crate) fn run(args: Tune) -> Result<(), Failure> {
-    let signals = Signals::install()?;
+pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
     let quick = args.text.corpus.is_none() && args.grid.is_empty() && args.set.is_empty() && !args.as_seed;
-    let ((base, _), default_grid) =
-        if quick { (quick_study()?, QUICK_GRID) } else { (seed_study()?, SEED_GRID) };
-    let config = configured(base, &args.set, args.steps)?;
+    let (steps, default_grid) = if quick { (QUICK_STEPS, QUICK_GRID) } else { (SEED_STEPS, SEED_GRID) };
+    let config = configured(Config { steps, ..Config::default() }, &args.set, args.steps)?;
     let grid = Grid::parse(&axes(&args, default_grid)?).map_err(|e| Failure::from(e).typed())?;
     // What can be refused without the text is refused before it is read.
     grid.cells(&config, 1).map_err(|e| Failure::from(e).typed())?;
@@ -57,7 +58,7 @@ pub(crate) fn run(args: Tune) -> Result<(), Failure> {
         ..StudySpec::new(&name, &corpus, config, grid)
     };
 
-    let study = train(&corpus, &spec, &folder, args.allow_other_engine, &signals)?;
+    let study = train(&corpus, &spec, &folder, args.allow_other_engine, signals)?;
     if study.interrupted {
         return Err(Failure::Interrupted {
             exit_code: signals.exit_code(),
@@ -75,7 +76,7 @@ pub(crate) fn run(args: Tune) -> Result<(), Failure> {
         write!(out, "{}", to_text(&study, &bounds, width))?;
     }
     out.flush()?;
-    say_what_next(&study, &args, &request, &folder);
+    say_what_next(&study, &args, &request, &corpus, &folder);
     if study.verdict().is_none() {
         return Err(Failure::failed("no configuration has a result: there is nothing to choose from")
             .with_hint("the table says what became of each trial"));
@@ -142,15 +143,21 @@ fn bounds(corpus: &Corpus, study: &Study) -> Bounds {
 }
 
 /// The files of the study, and commands that go on with the chosen configuration.
-fn say_what_next(study: &Study, args: &Tune, request: &CorpusRequest, folder: &Path) {
+fn say_what_next(study: &Study, args: &Tune, request: &CorpusRequest, corpus: &Corpus, folder: &Path) {
     note(&format!(
         "files: {}, {REPORT_FILE}, {RESULTS_FILE} and trials/ in {}",
         STUDY_FILE,
         folder.display()
     ));
     let Some(verdict) = study.verdict() else { return };
-    let chosen = study.trials.iter().find(|trial| study.cells[trial.cell].params == verdict.chosen);
-    let Some(trial) = chosen else { return };
+    // Of its seeds, the one with the lowest loss: another may have failed and left no weights.
+    let chosen = study
+        .trials
+        .iter()
+        .filter(|trial| study.cells[trial.cell].params == verdict.chosen)
+        .filter_map(|trial| Some((trial, trial.record.as_ref()?.best?.validation_loss)))
+        .min_by(|a, b| a.1.total_cmp(&b.1));
+    let Some((trial, _)) = chosen else { return };
     let best = folder.join(&trial.folder).join(BEST);
     let program = shell::program();
     let on_best = |words: &[&str]| {
@@ -159,22 +166,20 @@ fn say_what_next(study: &Study, args: &Tune, request: &CorpusRequest, folder: &P
         shell::line(&line)
     };
     note("next:");
-    note(&format!("  {}", on_best(&["generate", "--prompt", "the "])));
+    // The prompt's characters must be in the alphabet.
+    let prompt: &[&str] =
+        if corpus.alphabet.encode(PROMPT.as_bytes()).is_ok() { &["--prompt", PROMPT] } else { &[] };
+    note(&format!("  {}", on_best(&[&["generate"], prompt].concat())));
     note(&format!("  {}", on_best(&["eval", "--split", "test"])));
-    note(&format!("  {}", shell::line(&train_command(&program, args, request, &verdict.chosen, study))));
+    let train = train_command(&program, &args.text, request, &study.cells[trial.cell]);
+    note(&format!("  {}", shell::line(&train)));
 }
 
-/// `train` for the chosen configuration, with as many steps as the notebook gave it if the study gave less.
-fn train_command(
-    program: &OsString,
-    args: &Tune,
-    request: &CorpusRequest,
-    chosen: &Params,
-    study: &Study,
-) -> Vec<OsString> {
+/// `train` for the chosen configuration, with as many steps as the notebook gave it if the study gave less
+/// and did not compare numbers of steps.
+fn train_command(program: &OsString, text: &Text, request: &CorpusRequest, chosen: &Cell) -> Vec<OsString> {
     let mut words: Vec<OsString> =
         vec![program.clone(), "train".into(), "--corpus".into(), request.corpus.clone().into()];
-    let text = &args.text;
     let mut flag = |name: &str, value: Option<OsString>| {
         if let Some(value) = value {
             words.push(name.into());
@@ -186,24 +191,20 @@ fn train_command(
     flag("--train-chars", text.train_chars.map(|n| n.to_string().into()));
     flag("--validation-chars", text.validation_chars.map(|n| n.to_string().into()));
     flag("--test-chars", text.test_chars.map(|n| n.to_string().into()));
-    let chosen: Vec<String> = chosen.pairs().map(|(key, value)| format!("{key}={value}")).collect();
-    for assignment in
-        args.set.iter().filter(|set| !chosen.iter().any(|c| key_of(c) == key_of(set))).chain(&chosen)
-    {
-        flag("--set", Some(assignment.into()));
+    // The grid's keys, then all else that differs from what `train` does by itself.
+    let changed = chosen.config.differences(&Config::default());
+    let changed = Params::new(changed.iter().map(|(key, value, _)| (*key, value.clone())));
+    let others = changed.pairs().filter(|(key, _)| chosen.params.text(key).is_none());
+    for (key, value) in chosen.params.pairs().chain(others).filter(|(key, _)| *key != "steps") {
+        flag("--set", Some(format!("{key}={value}").into()));
     }
-    if !chosen.iter().any(|c| key_of(c) == "steps") {
-        flag("--steps", Some(study.spec.config.steps.max(SEED_STEPS).to_string().into()));
-    }
+    let compared = chosen.params.text("steps").is_some();
+    let steps = if compared { chosen.config.steps } else { chosen.config.steps.max(SEED_STEPS) };
+    flag("--steps", Some(steps.to_string().into()));
     if text.normalize {
         words.push("--normalize".into());
     }
     words
-}
-
-/// The key of `KEY=...`.
-fn key_of(assignment: &str) -> &str {
-    assignment.split('=').next().unwrap_or_default().trim()
 }
 
 /// `trial 2/4 d_model=64: validation loss 1.7132 at step 1500, 42 s of training`.
