@@ -8,10 +8,10 @@
 //! d = (loss - best loss) / best loss; acceptable means d <= tolerance. On the notebook's tables, with 1 %, that
 //! chooses what its authors chose by eye: 256 channels, 8 heads, 4 layers.
 //!
-//! Costs are taken as they are, without a margin for their own noise: seconds measured one trial after the
-//! other on a shared machine can differ by some per cent with no reason, and then two configurations of nearly
-//! equal cost are told apart by chance. Whoever needs better chooses [`Cost::Flop`]. Losses
-//! are point estimates; an interval for d is the place where evidence will enter.
+//! Costs have noise of their own: seconds measured one trial after the other on a shared machine differ by some
+//! per cent for no reason, and identical studies would choose differently. So costs within a margin of the
+//! cheapest acceptable one ([`Cost::noise`]) count as equal, and the lower loss decides. A table from elsewhere is
+//! taken literally. Losses are point estimates; an interval for d is the place where evidence will enter.
 
 use crate::Params;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,14 @@ pub enum Cost {
 }
 
 impl Cost {
+    /// How far apart two costs of a study must be to count as different, as a fraction of the lower one.
+    pub fn noise(self) -> f64 {
+        match self {
+            Self::Seconds => 0.1,
+            Self::Flop | Self::Parameters => 0.0,
+        }
+    }
+
     /// A cost with its unit: `331.1 s`.
     pub fn text(self, cost: f64) -> String {
         match self {
@@ -116,10 +124,13 @@ pub struct Decision {
     pub left_out: Vec<(usize, String)>,
     /// The tolerance applied.
     pub tolerance: Tolerance,
+    /// The margin within which costs counted as equal.
+    pub noise: f64,
 }
 
-/// Applies the rule. `None` when no candidate has a finite loss and cost.
-pub fn decide(candidates: &[Candidate], tolerance: Tolerance) -> Option<Decision> {
+/// Applies the rule; costs within the fraction `noise` of the cheapest acceptable one count as equal. `None` when no
+/// candidate has a finite loss and cost.
+pub fn decide(candidates: &[Candidate], tolerance: Tolerance, noise: f64) -> Option<Decision> {
     let mut left_out = Vec::new();
     let mut finite = Vec::new();
     for (i, candidate) in candidates.iter().enumerate() {
@@ -149,16 +160,16 @@ pub fn decide(candidates: &[Candidate], tolerance: Tolerance) -> Option<Decision
             }
         })
         .collect();
-    let chosen = compared
-        .iter()
-        .filter(|c| c.acceptable)
-        .map(|c| c.candidate)
+    let acceptable = || compared.iter().filter(|c| c.acceptable).map(|c| c.candidate);
+    let cheapest = acceptable().map(|c| candidates[c].cost).min_by(f64::total_cmp).unwrap_or(best_cost);
+    let chosen = acceptable()
+        .filter(|&c| candidates[c].cost <= cheapest + noise * cheapest.abs())
         .min_by(|&a, &b| {
             let (a, b) = (&candidates[a], &candidates[b]);
-            a.cost.total_cmp(&b.cost).then(a.loss.total_cmp(&b.loss))
+            a.loss.total_cmp(&b.loss).then(a.cost.total_cmp(&b.cost))
         })
         .unwrap_or(best);
-    Some(Decision { chosen, best, compared, left_out, tolerance })
+    Some(Decision { chosen, best, compared, left_out, tolerance, noise })
 }
 
 /// (x - base) / |base|; equal numbers differ by 0 even when the base is 0.
@@ -189,7 +200,12 @@ impl Decision {
         match self.price(cost) {
             None => {
                 let cheaper = self.cheaper(candidates);
-                if cheaper.is_empty() {
+                if cheaper.iter().any(|c| c.acceptable) {
+                    format!(
+                        "{chosen} has the lowest loss of {count}, and what is cheaper within {tolerance} of it is cheaper by less than {}, the noise of measured times",
+                        percent(self.noise)
+                    )
+                } else if cheaper.is_empty() {
                     format!("{chosen} has the lowest loss of {count} and none costs less")
                 } else {
                     format!(
@@ -217,13 +233,24 @@ impl Decision {
             ),
         ];
         let cheaper = self.cheaper(candidates);
+        let chosen_cost = candidates[self.chosen].cost;
+        let passed_over =
+            self.compared.iter().any(|c| c.acceptable && candidates[c.candidate].cost < chosen_cost);
+        if passed_over {
+            lines.push(format!(
+                "costs within {} of the cheapest acceptable one count as equal, and the lower loss decides: times measured one after the other are no more exact",
+                percent(self.noise)
+            ));
+        }
         if cheaper.is_empty() && self.compared.len() > 1 {
             lines.push("no other configuration costs less".to_string());
         }
         for comparison in cheaper {
             let candidate = &candidates[comparison.candidate];
             let verdict = if comparison.candidate == self.chosen {
-                "acceptable, and the cheapest that is"
+                if passed_over { "acceptable, and chosen" } else { "acceptable, and the cheapest that is" }
+            } else if comparison.acceptable && candidate.cost < chosen_cost {
+                "acceptable, but not cheaper by more than noise"
             } else if comparison.acceptable {
                 "acceptable, but not the cheapest"
             } else {
@@ -290,7 +317,7 @@ mod tests {
     }
 
     fn chosen(rows: &[(f64, f64)], tolerance: f64) -> usize {
-        decide(&candidates(rows), Tolerance::new(tolerance).unwrap()).unwrap().chosen
+        decide(&candidates(rows), Tolerance::new(tolerance).unwrap(), 0.0).unwrap().chosen
     }
 
     #[test]
@@ -316,10 +343,24 @@ mod tests {
     }
 
     #[test]
+    fn costs_within_their_noise_are_told_apart_by_loss() {
+        let chosen =
+            |rows: &[(f64, f64)]| decide(&candidates(rows), Tolerance::default(), 0.1).unwrap().chosen;
+        assert_eq!(chosen(&[(1.00, 1.005), (1.09, 1.000)]), 1);
+        assert_eq!(chosen(&[(1.09, 1.005), (1.00, 1.000)]), 1);
+        assert_eq!(chosen(&[(1.00, 1.005), (1.11, 1.000)]), 0);
+        // What is not acceptable sets no margin.
+        assert_eq!(chosen(&[(0.90, 1.5), (1.00, 1.005), (1.09, 1.000), (1.2, 0.999)]), 2);
+        let rows = candidates(&[(1.00, 1.005), (1.09, 1.000)]);
+        let decision = decide(&rows, Tolerance::default(), 0.1).unwrap();
+        assert!(decision.reason(&rows, Cost::Seconds).contains("less than 10 %"));
+    }
+
+    #[test]
     fn what_has_no_loss_is_left_out_and_named() {
         let mut rows = candidates(&[(1.0, f64::NAN), (2.0, 1.0), (0.5, 1.0), (f64::INFINITY, 0.5)]);
         rows[2].left_out = Some("diverged at step 7".to_string());
-        let decision = decide(&rows, Tolerance::default()).unwrap();
+        let decision = decide(&rows, Tolerance::default(), 0.0).unwrap();
         assert_eq!(decision.chosen, 1);
         let explained = decision.explain(&rows, Cost::Seconds);
         assert_eq!(
@@ -331,8 +372,8 @@ mod tests {
                 "chosen: i=1"
             ]
         );
-        assert_eq!(decide(&rows[..1], Tolerance::default()), None);
-        assert_eq!(decide(&[], Tolerance::default()), None);
+        assert_eq!(decide(&rows[..1], Tolerance::default(), 0.0), None);
+        assert_eq!(decide(&[], Tolerance::default(), 0.0), None);
     }
 
     #[test]

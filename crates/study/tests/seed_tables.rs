@@ -4,7 +4,7 @@ use diapason_study::{Cost, Tolerance, decide, read_table};
 
 fn explain(table: &str) -> String {
     let candidates = read_table(table.as_bytes()).expect("the table is well-formed");
-    let decision = decide(&candidates, Tolerance::default()).expect("there are results");
+    let decision = decide(&candidates, Tolerance::default(), 0.0).expect("there are results");
     decision.explain(&candidates, Cost::Seconds).join("\n")
 }
 

@@ -11,7 +11,7 @@ pub(crate) fn run(args: Decide) -> Result<(), Failure> {
     let candidates = read_table(file).map_err(|e| Failure::from(e).in_file(&args.table))?;
     let tolerance = Tolerance::new(args.tolerance)
         .ok_or_else(|| Failure::usage("--tolerance must lie between 0 and 1"))?;
-    let decision = decide(&candidates, tolerance).ok_or_else(|| {
+    let decision = decide(&candidates, tolerance, 0.0).ok_or_else(|| {
         Failure::failed("no configuration has a finite loss and time: nothing to choose from")
             .in_file(&args.table)
     })?;
