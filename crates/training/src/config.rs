@@ -5,10 +5,8 @@
 //! table ([`Config::keys`]) describes every key; the help text, the written file and the nearest-name hint
 //! read it. The defaults are those of the notebook that this program started from.
 
-use crate::files;
 use diapason_model::{Architecture, ModelConfig};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// What a run computes. Change keys by name with [`Config::set`], check with [`Config::validated`].
@@ -120,17 +118,15 @@ pub struct KeyDoc {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A key that does not exist.
-    #[error("unknown key `{key}`{}", in_file(.path))]
+    #[error("unknown key `{key}`")]
     UnknownKey {
         /// What was written.
         key: String,
         /// The known key that looks most like it, if any does.
         nearest: Option<&'static str>,
-        /// The file it stands in, if it came from one.
-        path: Option<PathBuf>,
     },
     /// A value of the wrong kind.
-    #[error("{key} = {value}{}: expected {expected}", in_file(.path))]
+    #[error("{key} = {value}: expected {expected}")]
     Value {
         /// The key.
         key: String,
@@ -138,8 +134,6 @@ pub enum ConfigError {
         value: String,
         /// What would be right.
         expected: String,
-        /// The file it stands in, if it came from one.
-        path: Option<PathBuf>,
     },
     /// A number outside of its range.
     #[error("{key} is {value}, but must lie between {low} and {high}")]
@@ -176,26 +170,6 @@ pub enum ConfigError {
     /// Sizes that make no model.
     #[error(transparent)]
     Model(#[from] diapason_model::ConfigError),
-    /// A file that is not TOML.
-    #[error("{}{message}", path.as_ref().map(|p| format!("{}: ", p.display())).unwrap_or_default())]
-    Toml {
-        /// The file, if it came from one.
-        path: Option<PathBuf>,
-        /// What the parser says, in one line.
-        message: String,
-    },
-    /// A file that cannot be read or written.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-}
-
-fn in_file(path: &Option<PathBuf>) -> String {
-    path.as_ref().map(|p| format!(" in {}", p.display())).unwrap_or_default()
 }
 
 impl ConfigError {
@@ -263,17 +237,12 @@ impl Config {
     pub fn set_value(&mut self, key: &str, value: Value) -> Result<(), ConfigError> {
         let mut table = self.table();
         let Some(old) = table.get(key) else {
-            return Err(ConfigError::UnknownKey {
-                key: key.to_string(),
-                nearest: nearest_key(key),
-                path: None,
-            });
+            return Err(ConfigError::UnknownKey { key: key.to_string(), nearest: nearest_key(key) });
         };
         let refuse = |expected: &str| ConfigError::Value {
             key: key.to_string(),
             value: one_line(&value),
             expected: expected.to_string(),
-            path: None,
         };
         let value = match (old, &value) {
             (Value::Integer(_), Value::Integer(i)) if *i >= 0 => value,
@@ -293,7 +262,6 @@ impl Config {
             value: one_line(&value),
             // "unknown variant `x`, expected `y`"
             expected: error.message().rsplit("expected ").next().unwrap_or_default().to_string(),
-            path: None,
         })?;
         Ok(())
     }
@@ -377,49 +345,6 @@ impl Config {
             }
         }
         text
-    }
-
-    /// Reads what [`Config::to_toml`] writes; keys that are absent keep their defaults.
-    ///
-    /// # Errors
-    /// Text that is not TOML, unknown keys, values of the wrong kind.
-    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        let table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Toml {
-            path: None,
-            message: error.message().replace('\n', " "),
-        })?;
-        let mut config = Self::default();
-        for (key, value) in table {
-            config.set_value(&key, value)?;
-        }
-        Ok(config)
-    }
-
-    /// Reads a TOML file.
-    ///
-    /// # Errors
-    /// As [`Config::from_toml`], and files that cannot be read.
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Io { path: path.to_path_buf(), source })?;
-        Self::from_toml(&text).map_err(|mut error| {
-            match &mut error {
-                ConfigError::UnknownKey { path: place, .. }
-                | ConfigError::Value { path: place, .. }
-                | ConfigError::Toml { path: place, .. } => *place = Some(path.to_path_buf()),
-                _ => {}
-            }
-            error
-        })
-    }
-
-    /// Writes a TOML file, atomically.
-    ///
-    /// # Errors
-    /// A file that cannot be written.
-    pub fn write(&self, path: &Path) -> Result<(), ConfigError> {
-        files::write_atomically(path, |out| out.write_all(self.to_toml().as_bytes()))
-            .map_err(|source| ConfigError::Io { path: path.to_path_buf(), source })
     }
 
     /// The keys whose values differ from those of `other`: key, own value, other value.
@@ -614,28 +539,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_comes_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.toml");
+    fn the_file_says_all() {
         let config = Config { learning_rate: 0.1 + 0.2, epsilon: 1e-12, steps: 7, ..Config::default() };
-        config.write(&path).unwrap();
-        assert_eq!(Config::read(&path).unwrap(), config);
-        assert!(std::fs::read_to_string(&path).unwrap().contains("# training steps\nsteps = 7\n"));
-        assert_eq!(Config::from_toml("d_model = 64").unwrap(), Config { d_model: 64, ..Config::default() });
-
-        for (text, expected) in [
-            ("n_layer = 3", "unknown key `n_layer` in "),
-            ("n_layers = \"x\"", "n_layers = \"x\" in "),
-            ("n_layers = ", "config.toml: "),
-            ("n_layers = 1\nn_layers = 2", "config.toml: "),
-        ] {
-            std::fs::write(&path, text).unwrap();
-            let message = Config::read(&path).unwrap_err().to_string();
-            assert!(message.contains(expected) && message.contains("config.toml"), "{message}");
-            assert!(!message.contains('\n'), "{message}");
-        }
-        let message = Config::read(&folder.path().join("absent")).unwrap_err().to_string();
-        assert!(message.contains("absent"), "{message}");
+        let text = config.to_toml();
+        assert_eq!(toml::from_str::<Config>(&text).unwrap(), config);
+        assert!(text.contains("# training steps\nsteps = 7\n"), "{text}");
     }
 
     #[test]

@@ -79,8 +79,8 @@ pub(crate) fn csv(curve: &[CurvePoint]) -> String {
 /// What the notebook's early-stopping loop would have recorded for this run.
 ///
 /// Its loop counts improvements and stops at the fifth. At the last iteration it records the loss only if
-/// that evaluation was *no* improvement; a run whose last evaluation is its second, third or fourth
-/// improvement leaves no number behind.
+/// that evaluation was *no* improvement; a run whose last evaluation is one of its first four improvements
+/// leaves no number behind. (The first evaluation is always an improvement, so a run with one alone is lost.)
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum SeedRule {

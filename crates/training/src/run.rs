@@ -11,7 +11,7 @@ use crate::checkpoint::{self, Header, Moments, Progress};
 use crate::schedule::Schedule;
 use crate::{
     Checkpoint, CheckpointError, Config, ConfigError, CurvePoint, FolderLock, LockError, Protocol, Reading,
-    SeedRule, curve, evaluate, files,
+    SeedRule, create_folder, curve, evaluate, files,
 };
 use diapason_corpus::windows::{Windows, training_windows};
 use diapason_corpus::{Corpus, CorpusError};
@@ -45,7 +45,8 @@ pub struct RunSpec {
     pub folder: PathBuf,
     /// Go on from the folder's checkpoint, if there is one. Otherwise a checkpoint there is an error.
     pub resume: bool,
-    /// Start from the weights in this file, not from random ones.
+    /// Start from the weights in this file, not from random ones. A run that goes on needs it no more; given all
+    /// the same, it must hold the weights that the run started from.
     pub init: Option<PathBuf>,
     /// Go on from a checkpoint that another arithmetic computed; the run is then marked.
     pub allow_other_engine: bool,
@@ -309,7 +310,7 @@ pub fn run(
         || spec.init.as_ref().map(|path| checkpoint::read_weights(path, &model, &alphabet)).transpose();
     // Weights that cannot be used are refused before a folder is made.
     let mut init = if spec.folder.join(CHECKPOINT).exists() { None } else { read_init()? };
-    std::fs::create_dir_all(&spec.folder)
+    create_folder(&spec.folder)
         .map_err(|source| TrainingError::Write { path: spec.folder.clone(), source })?;
     let _lock = FolderLock::acquire(&spec.folder)?;
 
@@ -320,7 +321,7 @@ pub fn run(
     if !there && spec.folder.join(BEST).exists() {
         return Err(TrainingError::WeightsAlone { folder: spec.folder.clone() });
     }
-    let schedule = Schedule::new(&config, spec.protocol, spec.seed, spec.early_step);
+    let (schedule, config) = scheduled(spec, config, None);
     let mut run = Run {
         corpus,
         spec,
@@ -405,6 +406,7 @@ impl Run<'_> {
     fn resume(&mut self) -> Result<(), TrainingError> {
         let path = self.spec.folder.join(CHECKPOINT);
         let Checkpoint { header: old, parameters, moments } = Checkpoint::read(&path)?;
+        (self.schedule, self.header.config) = scheduled(self.spec, self.spec.config.clone(), Some(&old));
         let Some(moments) = moments else {
             return Err(CheckpointError::Content {
                 path,
@@ -422,6 +424,7 @@ impl Run<'_> {
         self.unsaved = self.header.config != config || self.header.corpus_request != corpus_request;
         self.header.config = config;
         self.header.corpus_request = corpus_request;
+        self.unsaved |= self.leave_out_foreign_evaluation();
         let here = self.engine.id().to_string();
         if self.header.engine != here {
             let before = std::mem::replace(&mut self.header.engine, here.clone());
@@ -457,6 +460,16 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Leaves the evaluation at the end of a shorter run out of the curve, where the run as it is now would not
+    /// have made it, so that the two come to the same. It stays only as long as it is the best, for the best
+    /// weights are then its own. Returns whether anything was left out.
+    fn leave_out_foreign_evaluation(&mut self) -> bool {
+        let curve = &mut self.header.progress.curve;
+        let (before, best) = (curve.len(), curve::best(curve).map(|point| point.step));
+        curve.retain(|point| self.schedule.is_due(point.step) || Some(point.step) == best);
+        curve.len() < before
     }
 
     fn started(&mut self) {
@@ -506,8 +519,20 @@ impl Run<'_> {
         };
         compare("seed", old.seed.to_string(), spec.seed.to_string());
         compare("protocol", old.protocol.name().to_string(), spec.protocol.name().to_string());
-        if old.progress.init.is_none() && spec.init.is_some() {
-            differences.push("it started from random weights, now from a file".to_string());
+        match (&old.progress.init, &spec.init) {
+            (None, Some(_)) => {
+                differences.push("it started from random weights, now from a file".to_string());
+            }
+            (Some(was), Some(path)) => {
+                let now = checkpoint::digest_of(&checkpoint::read_weights(path, &new.model, &new.alphabet)?);
+                if *was != now {
+                    differences.push(format!(
+                        "it started from other weights than those in {} (--init can be left out)",
+                        path.display()
+                    ));
+                }
+            }
+            (_, None) => {}
         }
         if !differences.is_empty() {
             return Err(TrainingError::SettingsChanged {
@@ -663,12 +688,16 @@ impl Run<'_> {
             accuracy_last: evaluation.accuracy_last,
             train_seconds: progress.train_seconds,
         };
-        (progress.loss_sum, progress.loss_count) = (0.0, 0);
+        // If only the end of the run brings this evaluation, a longer run goes on with the sum.
+        if self.schedule.is_due_in_longer_runs(step) {
+            (progress.loss_sum, progress.loss_count) = (0.0, 0);
+        }
         progress.curve.push(point);
         if step == self.header.config.steps {
             progress.state = RunState::Complete;
         }
-        if curve::best(&progress.curve).is_some_and(|best| best.step == step) {
+        self.leave_out_foreign_evaluation();
+        if curve::best(&self.header.progress.curve).is_some_and(|best| best.step == step) {
             self.save()?;
             self.save_best()?;
         }
@@ -741,6 +770,17 @@ impl Run<'_> {
             curve: progress.curve,
         }
     }
+}
+
+/// The schedule of a run, and its configuration with the steps between evaluations written out: a twentieth of
+/// the steps means those that the run began with, also when it goes on with more. The notebook's protocol knows
+/// another interval.
+fn scheduled(spec: &RunSpec, mut config: Config, old: Option<&Header>) -> (Schedule, Config) {
+    if config.eval_every == 0 && spec.protocol == Protocol::Standard {
+        let began_with = old.map_or(&config, |old| &old.config);
+        config.eval_every = began_with.steps_between_evaluations();
+    }
+    (Schedule::new(&config, spec.protocol, spec.seed, spec.early_step), config)
 }
 
 /// What has been done since the last `Event::Step`.

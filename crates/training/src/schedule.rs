@@ -83,11 +83,17 @@ impl Schedule {
 
     /// Whether the run is evaluated after update `step`, counted from 1.
     pub(crate) fn is_due(&self, step: u64) -> bool {
+        step > 0 && (step == self.steps || self.is_due_in_longer_runs(step))
+    }
+
+    /// Whether the evaluation after update `step` is there for more than that the run ends with it: a run with
+    /// more steps has it too.
+    pub(crate) fn is_due_in_longer_runs(&self, step: u64) -> bool {
         let regular = match self.protocol {
             Protocol::Standard => step.is_multiple_of(self.every),
             Protocol::AsSeed => (step.max(1) - 1).is_multiple_of(self.every),
         };
-        step > 0 && (regular || step == self.steps || Some(step) == self.early_step)
+        step > 0 && (regular || Some(step) == self.early_step)
     }
 
     /// Number of evaluations after update `step`, up to the last.
@@ -121,14 +127,15 @@ impl Schedule {
     }
 
     /// Whether patience ends a run whose last evaluation is the last of `curve`: `patience` evaluations have
-    /// not improved on the best one before them by `min_improvement`, and the early read-out is taken.
+    /// not improved on the best one before them by `min_improvement`, and the early read-out is taken. An
+    /// evaluation that is not of this schedule, where a shorter run ended, does not count.
     pub(crate) fn out_of_patience(&self, curve: &[CurvePoint]) -> bool {
         let Some(last) = curve.last() else { return false };
         if self.patience == 0 || self.early_step.is_some_and(|early| last.step < early) {
             return false;
         }
         let (mut reference, mut waited) = (f64::INFINITY, 0);
-        for point in curve {
+        for point in curve.iter().filter(|point| self.is_due(point.step)) {
             if point.validation_loss + self.min_improvement < reference {
                 reference = point.validation_loss;
                 waited = 0;
@@ -214,6 +221,9 @@ mod tests {
             let config = Config { patience, min_improvement: 0.1, ..Config::default() };
             Schedule::new(&config, Protocol::Standard, 0, early)
         };
+        let curve = |losses: &[f64]| -> Vec<CurvePoint> {
+            curve(losses).into_iter().map(|p| CurvePoint { step: p.step + 999, ..p }).collect()
+        };
         let stops = |losses: &[f64]| schedule(2, None).out_of_patience(&curve(losses));
         assert!(!stops(&[]));
         assert!(!stops(&[3.0]));
@@ -224,8 +234,11 @@ mod tests {
         assert!(stops(&[3.0, 2.95, 2.8, 2.79, 5.0]));
         let flat = curve(&[3.0; 6]);
         assert!(!schedule(0, None).out_of_patience(&flat), "off");
-        assert!(!schedule(2, Some(5002)).out_of_patience(&flat), "early read-out still ahead");
-        assert!(schedule(2, Some(5001)).out_of_patience(&flat), "early read-out just taken");
+        assert!(!schedule(2, Some(6001)).out_of_patience(&flat), "early read-out still ahead");
+        assert!(schedule(2, Some(6000)).out_of_patience(&flat), "early read-out just taken");
+        let mut extended = curve(&[3.0, 2.95, 2.91]);
+        extended[1].step = 1990;
+        assert!(!schedule(2, None).out_of_patience(&extended), "where a shorter run ended");
     }
 
     /// The rule that is asked, worked out by hand from the notebook's loop.

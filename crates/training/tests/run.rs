@@ -502,11 +502,49 @@ fn more_steps_extend_a_finished_run() {
     let other = tempfile::tempdir().unwrap();
     let spec = RunSpec::new(long.clone(), 5, other.path());
     let straight = run(&corpus, &mut Bigram::new(&long), &spec).unwrap();
-    let [extended, straight] = [trace(&extended, folder.path()), trace(&straight, other.path())];
-    assert_eq!((extended.parameters, extended.moments), (straight.parameters, straight.moments));
-    // The shorter run's last evaluation, at step 60, is the only difference.
-    let without: Vec<u64> = extended.curve.iter().map(|p| p.step).filter(|&s| s != 60).collect();
-    assert_eq!(without, straight.curve.iter().map(|p| p.step).collect::<Vec<_>>());
+    // The shorter run's last evaluation, at step 60, is not one of the longer run's, and is left out.
+    assert_eq!(trace(&extended, folder.path()), trace(&straight, other.path()));
+}
+
+#[test]
+fn a_twentieth_of_the_steps_is_of_those_that_the_run_began_with() {
+    let corpus = corpus(0);
+    let with = |steps, eval_every| Config { steps, eval_every, patience: 3, ..config() };
+    let go = |config: Config, folder: &Path| {
+        let spec = RunSpec { resume: true, ..RunSpec::new(config.clone(), 5, folder) };
+        run(&corpus, &mut Bigram::new(&config), &spec).unwrap()
+    };
+    // 50 / 20 is 2, 130 / 20 would be 6; then 51 is off the grid.
+    for short in [50, 51] {
+        let [folder, other] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        assert_eq!(go(with(short, 0), folder.path()).state, RunState::Complete);
+        let header = Checkpoint::read_header(&folder.path().join(CHECKPOINT)).unwrap();
+        assert_eq!(header.config.eval_every, 2, "written out");
+        let extended = go(with(130, 0), folder.path());
+        let straight = go(with(130, 2), other.path());
+        assert_eq!(trace(&extended, folder.path()), trace(&straight, other.path()), "{short}");
+        // And again, with what is now written out.
+        let [extended, straight] = [go(with(140, 0), folder.path()), go(with(140, 2), other.path())];
+        assert_eq!(trace(&extended, folder.path()), trace(&straight, other.path()), "{short}");
+    }
+}
+
+#[test]
+fn the_end_of_a_shorter_run_stays_while_it_is_the_best() {
+    let corpus = corpus(0);
+    let (short, long) = (config(), Config { steps: 90, ..config() });
+    let folder = tempfile::tempdir().unwrap();
+    let spec = |config: &Config| RunSpec { resume: true, ..RunSpec::new(config.clone(), 5, folder.path()) };
+    // Its last evaluation, at step 60, is better than all that come.
+    let lucky = |step, evaluating| if evaluating && step == 60 { -1.0 } else { 0.0 };
+    let steps = |outcome: &RunOutcome| outcome.curve.iter().map(|p| p.step).collect::<Vec<_>>();
+    run(&corpus, &mut Bigram::new(&short).hooked(lucky), &spec(&short)).unwrap();
+    let outcome = run(&corpus, &mut Bigram::new(&long), &spec(&long)).unwrap();
+    // Its weights are the best ones, but it has no say in patience.
+    assert_eq!(outcome.best.map(|b| b.step), Some(60));
+    assert_eq!(Checkpoint::read_header(&folder.path().join(BEST)).unwrap().step, 60);
+    assert_eq!(outcome.state, RunState::Complete);
+    assert_eq!(steps(&outcome), [7, 14, 21, 28, 35, 42, 49, 56, 60, 63, 70, 77, 84, 90]);
 }
 
 #[test]
@@ -525,8 +563,16 @@ fn weights_can_be_given() {
     let header = Checkpoint::read_header(&next.path().join(CHECKPOINT)).unwrap();
     assert!(header.progress.init.unwrap().starts_with("sha256:"));
     // Resuming it needs the file no more, and does not read it.
-    let again = RunSpec { init: None, resume: true, ..init };
+    let again = RunSpec { init: None, resume: true, ..init.clone() };
     assert_eq!(run(&corpus, &mut Bigram::new(&tuned), &again).unwrap().curve, outcome.curve);
+
+    // Given all the same, it must be what the run started from.
+    let same = RunSpec { init: Some(weights.clone()), ..again.clone() };
+    assert_eq!(run(&corpus, &mut Bigram::new(&tuned), &same).unwrap().curve, outcome.curve);
+    let other_weights = RunSpec { init: Some(next.path().join(BEST)), ..again };
+    let error = run(&corpus, &mut Bigram::new(&tuned), &other_weights).unwrap_err();
+    assert!(matches!(error, TrainingError::SettingsChanged { .. }), "{error}");
+    assert!(error.to_string().contains("it started from other weights than those in "), "{error}");
 
     let other = Config { n_heads: 4, ..spec.config };
     let empty = tempfile::tempdir().unwrap();
