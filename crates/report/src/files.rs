@@ -26,7 +26,7 @@ pub enum ReportError {
 }
 
 /// Columns of `results.csv` that are no parameters, after `number`, the parameters, and before nothing.
-const COLUMNS: [&str; 16] = [
+const COLUMNS: [&str; 18] = [
     "seed",
     "pass",
     "state",
@@ -43,6 +43,8 @@ const COLUMNS: [&str; 16] = [
     "read_at",
     "lost_by_seed_rule",
     "error",
+    "engine",
+    "other_engines",
 ];
 
 /// The rows of a study as CSV: `number`, one column per key of the grid, then the columns of [`Row`] by their
@@ -68,7 +70,7 @@ pub fn to_csv(study: &Study) -> io::Result<Vec<u8>> {
 }
 
 /// In the order of [`COLUMNS`].
-fn fields(row: &Row) -> [String; 16] {
+fn fields(row: &Row) -> [String; 18] {
     let number = |value: Option<f64>| value.map(|x| x.to_string()).unwrap_or_default();
     let state = serde_json::to_value(row.state).ok().and_then(|v| v.as_str().map(str::to_string));
     [
@@ -88,6 +90,8 @@ fn fields(row: &Row) -> [String; 16] {
         row.read_at.map(|step| step.to_string()).unwrap_or_default(),
         row.lost_by_seed_rule.map(|lost| lost.to_string()).unwrap_or_default(),
         row.error.clone().unwrap_or_default(),
+        row.engine.clone().unwrap_or_default(),
+        row.other_engines.join(" "),
     ]
 }
 

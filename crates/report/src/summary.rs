@@ -6,6 +6,7 @@ use diapason_study::{
     CellReading, Cost, Pass, SEED_EARLY_STEP, SEED_LABEL, SeedNumbers, Study, Verdict, seed_numbers,
 };
 use diapason_training::Protocol;
+use std::collections::BTreeMap;
 use std::f64::consts::LN_2;
 
 /// One pass of all cells, and the seed's numbers where it trained the same.
@@ -154,6 +155,7 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
             ));
         }
     }
+    notes.extend(engines(study));
     if study.spec.protocol == Protocol::AsSeed {
         let lost = study.lost_by_seed_rule();
         for row in &lost {
@@ -173,6 +175,39 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
             "{} of {} trials have not finished; the same command continues",
             study.trials.len() - over,
             study.trials.len()
+        ));
+    }
+    notes
+}
+
+/// What to know where not all was computed by one arithmetic.
+fn engines(study: &Study) -> Vec<String> {
+    let mut notes = Vec::new();
+    let records = || study.trials.iter().filter_map(|trial| Some((trial, trial.record.as_ref()?)));
+    let mut by_engine: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (trial, record) in records().filter(|(_, record)| !record.engine.is_empty()) {
+        by_engine.entry(&record.engine).or_default().push(trial.number.to_string());
+    }
+    if by_engine.len() > 1 {
+        let engines: Vec<String> = by_engine
+            .iter()
+            .map(|(engine, numbers)| {
+                let trials = if numbers.len() == 1 { "trial" } else { "trials" };
+                format!("{engine} ({trials} {})", numbers.join(", "))
+            })
+            .collect();
+        notes.push(format!(
+            "the trials were computed by different engines, and small differences between them may be the \
+             engines': {}",
+            engines.join("; ")
+        ));
+    }
+    for (trial, record) in records().filter(|(_, record)| !record.other_engines.is_empty()) {
+        notes.push(format!(
+            "trial {} went on with another engine, {}, than it began with, {}: its result is neither's",
+            trial.number,
+            record.engine,
+            record.other_engines.join(", ")
         ));
     }
     notes

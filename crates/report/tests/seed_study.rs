@@ -2,10 +2,10 @@
 
 use diapason_report::{Bounds, StudyJson, to_csv, to_markdown, to_text, write_files};
 use diapason_study::{
-    CorpusStamp, Cost, Grid, Pass, SEED_EARLY_STEP, SEED_NUMBERS, SEED_STEPS, SeedNumbers, Study, StudySpec,
-    Trial, TrialFailure, TrialRecord, TrialState, seed_study,
+    CorpusStamp, Cost, Grid, Pass, SEED_EARLY_STEP, SEED_GRID, SEED_NUMBERS, SEED_STEPS, SeedNumbers, Study,
+    StudySpec, Trial, TrialFailure, TrialRecord, TrialState,
 };
-use diapason_training::{Protocol, Reading, SeedRule};
+use diapason_training::{Config, Protocol, Reading, SeedRule};
 use std::path::PathBuf;
 
 fn reading(row: &SeedNumbers, step: u64) -> Reading {
@@ -20,7 +20,7 @@ fn reading(row: &SeedNumbers, step: u64) -> Reading {
 
 /// The notebook's study, finished.
 fn study() -> Study {
-    let (config, grid) = seed_study().unwrap();
+    let (config, grid) = (Config::default(), Grid::parse(&SEED_GRID).unwrap());
     let cells = grid.cells(&config, 27).unwrap();
     let spec = StudySpec {
         name: "the seed".to_string(),
@@ -295,7 +295,8 @@ fn csv_has_a_line_per_pass() {
     assert_eq!(
         lines[0],
         "number,d_model,n_heads,n_layers,seed,pass,state,steps,stopped_early,validation_loss,validation_bpc,accuracy,\
-         accuracy_last,train_seconds,tokens_per_second,parameters,flop,read_at,lost_by_seed_rule,error"
+         accuracy_last,train_seconds,tokens_per_second,parameters,flop,read_at,lost_by_seed_rule,error,engine,\
+         other_engines"
     );
     assert!(
         lines[2].starts_with("0,256,8,4,0,full,COMPLETE,20000,false,1.3307313919067383,"),
@@ -372,4 +373,40 @@ fn several_seeds_are_averaged() {
     assert!((study.readings(Pass::Full)[0].loss - 1.33573).abs() < 1e-5);
     let text = to_text(&study, &Bounds::default(), 200);
     assert!(text.contains("1.3357") && text.contains("means over seeds"), "{text}");
+}
+
+#[test]
+fn different_engines_are_said() {
+    let note = |study: &Study| {
+        let text = to_text(study, &Bounds::default(), usize::MAX);
+        text.lines().filter(|line| line.contains("engine")).map(str::to_string).collect::<Vec<_>>()
+    };
+    let mut study = study();
+    assert!(note(&study).is_empty());
+    record(&mut study, 1).engine = "other".into();
+    record(&mut study, 2).engine = String::new();
+    assert_eq!(
+        note(&study),
+        [
+            "the trials were computed by different engines, and small differences between them may be the engines': \
+             colab (trials 0, 3); other (trial 1)"
+        ]
+    );
+    record(&mut study, 1).engine = "colab".into();
+    record(&mut study, 1).other_engines = vec!["old".into(), "older".into()];
+    assert_eq!(
+        note(&study),
+        [
+            "trial 1 went on with another engine, colab, than it began with, old, older: its result is neither's"
+        ]
+    );
+    let rows = study.rows();
+    assert_eq!((rows[0].engine.as_deref(), rows[4].engine.as_deref()), (Some("colab"), None));
+    let json = serde_json::to_value(StudyJson::new(&study, &Bounds::default())).unwrap();
+    assert_eq!(json["trials"][2]["other_engines"], serde_json::json!(["old", "older"]));
+    assert_eq!(json["trials"][0]["engine"], "colab");
+    let csv = String::from_utf8(to_csv(&study).unwrap()).unwrap();
+    let mut lines = csv.lines();
+    assert!(lines.next().unwrap().ends_with(",error,engine,other_engines"), "{csv}");
+    assert!(lines.nth(2).unwrap().ends_with(",colab,old older"), "{csv}");
 }

@@ -30,7 +30,7 @@ pub use decide::{Candidate, Comparison, Cost, Decision, Tolerance, decide, perce
 pub use error::StudyError;
 pub use grid::{Axis, Cell, Grid};
 pub use params::{Params, value_text};
-pub use presets::{QUICK_GRID, QUICK_STEPS, quick_study, seed_study};
+pub use presets::{QUICK_GRID, QUICK_STEPS};
 pub use run::{Engines, MadeEngine, StudyEvent, Work, run_study};
 pub use seed::{SEED_EARLY_STEP, SEED_GRID, SEED_LABEL, SEED_NUMBERS, SEED_STEPS, SeedNumbers, seed_numbers};
 pub use spec::{CorpusStamp, Difference, STUDY_FILE, StudySpec};

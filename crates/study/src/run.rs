@@ -14,7 +14,8 @@ use diapason_corpus::Corpus;
 use diapason_engine::{Engine, EngineError};
 use diapason_model::ModelConfig;
 use diapason_training::{
-    CheckpointError, Config, CurvePoint, Event, FolderLock, Protocol, Reading, RunSpec, TrainingError, run,
+    CheckpointError, Config, CurvePoint, Event, FolderLock, Protocol, Reading, RunSpec, TrainingError,
+    create_folder, run,
 };
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,8 +71,6 @@ pub enum StudyEvent<'a> {
         seed: u64,
         /// Floating-point operations of one step.
         flop_per_step: f64,
-        /// Positions in one step.
-        tokens_per_step: u64,
     },
     /// Something happened inside the trial.
     Training {
@@ -125,8 +124,7 @@ pub fn run_study(
         }
     }
 
-    std::fs::create_dir_all(folder)
-        .map_err(|source| StudyError::Io { path: folder.to_path_buf(), source })?;
+    create_folder(folder).map_err(|source| StudyError::Io { path: folder.to_path_buf(), source })?;
     let _lock = match lock {
         Some(lock) => lock,
         None => FolderLock::acquire(folder)?,
@@ -200,10 +198,8 @@ fn run_trial(
         params: &cell.params,
         seed,
         flop_per_step: record.flop_per_step,
-        tokens_per_step: record.tokens_per_step,
     });
-    std::fs::create_dir_all(&trial_folder)
-        .map_err(|source| StudyError::Io { path: trial_folder.clone(), source })?;
+    create_folder(&trial_folder).map_err(|source| StudyError::Io { path: trial_folder.clone(), source })?;
     record.write(&trial_folder)?;
 
     let mut engine = match (engines.make)(cell.config.model(corpus.alphabet.len())?, &cell.config) {

@@ -80,6 +80,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_defaults_are_the_notebooks() {
+        let (config, grid) = (Config::default(), crate::Grid::parse(&SEED_GRID).unwrap());
+        assert_eq!(grid.cells(&config, 27).unwrap().len(), 4);
+        assert_eq!((config.steps, config.batch_size, config.sequence_length), (SEED_STEPS, 64, 32));
+        assert_eq!((config.learning_rate, config.max_len), (1e-3, 128));
+    }
+
+    #[test]
     fn found_for_the_same_configuration_only() {
         let config = Config::default();
         assert_eq!(seed_numbers(&config, 4_000).unwrap().loss, 1.4581079483032227);

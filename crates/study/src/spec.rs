@@ -192,8 +192,24 @@ impl StudySpec {
                 format!("{} (there may be more, not fewer)", self.seeds),
             );
         }
+        // Nobody typed that `eval_every` is 0: it is the steps that are no longer the same for all.
+        let every = stored.config.eval_every;
+        let interval_is_lost = self.config.eval_every == 0
+            && every != 0
+            && stored.grid.axis("steps").is_none()
+            && !in_a_grid("eval_every");
+        if interval_is_lost {
+            differ(
+                "steps",
+                format!("{} for every cell", stored.config.steps),
+                format!(
+                    "in the grid, so that each cell has evaluations of its own (--set eval_every={every} keeps those of the study)"
+                ),
+            );
+        }
         for (key, is, was) in self.config.differences(&stored.config) {
-            if in_a_grid(key) || key == "checkpoint_seconds" {
+            let said = key == "eval_every" && interval_is_lost;
+            if in_a_grid(key) || key == "checkpoint_seconds" || said {
                 continue;
             }
             let (was, mut is) = (value_text(&was), value_text(&is));

@@ -70,6 +70,12 @@ pub struct Row {
     pub flop: f64,
     /// The step that the loss was read at: of the full pass, the best evaluation.
     pub read_at: Option<u64>,
+    /// Which arithmetic computed it; none before an engine is made.
+    #[serde(default)]
+    pub engine: Option<String>,
+    /// Which other arithmetics computed earlier parts of the trial: it is then no function of its settings.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub other_engines: Vec<String>,
     /// Whether the notebook's rule would have left no number behind; only in its early pass.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub lost_by_seed_rule: Option<bool>,
@@ -209,7 +215,14 @@ impl Study {
         };
         // The early pass is over once it has its reading, whatever becomes of the trial after that.
         let over = pass == Pass::Early && reading.is_some();
-        let state = if over { TrialState::Complete } else { record.state };
+        let state = match record.state {
+            _ if over => TrialState::Complete,
+            // The study has been given more steps, and this trial has not done them yet.
+            TrialState::Complete if !record.is_finished(self.cells[trial.cell].config.steps) => {
+                TrialState::Running
+            }
+            state => state,
+        };
         let reading = reading.filter(|_| state != TrialState::Fail);
         let (steps, train_seconds) = match reading {
             Some(reading) if pass == Pass::Early => (reading.step, reading.train_seconds),
@@ -239,6 +252,8 @@ impl Study {
             parameters: record.parameters,
             flop: steps as f64 * record.flop_per_step,
             read_at: reading.map(|r| r.step),
+            engine: Some(record.engine.clone()).filter(|engine| !engine.is_empty()),
+            other_engines: record.other_engines.clone(),
             lost_by_seed_rule: record
                 .seed_rule
                 .filter(|_| pass == Pass::Early && over)
@@ -321,7 +336,7 @@ impl Study {
     pub fn decision(&self, pass: Pass) -> Option<PassDecision> {
         let tolerance = Tolerance::new(self.spec.tolerance).unwrap_or_default();
         let candidates = self.candidates(pass);
-        let decision = decide(&candidates, tolerance)?;
+        let decision = decide(&candidates, tolerance, self.spec.cost.noise())?;
         Some(PassDecision { pass, candidates, decision })
     }
 

@@ -9,6 +9,7 @@
 use crate::{Cell, Params, StudyError};
 use diapason_training::{Config, Reading, RunOutcome, RunState, SeedRule, files};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -208,16 +209,19 @@ pub(crate) fn trials(
     steps_in_grid: bool,
     corpus_digest: &str,
 ) -> Result<Vec<Trial>, StudyError> {
-    let mut known = records(folder)?;
+    let mut known = BTreeMap::new();
+    for (folder, record) in records(folder)? {
+        if record.corpus_digest == corpus_digest {
+            let key = (record.seed, trajectory(&record.config, steps_in_grid));
+            known.entry(key).or_insert((folder, record));
+        }
+    }
+    let trajectories: Vec<String> =
+        cells.iter().map(|cell| trajectory(&cell.config, steps_in_grid)).collect();
     let mut trials = Vec::new();
     for seed in 0..seeds {
-        for (index, cell) in cells.iter().enumerate() {
-            let found = known.iter().position(|(_, record)| {
-                record.seed == seed
-                    && record.corpus_digest == corpus_digest
-                    && same_trial(&record.config, &cell.config, steps_in_grid)
-            });
-            let (folder, record) = match found.map(|i| known.swap_remove(i)) {
+        for (index, (cell, trajectory)) in cells.iter().zip(&trajectories).enumerate() {
+            let (folder, record) = match known.remove(&(seed, trajectory.clone())) {
                 Some((folder, mut record)) => {
                     // The grid may have grown by a key since.
                     record.params = cell.params.clone();
@@ -234,14 +238,13 @@ pub(crate) fn trials(
     Ok(trials)
 }
 
-/// Whether two configurations are the same trajectory, which may have been asked for with different lengths.
-fn same_trial(record: &Config, cell: &Config, steps_in_grid: bool) -> bool {
-    let mut record = record.clone();
-    record.checkpoint_seconds = cell.checkpoint_seconds;
-    if !steps_in_grid {
-        record.steps = cell.steps;
-    }
-    record == *cell
+/// What two configurations share exactly if they are the same trajectory, which may have been asked for with
+/// different lengths.
+fn trajectory(config: &Config, steps_in_grid: bool) -> String {
+    let default = Config::default();
+    let checkpoint_seconds = default.checkpoint_seconds;
+    let steps = if steps_in_grid { config.steps } else { default.steps };
+    Config { checkpoint_seconds, steps, ..config.clone() }.to_toml()
 }
 
 /// Every record under a study's folder, with the trial's folder relative to the study's, in the order of names.

@@ -3,9 +3,7 @@
 mod toy;
 
 use diapason_corpus::CorpusRequest;
-use diapason_study::{
-    Cost, Grid, Params, Pass, STUDY_FILE, Study, StudySpec, TRIAL_FILE, TrialState, quick_study,
-};
+use diapason_study::{Cost, Grid, Pass, STUDY_FILE, Study, StudySpec, TRIAL_FILE, TrialState};
 use diapason_training::{CHECKPOINT, CURVE, Config, FolderLock, Protocol};
 use std::fs;
 use std::panic::AssertUnwindSafe;
@@ -276,6 +274,51 @@ fn more_steps_continue_the_trajectories() {
 }
 
 #[test]
+fn an_extended_study_is_decided_by_what_has_gone_all_the_way() {
+    let (corpus, folder) = (corpus(), folder());
+    let spec = spec(&corpus, &["n_heads=2,4"]);
+    done(&corpus, &spec, folder.path());
+    let longer = StudySpec { config: Config { steps: 60, ..config() }, ..spec };
+    // The first trial goes on and ends; the second has not yet gone on.
+    let first = ran(&corpus, &longer, folder.path(), Hooks { interrupt_at: 20.into(), ..Hooks::default() });
+    assert!(first.steps == 20 && first.study.is_ok());
+    let study = Study::open(folder.path(), 4).unwrap();
+    use TrialState::{Complete, Running};
+    let states: Vec<TrialState> = study.rows().iter().map(|row| row.state).collect();
+    assert_eq!(states, [Complete, Complete, Complete, Running]);
+    assert_eq!(study.rows()[3].steps, 40);
+    let full = study.decision(Pass::Full).unwrap();
+    assert_eq!(full.candidates[1].left_out.as_deref(), Some("not finished"));
+    assert_eq!(full.decision.chosen, 0);
+    // The early reading stays as it is.
+    assert!(study.candidates(Pass::Early).iter().all(|candidate| candidate.left_out.is_none()));
+    let study = done(&corpus, &longer, folder.path());
+    assert!(study.rows().iter().all(|row| row.state == Complete));
+}
+
+#[test]
+fn an_extended_study_leaves_out_evaluations_that_a_longer_one_has_not() {
+    let corpus = corpus();
+    let (short, long) = (folder(), folder());
+    // 40 is no multiple of 7.
+    let every = Config { eval_every: 7, ..config() };
+    let spec = StudySpec { config: every.clone(), ..spec(&corpus, &["n_heads=2,4"]) };
+    done(&corpus, &spec, short.path());
+    let longer = StudySpec { config: Config { steps: 60, ..every }, first_steps: 40, ..spec };
+    let extended = done(&corpus, &longer, short.path());
+    assert_eq!(timeless(&extended), timeless(&done(&corpus, &longer, long.path())));
+}
+
+#[test]
+fn rows_say_which_engine_computed_them() {
+    let (corpus, folder) = (corpus(), folder());
+    let study = done(&corpus, &spec(&corpus, &["n_heads=2"]), folder.path());
+    for row in study.rows() {
+        assert_eq!((row.engine.as_deref(), row.other_engines.len()), (Some("diapason-0/toy/f32"), 0));
+    }
+}
+
+#[test]
 fn other_settings_are_refused_with_the_difference() {
     let (corpus, folder) = (corpus(), folder());
     let spec = spec(&corpus, &GRID);
@@ -299,6 +342,13 @@ fn other_settings_are_refused_with_the_difference() {
     );
     assert_eq!(with(&|c| c.steps = 30), "steps was 40, is 30 (there may be more, not fewer)");
     assert_eq!(with(&|c| c.eval_every = 7), "eval_every was 5, is 7");
+    let mut steps_in_grid = toy::spec(&corpus, &["n_heads=2,4", "n_layers=1,2", "steps=40,60"]);
+    steps_in_grid.config.eval_every = 0;
+    assert_eq!(
+        refused(&steps_in_grid),
+        "steps was 40 for every cell, is in the grid, so that each cell has evaluations of its own \
+         (--set eval_every=5 keeps those of the study)"
+    );
     let grid = |axes: &[&str]| refused(&StudySpec { grid: Grid::parse(axes).unwrap(), ..spec.clone() });
     assert_eq!(grid(&["n_heads=2", "n_layers=1,2"]), "n_heads was 2,4, is 2");
     assert_eq!(grid(&["n_heads=2,4"]), "n_layers was 1,2, is 1");
@@ -522,19 +572,4 @@ fn the_notebooks_protocol() {
     assert_eq!((rows[0].steps, rows[0].stopped_early), (1, false));
     assert_eq!(rows[0].validation_loss, rows[1].validation_loss, "recorded all the same");
     assert_eq!(study.lost_by_seed_rule().len(), 2);
-}
-
-#[test]
-fn the_quick_study_is_small() {
-    let (config, grid) = quick_study().unwrap();
-    let cells = grid.cells(&config, 27).unwrap();
-    let flop: f64 = cells
-        .iter()
-        .map(|cell| cell.config.model(27).unwrap().training_flop(64 * 32, 32) * cell.config.steps as f64)
-        .sum();
-    assert!(flop < 3e13, "{flop:e}");
-    assert_eq!(
-        cells[0].params,
-        Params::new([("d_model", 64.into()), ("n_heads", 4.into()), ("n_layers", 2.into())])
-    );
 }
