@@ -58,6 +58,7 @@ fn texts() {
             vec!["corpus", "normalize", "absent.txt", "out.txt"],
             vec!["corpus", "fetch", "text9"],
             vec!["corpus", "info"],
+            vec!["tune", "--test-corpus", "text.txt"],
         ],
     );
     insta::assert_snapshot!("bad-texts", transcript);
@@ -72,6 +73,7 @@ fn configurations() {
         &here,
         &[
             set("d_model=100"),
+            [set("n_heads=2"), vec!["--set", "n_heads=4"]].concat(),
             set("d_modell=128"),
             set("zzz=1"),
             set("d_model"),
@@ -192,7 +194,17 @@ fn checkpoints() {
         tiny("train", &["--corpus", "text.txt", "--steps", "3", "--out", "run", "--resume", "--seed", "1"]),
         tiny(
             "train",
-            &["--corpus", "text.txt", "--steps", "3", "--out", "run", "--resume", "--set", "d_model=32"],
+            &[
+                "--corpus",
+                "text.txt",
+                "--steps",
+                "3",
+                "--out",
+                "run",
+                "--resume",
+                "--set",
+                "learning_rate=0.01",
+            ],
         ),
     ]);
     // The size of a checkpoint varies with the times that it records.
@@ -215,6 +227,34 @@ fn flags_of_a_text_that_is_not_named() {
         assert!(said.contains("hint: name the text with --corpus") && said.contains("exit code 2"), "{said}");
     }
     here.run(&["eval", "run", "--corpus", "text.txt", "--normalize"]).ok();
+}
+
+#[test]
+fn a_text_is_not_replaced_by_what_is_made_of_it() {
+    let here = Here::with_text();
+    let before = here.read("text.txt");
+    for args in
+        [["corpus", "encode", "text.txt", "text.txt"], ["corpus", "normalize", "text.txt", "./text.txt"]]
+    {
+        let said = refused(&here, &args);
+        assert!(said.contains("is both the input and the output") && said.contains("exit code 2"), "{said}");
+    }
+    assert_eq!(here.read("text.txt"), before);
+}
+
+#[test]
+fn a_run_and_a_study_do_not_share_a_folder() {
+    let here = Here::with_text();
+    here.run(&tiny("train", &["--corpus", "text.txt", "--steps", "3", "--out", "run"])).ok();
+    let said = refused(&here, &["tune", "--corpus", "text.txt", "--out", "run"]);
+    assert!(said.contains("run holds a run, not a study") && said.contains("exit code 2"), "{said}");
+    std::fs::create_dir(here.path("study")).unwrap();
+    std::fs::write(here.path("study/study.toml"), "").unwrap();
+    let said = refused(&here, &["train", "--corpus", "text.txt", "--out", "study"]);
+    assert!(said.contains("study holds a study, not a run") && said.contains("exit code 2"), "{said}");
+    // The folder of a run stands for its best weights.
+    here.run(&tiny("train", &["--corpus", "text.txt", "--steps", "3", "--out", "next", "--init", "run"]))
+        .ok();
 }
 
 /// What was typed may be any bytes.

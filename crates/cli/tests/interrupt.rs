@@ -146,10 +146,13 @@ fn what_an_interrupted_conversion_leaves_is_replaced_by_the_next() {
     for _ in 0..2 {
         let mut command = here.command(&["corpus", "normalize", "-", "out.txt"]);
         let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
-        wait_for("the file to be begun", || here.path(".out.txt.tmp").exists());
+        // Begun means empty: the second time there is what the first has left.
+        let temporary = here.path(".out.txt.tmp");
+        wait_for("the file to be begun", || std::fs::read(&temporary).is_ok_and(|left| left.is_empty()));
         signal(&child, "INT");
         assert_eq!(child.wait().unwrap().code(), Some(130));
         assert_eq!(here.files(), [".out.txt.tmp", "text.txt"]);
+        here.write(".out.txt.tmp", "half of a text");
     }
     here.run(&["corpus", "normalize", "text.txt", "out.txt"]).ok();
     assert_eq!(here.files(), ["out.txt", "text.txt"]);

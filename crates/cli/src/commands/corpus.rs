@@ -35,6 +35,7 @@ fn fetch_named(name: &str) -> Result<(), Failure> {
 }
 
 fn encode(input: &Path, output: &Path, alphabet: AlphabetKind, normalize: bool) -> Result<(), Failure> {
+    apart(input, Some(output))?;
     let mut work = Work::bytes();
     let (alphabet, symbols) = write_atomically(output, |out| {
         convert::encode(input, alphabet, normalize, out, &mut |p| show(&mut work, p))
@@ -57,11 +58,13 @@ fn decode(input: &Path, output: Option<&Path>, alphabet: AlphabetKind) -> Result
                 .with_hint("--alphabet takes text8 or bytes here"));
         }
     };
+    apart(input, output)?;
     let mut work = Work::bytes();
     into(output, &mut |out| convert::decode(input, &alphabet, out, &mut |p| show(&mut work, p)).map(drop))
 }
 
 fn normalize(input: &Path, output: Option<&Path>) -> Result<(), Failure> {
+    apart(input, output)?;
     let mut work = Work::bytes();
     into(output, &mut |out| {
         let progress = &mut |p| show(&mut work, p);
@@ -95,6 +98,19 @@ fn info(text: &crate::args::Text, as_json: bool) -> Result<(), Failure> {
         writeln!(out, "entropy     {rate:.4} bits per character ({nats:.4} nats): no model can do better")?;
     }
     Ok(out.flush()?)
+}
+
+/// Refuses to replace a text by what is made of it.
+fn apart(input: &Path, output: Option<&Path>) -> Result<(), Failure> {
+    let same = output.is_some_and(|output| match (input.canonicalize(), output.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b && a.is_file(),
+        _ => false,
+    });
+    if same {
+        return Err(Failure::usage(format!("{} is both the input and the output", input.display()))
+            .with_hint("give the output another name: the text would be lost"));
+    }
+    Ok(())
 }
 
 /// Runs `write` into a file, atomically, or into stdout.

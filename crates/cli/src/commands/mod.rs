@@ -15,6 +15,7 @@ use crate::progress::Work;
 use diapason_corpus::{Corpus, CorpusRequest, SplitRequest};
 use diapason_engine::{CpuEngine, EngineError, Shape};
 use diapason_model::ModelConfig;
+use diapason_study::STUDY_FILE;
 use diapason_training::{BEST, CHECKPOINT, Checkpoint, Config};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -57,11 +58,17 @@ fn open(request: &CorpusRequest) -> Result<Corpus, Failure> {
 
 /// `--set KEY=V`, in the order in which they were typed, and `--steps N`, applied to the defaults.
 fn configured(mut config: Config, set: &[String], steps: Option<u64>) -> Result<Config, Failure> {
-    for assignment in set {
+    for (i, assignment) in set.iter().enumerate() {
         let Some((key, value)) = assignment.split_once('=') else {
             return Err(Failure::usage(format!("--set {assignment}: there is no `=`"))
                 .with_hint("write --set KEY=VALUE, as in --set d_model=128"));
         };
+        let same = |other: &String| other.split('=').next().is_some_and(|other| other.trim() == key.trim());
+        if set[..i].iter().any(same) {
+            return Err(
+                Failure::usage(format!("{} is set twice", key.trim())).with_hint("leave one --set out")
+            );
+        }
         config.set(key.trim(), value).map_err(|e| Failure::from(e).typed())?;
     }
     if let Some(steps) = steps {
@@ -80,18 +87,25 @@ fn key_of(assignment: &str) -> &str {
     assignment.split('=').next().unwrap_or_default().trim()
 }
 
+/// The checkpoint at `path`: itself, or the best one in the folder of a run.
+fn checkpoint_file(path: &Path) -> Result<PathBuf, Failure> {
+    if !path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    let found = [BEST, CHECKPOINT].map(|name| path.join(name)).into_iter().find(|file| file.exists());
+    found.ok_or_else(|| {
+        let hint = if path.join(STUDY_FILE).exists() {
+            format!("this is a study: its runs are below {}", path.join("trials").display())
+        } else {
+            format!("a run's folder has {BEST} and {CHECKPOINT}")
+        };
+        Failure::failed(format!("there is no checkpoint in {}", path.display())).with_hint(hint)
+    })
+}
+
 /// Reads a checkpoint, given itself or the folder of its run.
 fn read_checkpoint(path: &Path) -> Result<(PathBuf, Checkpoint), Failure> {
-    let file = if path.is_dir() {
-        [BEST, CHECKPOINT].map(|name| path.join(name)).into_iter().find(|file| file.exists()).ok_or_else(
-            || {
-                Failure::failed(format!("there is no checkpoint in {}", path.display()))
-                    .with_hint(format!("a run's folder has {BEST} and {CHECKPOINT}"))
-            },
-        )?
-    } else {
-        path.to_path_buf()
-    };
+    let file = checkpoint_file(path)?;
     let checkpoint = Checkpoint::read(&file)?;
     Ok((file, checkpoint))
 }

@@ -1,13 +1,13 @@
 //! `train`: one configuration.
 
-use super::{configured, engine, json, open, required_request, shape, slug};
+use super::{checkpoint_file, configured, engine, json, open, required_request, shape, slug};
 use crate::args::Train;
 use crate::failure::{Failure, note};
 use crate::progress::{Training, duration};
 use crate::shell;
 use crate::signals::Signals;
 use diapason_corpus::Corpus;
-use diapason_study::Params;
+use diapason_study::{Params, STUDY_FILE};
 use diapason_training::{BEST, CHECKPOINT, CURVE, Config, Reading, RunOutcome, RunSpec, RunState};
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -25,9 +25,16 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     let mut engine = engine(model.clone(), shape(&config), args.machine.threads())?;
 
     let folder = args.out.clone().unwrap_or_else(|| default_folder(&request.corpus, &config, args.seed));
+    if folder.join(STUDY_FILE).exists() {
+        return Err(Failure::usage(format!("{} holds a study, not a run", folder.display()))
+            .with_hint("choose another folder with --out; `diapason tune` goes on with a study"));
+    }
+    if args.resume && !folder.join(CHECKPOINT).exists() {
+        note(&format!("nothing to resume in {}: the run starts at step 0", folder.display()));
+    }
     let spec = RunSpec {
         resume: args.resume,
-        init: args.init.clone(),
+        init: args.init.as_deref().map(checkpoint_file).transpose()?,
         allow_other_engine: args.allow_other_engine,
         ..RunSpec::new(config, args.seed, &folder)
     };

@@ -15,7 +15,7 @@ use diapason_study::{
     Cell, CorpusStamp, Cost, Engines, Grid, MadeEngine, Params, QUICK_GRID, QUICK_STEPS, SEED_GRID,
     SEED_STEPS, STUDY_FILE, Study, StudyEvent, StudySpec, TrialRecord, TrialState, run_study,
 };
-use diapason_training::{BEST, Config, Protocol};
+use diapason_training::{BEST, CHECKPOINT, Config, Protocol};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -31,6 +31,10 @@ const PROMPT: &str = "the ";
 const QUICK_CORPUS: &str = "builtin:english";
 
 pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
+    if args.text.corpus.is_none() && args.text.test_corpus.is_some() {
+        return Err(Failure::usage("--test-corpus needs --corpus, the text to train on")
+            .with_hint("as in --corpus text8_train.txt --test-corpus text8_test.txt"));
+    }
     let quick = args.text.corpus.is_none() && args.grid.is_empty() && args.set.is_empty() && !args.as_seed;
     let (steps, default_grid) = if quick { (QUICK_STEPS, QUICK_GRID) } else { (SEED_STEPS, SEED_GRID) };
     let config = configured(Config { steps, ..Config::default() }, &args.set, args.steps)?;
@@ -42,6 +46,10 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
     let request = request(&args.text, corpus);
     let name = study_name(&request, quick, args.as_seed);
     let folder = args.out.clone().unwrap_or_else(|| PathBuf::from("studies").join(&name));
+    if folder.join(CHECKPOINT).exists() {
+        return Err(Failure::usage(format!("{} holds a run, not a study", folder.display()))
+            .with_hint("choose another folder with --out; `diapason train --resume` goes on with a run"));
+    }
     let corpus = open(&request)?;
     let spec = StudySpec {
         seeds: args.seeds.unwrap_or(1),
