@@ -3,7 +3,7 @@
 use crate::{Difference, Params};
 use diapason_corpus::CorpusError;
 use diapason_engine::EngineError;
-use diapason_training::{ConfigError, LockError, TrainingError};
+use diapason_training::{CheckpointError, ConfigError, LockError, TrainingError};
 use std::path::PathBuf;
 
 /// Why a study cannot begin, go on or be read.
@@ -103,8 +103,8 @@ pub enum StudyError {
     /// Another process works on this study.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// A trial that cannot go on for a reason that would stop every other one too.
-    #[error("trial {number} ({params}, seed {seed}): {error}")]
+    /// A trial that cannot go on: a damaged checkpoint, a full disk.
+    #[error("the trial {params}, seed {seed}: {error}")]
     Trial {
         /// Its number.
         number: usize,
@@ -120,11 +120,17 @@ pub enum StudyError {
 impl StudyError {
     /// What to do about it, if that is known.
     pub fn hint(&self) -> Option<String> {
+        use CheckpointError::{Read, Write};
         match self {
             Self::Config(error) => error.hint(),
             Self::Cell { error, .. } => error.hint(),
             Self::Text { error, .. } => error.hint(),
-            Self::Trial { error, .. } => error.hint(),
+            Self::Trial { error, .. } => match &**error {
+                TrainingError::Checkpoint(damaged) if !matches!(damaged, Read { .. } | Write { .. }) => {
+                    Some("put the file back as it was, or remove its folder: the trial then starts anew".to_string())
+                }
+                error => error.hint(),
+            },
             Self::Lock(error) => error.hint(),
             Self::Grid { .. } => Some("an axis looks like n_heads=8,16".to_string()),
             Self::Engine { error, .. } if matches!(**error, EngineError::Memory { .. }) => {

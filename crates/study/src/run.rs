@@ -14,8 +14,7 @@ use diapason_corpus::Corpus;
 use diapason_engine::{Engine, EngineError};
 use diapason_model::ModelConfig;
 use diapason_training::{
-    CheckpointError, Config, CurvePoint, Event, FolderLock, Protocol, Reading, RunSpec, TrainingError,
-    create_folder, run,
+    Config, CurvePoint, Event, FolderLock, Protocol, Reading, RunSpec, create_folder, run,
 };
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -239,7 +238,7 @@ fn run_trial(
     });
     match outcome {
         Ok(outcome) => record.finish(&outcome),
-        Err(error) if concerns_this_trial_only(&error) => record.fail(error.to_string()),
+        // Not this trial's failure but something to be mended: without it the verdict would be about other cells.
         Err(error) => {
             let error = Box::new(error);
             return Err(StudyError::Trial { number, params: cell.params.clone(), seed, error });
@@ -250,12 +249,6 @@ fn run_trial(
     }
     record.write(&trial_folder)?;
     Ok(record)
-}
-
-/// Whether the next trial may fare better: a damaged checkpoint is this trial's own, a full disk is not.
-fn concerns_this_trial_only(error: &TrainingError) -> bool {
-    use CheckpointError::{Read, Write};
-    matches!(error, TrainingError::Checkpoint(error) if !matches!(error, Read { .. } | Write { .. }))
 }
 
 impl TrialRecord {

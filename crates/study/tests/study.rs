@@ -409,20 +409,20 @@ fn what_cannot_run_is_refused_before_anything_is_written() {
 }
 
 #[test]
-fn a_damaged_checkpoint_costs_its_own_trial_only() {
+fn a_damaged_checkpoint_ends_the_study_until_it_is_mended() {
     let (corpus, folder) = (corpus(), folder());
     let spec = spec(&corpus, &["n_heads=2,4"]);
     ran(&corpus, &spec, folder.path(), Hooks { interrupt_at: 20.into(), ..Hooks::default() }).study.unwrap();
     let checkpoint = folder.path().join("trials/n_heads=2/seed-0").join(CHECKPOINT);
     let bytes = fs::read(&checkpoint).unwrap();
     fs::write(&checkpoint, &bytes[..bytes.len() / 2]).unwrap();
-    let study = done(&corpus, &spec, folder.path());
-    assert_eq!(study.trials[0].record.as_ref().unwrap().state, TrialState::Fail);
-    assert_eq!(study.trials[1].record.as_ref().unwrap().state, TrialState::Complete);
+    let error = ran(&corpus, &spec, folder.path(), Hooks::default()).study.unwrap_err();
+    assert!(error.to_string().starts_with("the trial n_heads=2, seed 0: "), "{error}");
+    assert!(error.hint().unwrap().contains("remove its folder"));
     // Once it is repaired the trial goes on.
     fs::write(&checkpoint, &bytes).unwrap();
     let repaired = ran(&corpus, &spec, folder.path(), Hooks::default());
-    assert_eq!((repaired.engines, repaired.steps), (1, 20));
+    assert_eq!(repaired.engines, 2);
     assert!(repaired.study.unwrap().rows().iter().all(|row| row.state == TrialState::Complete));
 }
 
