@@ -80,6 +80,7 @@ fn tune_ends_with_the_choice_and_the_same_command_continues() {
     let second = here.run(&study(&["--out", "s"])).ok();
     assert_eq!(second.stdout, first.stdout, "nothing new was measured");
     assert!(!second.stderr.contains("trial 1"), "nothing was trained again: {}", second.stderr);
+    assert!(second.stderr.contains("nothing to train: "), "{}", second.stderr);
     assert_eq!(here.read(checkpoint), before);
 
     // The commands that are printed can be typed.

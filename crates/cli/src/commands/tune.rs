@@ -127,7 +127,12 @@ fn train(
     let engines = Engines { check: &check, make: &make, allow_other };
     let mut progress = Training::new();
     let study = run_study(corpus, spec, folder, &engines, signals.graceful(), &mut |event| match event {
-        StudyEvent::Planned { work, .. } => progress.plan(work.iter().map(|work| work.flop).sum()),
+        StudyEvent::Planned { trials, work } => {
+            if work.is_empty() {
+                progress.say(&format!("nothing to train: {trials} of {trials} trials are done"));
+            }
+            progress.plan(work.iter().map(|work| work.flop).sum());
+        }
         StudyEvent::TrialStarted { number, trials, params, seed, flop_per_step, .. } => {
             let seed = if spec.seeds > 1 { format!(" seed={seed}") } else { String::new() };
             progress.trial(format!("trial {}/{trials} {params}{seed}", number + 1), *flop_per_step);
