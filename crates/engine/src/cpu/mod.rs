@@ -150,7 +150,7 @@ impl CpuEngine {
     /// With both figures when it has not.
     pub fn check_memory(model: &ModelConfig, shape: Shape, threads: usize) -> Result<(), EngineError> {
         let needed = memory_needed(model, shape, threads);
-        let available = memory::available();
+        let available = Self::memory_available();
         let gib = |bytes: u128| bytes as f64 / f64::from(1 << 30);
         match available {
             Some(available) if needed > available => {
@@ -158,6 +158,11 @@ impl CpuEngine {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Bytes that this process can still get; none where the system does not say.
+    pub fn memory_available() -> Option<u128> {
+        memory::available()
     }
 
     /// Numbers that a thread needs to evaluate an item.
@@ -226,6 +231,17 @@ impl Engine for CpuEngine {
 
     fn threads(&self) -> usize {
         self.pool.threads()
+    }
+
+    fn set_threads(&mut self, threads: usize) {
+        if threads.max(1) == self.pool.threads() {
+            return;
+        }
+        self.pool = Pool::new(threads);
+        // The scratch of threads that leave stays: they may come back.
+        while self.threads.len() < self.pool.threads() {
+            self.threads.push(ThreadScratch::new(self.isa, &self.sizes, &self.layout));
+        }
     }
 
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
