@@ -69,10 +69,10 @@ struct ThreadScratch {
 }
 
 impl ThreadScratch {
-    fn new(isa: Isa, s: &Sizes, layout: &Layout) -> Self {
+    fn new(s: &Sizes, layout: &Layout) -> Self {
         Self {
             passes: Buffer::zeroed(s.scratch_len()),
-            tasks: TaskScratch::new(isa, s, layout),
+            tasks: TaskScratch::new(s, layout),
             evaluation: Buffer::zeroed(CpuEngine::evaluation_len(s)),
             decode: None,
         }
@@ -133,7 +133,7 @@ impl CpuEngine {
             second_moment: Buffer::zeroed(layout.total),
             weights: Weights::new(isa, &sizes, &layout),
             gradient: Gradient::new(&sizes, &layout),
-            threads: (0..pool.threads()).map(|_| ThreadScratch::new(isa, &sizes, &layout)).collect(),
+            threads: (0..pool.threads()).map(|_| ThreadScratch::new(&sizes, &layout)).collect(),
             items: (0..shape.batch_size.div_ceil(sizes.sequences)).map(|_| Item::new(&sizes)).collect(),
             pool,
             sizes,
@@ -184,7 +184,7 @@ impl CpuEngine {
         self.items.clear();
         self.gradient = Gradient::new(&self.sizes, &self.layout);
         for thread in &mut self.threads {
-            *thread = ThreadScratch::new(self.isa, &self.sizes, &self.layout);
+            *thread = ThreadScratch::new(&self.sizes, &self.layout);
         }
     }
 
@@ -240,7 +240,7 @@ impl Engine for CpuEngine {
         self.pool = Pool::new(threads);
         // The scratch of threads that leave stays: they may come back.
         while self.threads.len() < self.pool.threads() {
-            self.threads.push(ThreadScratch::new(self.isa, &self.sizes, &self.layout));
+            self.threads.push(ThreadScratch::new(&self.sizes, &self.layout));
         }
     }
 
