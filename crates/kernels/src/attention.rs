@@ -115,7 +115,7 @@ fn forward<S: Simd>(
     let p = &mut rest[parts.p - parts.values..parts.ds - parts.values];
     for head in 0..shape.heads {
         let (q, k, v) = (head * d, width + head * d, 2 * width + head * d);
-        pack_columns_generic(s, &qkv[k..], ld, d, t, keys);
+        pack_columns_generic(s, &qkv[k..], ld, (0, 0), (d, t), (d, t), keys);
         for i0 in (0..t).step_by(QUERIES) {
             let i1 = (i0 + QUERIES).min(t);
             scores(s, &qkv[q..], ld, keys, i0, i1, t, d, p, parts.score_stride);
@@ -168,8 +168,8 @@ fn backward<S: Simd>(
     let scale = shape.scale();
     for head in 0..shape.heads {
         let (q, k, v, o) = (head * d, width + head * d, 2 * width + head * d, head * d);
-        pack_columns_generic(s, &qkv[k..], ld, d, t, keys);
-        pack_columns_generic(s, &qkv[v..], ld, d, t, values);
+        pack_columns_generic(s, &qkv[k..], ld, (0, 0), (d, t), (d, t), keys);
+        pack_columns_generic(s, &qkv[v..], ld, (0, 0), (d, t), (d, t), values);
         for i0 in (0..t).step_by(QUERIES) {
             let i1 = (i0 + QUERIES).min(t);
             scores(s, &qkv[q..], ld, keys, i0, i1, t, d, p, ls);

@@ -108,15 +108,10 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Room for a matrix [k, n].
+    /// A matrix [k, n] of zeros.
     pub fn new(isa: Isa, k: usize, n: usize) -> Self {
-        let lanes = isa.lanes();
-        Self {
-            isa,
-            k,
-            n,
-            data: Buffer::zeroed(extent(k, n.next_multiple_of(lanes), n.next_multiple_of(lanes))),
-        }
+        let width = n.next_multiple_of(isa.lanes());
+        Self { isa, k, n, data: Buffer::zeroed(extent(k, width, width)) }
     }
 
     /// Bytes that [`Packed::new`] allocates.
@@ -124,27 +119,30 @@ impl Packed {
         4 * k * n.div_ceil(16) * 16
     }
 
-    /// Packs `source` [k, n], row-major with row stride `stride`. The shape may be smaller than the one made
-    /// for: that is how blocks of different sizes share one buffer.
-    pub fn pack(&mut self, source: &[f32], stride: usize, k: usize, n: usize) {
-        self.reshape(k, n);
-        assert!(source.len() >= extent(k, stride, n));
-        pack_rows(self.isa, source, stride, k, n, &mut self.data);
+    /// Packs `source` [rows, columns] = `size`, row-major with row stride `stride`, as the block of B whose first row and column
+    /// are `at`.
+    pub fn pack(&mut self, source: &[f32], stride: usize, at: (usize, usize), size: (usize, usize)) {
+        self.check(at, size);
+        assert!(source.len() >= extent(size.0, stride, size.1));
+        pack_rows(self.isa, source, stride, at, size, (self.k, self.n), &mut self.data);
     }
 
-    /// Packs the transpose of `source` [n, k], row-major with row stride `stride`.
-    pub fn pack_transposed(&mut self, source: &[f32], stride: usize, k: usize, n: usize) {
-        self.reshape(k, n);
-        assert!(source.len() >= extent(n, stride, k));
-        pack_columns(self.isa, source, stride, k, n, &mut self.data);
+    /// The same for the transpose of `source` [columns, rows].
+    pub fn pack_transposed(
+        &mut self,
+        source: &[f32],
+        stride: usize,
+        at: (usize, usize),
+        size: (usize, usize),
+    ) {
+        self.check(at, size);
+        assert!(source.len() >= extent(size.1, stride, size.0));
+        pack_columns(self.isa, source, stride, at, size, (self.k, self.n), &mut self.data);
     }
 
-    fn reshape(&mut self, k: usize, n: usize) {
-        let lanes = self.isa.lanes();
-        let width = n.next_multiple_of(lanes);
-        assert!(extent(k, width, width) <= self.data.len(), "packed matrix too large for its buffer");
-        self.k = k;
-        self.n = n;
+    fn check(&self, at: (usize, usize), size: (usize, usize)) {
+        assert!(at.0 <= self.k && size.0 <= self.k - at.0, "rows outside of the matrix");
+        assert!(at.1 <= self.n && size.1 <= self.n - at.1, "columns outside of the matrix");
     }
 }
 
@@ -165,25 +163,34 @@ pub(crate) fn panels(vectors: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 dispatch! {
-    /// Packs rows.
-    pub(crate) fn pack_rows(source: &[f32], stride: usize, k: usize, n: usize, out: &mut [f32]) = pack_rows_generic;
+    /// Packs rows; sizes checked by the caller.
+    fn pack_rows(source: &[f32], stride: usize, at: (usize, usize), size: (usize, usize), whole: (usize, usize), out: &mut [f32]) = pack_rows_generic;
 }
 
 #[inline(always)]
-fn pack_rows_generic<S: Simd>(s: S, source: &[f32], stride: usize, k: usize, n: usize, out: &mut [f32]) {
-    let vectors = n.div_ceil(S::LANES);
-    assert!(out.len() >= extent(k, vectors * S::LANES, vectors * S::LANES));
-    assert!(source.len() >= extent(k, stride, n));
-    for (first, width) in panels(vectors) {
-        let base = first * S::LANES * k;
-        for kk in 0..k {
-            for v in 0..width {
-                let column = (first + v) * S::LANES;
-                // SAFETY: row kk < k, at most n - column numbers from `column`; both asserted above. The panel's
-                // place ends at (first + width) * LANES * k <= out.len().
+fn pack_rows_generic<S: Simd>(
+    s: S,
+    source: &[f32],
+    stride: usize,
+    at: (usize, usize),
+    size: (usize, usize),
+    (k, n): (usize, usize),
+    out: &mut [f32],
+) {
+    for (first, width) in panels(n.div_ceil(S::LANES)) {
+        let columns = width * S::LANES;
+        let column = first * S::LANES;
+        // The panel's columns that the block has.
+        let from = column.max(at.1);
+        let to = (column + columns).min(at.1 + size.1);
+        for kk in 0..size.0 {
+            let place = column * k + (at.0 + kk) * columns;
+            for c in (from..to).step_by(S::LANES) {
+                // SAFETY: row kk of the source holds the columns from..to of the block; row at.0 + kk < k of the panel holds its
+                // columns.
                 unsafe {
-                    let x = s.load_upto(source.as_ptr().add(kk * stride + column), n - column);
-                    s.store(out.as_mut_ptr().add(base + (kk * width + v) * S::LANES), x);
+                    let x = s.load_upto(source.as_ptr().add(kk * stride + c - at.1), to - c);
+                    s.store_upto(out.as_mut_ptr().add(place + c - column), x, to - c);
                 }
             }
         }
@@ -191,41 +198,45 @@ fn pack_rows_generic<S: Simd>(s: S, source: &[f32], stride: usize, k: usize, n: 
 }
 
 dispatch! {
-    /// Packs columns: the transpose of the source.
-    pub(crate) fn pack_columns(source: &[f32], stride: usize, k: usize, n: usize, out: &mut [f32]) = pack_columns_generic;
+    /// Packs columns: the transpose of the source; sizes checked by the caller.
+    fn pack_columns(source: &[f32], stride: usize, at: (usize, usize), size: (usize, usize), whole: (usize, usize), out: &mut [f32]) = pack_columns_generic;
 }
 
+/// As [`pack_rows_generic`], for the transpose of `source`.
 #[inline(always)]
 pub(crate) fn pack_columns_generic<S: Simd>(
     s: S,
     source: &[f32],
     stride: usize,
-    k: usize,
-    n: usize,
+    at: (usize, usize),
+    size: (usize, usize),
+    (k, n): (usize, usize),
     out: &mut [f32],
 ) {
-    let vectors = n.div_ceil(S::LANES);
-    assert!(out.len() >= extent(k, vectors * S::LANES, vectors * S::LANES));
-    assert!(source.len() >= extent(n, stride, k));
-    for (first, width) in panels(vectors) {
+    for (first, width) in panels(n.div_ceil(S::LANES)) {
         let columns = width * S::LANES;
         let column = first * S::LANES;
+        let from = column.max(at.1);
+        let to = (column + columns).min(at.1 + size.1);
+        if from >= to {
+            continue;
+        }
         let panel = &mut out[column * k..(column + columns) * k];
-        // Squares of 8 by 8 where both sides have them, single numbers at the edges, zeros behind column n.
-        let (whole_k, whole_c) = (k / 8 * 8, columns.min(n - column) / 8 * 8);
+        // Squares of 8 by 8 where both sides have them, single numbers at the edges.
+        let (whole_k, whole_c) = (size.0 / 8 * 8, from + (to - from) / 8 * 8);
         for k0 in (0..whole_k).step_by(8) {
-            for c in (0..whole_c).step_by(8) {
-                // SAFETY: rows column + c .. + 8 < n of the source hold k numbers; the panel holds k rows of `columns`.
+            for c in (from..whole_c).step_by(8) {
+                // SAFETY: rows c - at.1 .. + 8 of the source hold size.0 numbers; the panel holds rows at.0 .. + size.0 of `columns`.
                 unsafe {
-                    let from = source.as_ptr().add((column + c) * stride + k0);
-                    s.transpose8(from, stride, panel.as_mut_ptr().add(k0 * columns + c), columns);
+                    let from = source.as_ptr().add((c - at.1) * stride + k0);
+                    let to = panel.as_mut_ptr().add((at.0 + k0) * columns + c - column);
+                    s.transpose8(from, stride, to, columns);
                 }
             }
         }
-        for kk in 0..k {
-            for c in if kk < whole_k { whole_c } else { 0 }..columns {
-                let inside = column + c < n;
-                panel[kk * columns + c] = if inside { source[(column + c) * stride + kk] } else { 0.0 };
+        for kk in 0..size.0 {
+            for c in if kk < whole_k { whole_c } else { from }..to {
+                panel[(at.0 + kk) * columns + c - column] = source[(c - at.1) * stride + kk];
             }
         }
     }
@@ -661,9 +672,9 @@ mod tests {
                 let bias = numbers(5, n);
                 let start = numbers(6, m * ld_c);
                 let mut rows = Packed::new(isa, k, n);
-                rows.pack(&b, ld_b, k, n);
+                rows.pack(&b, ld_b, (0, 0), (k, n));
                 let mut columns = Packed::new(isa, k, n);
-                columns.pack_transposed(&bt, k + 2, k, n);
+                columns.pack_transposed(&bt, k + 2, (0, 0), (k, n));
                 for transposed in [false, true] {
                     let packed = if transposed { &columns } else { &rows };
                     let b_at = |kk: usize, j: usize| {
@@ -763,13 +774,39 @@ mod tests {
     }
 
     #[test]
+    fn a_matrix_packed_in_blocks_is_the_same() {
+        for isa in Isa::available() {
+            let (k, n) = (37, 131);
+            let (b, bt) = (numbers(1, k * n), numbers(2, n * k));
+            for transposed in [false, true] {
+                let source = if transposed { &bt } else { &b };
+                let pack = |packed: &mut Packed, k0: usize, n0: usize, rows: usize, columns: usize| {
+                    if transposed {
+                        packed.pack_transposed(&source[n0 * k + k0..], k, (k0, n0), (rows, columns));
+                    } else {
+                        packed.pack(&source[k0 * n + n0..], n, (k0, n0), (rows, columns));
+                    }
+                };
+                let (mut whole, mut parts) = (Packed::new(isa, k, n), Packed::new(isa, k, n));
+                pack(&mut whole, 0, 0, k, n);
+                for (k0, rows) in [(0, 13), (13, 24)] {
+                    for (n0, columns) in [(0, 50), (50, 1), (51, 80)] {
+                        pack(&mut parts, k0, n0, rows, columns);
+                    }
+                }
+                assert_eq!(whole.data[..], parts.data[..], "{isa}");
+            }
+        }
+    }
+
+    #[test]
     fn an_element_does_not_depend_on_its_tile() {
         let isa = Isa::detect();
         let (n, k) = (70, 40);
         let a = numbers(1, 21 * k);
         let b = numbers(2, k * n);
         let mut packed = Packed::new(isa, k, n);
-        packed.pack(&b, n, k, n);
+        packed.pack(&b, n, (0, 0), (k, n));
         let mut all = vec![0.0; 21 * n];
         gemm(isa, (&a, k), &packed, 21, Init::Zero, &mut all, n, &[]);
         for i in 0..21 {

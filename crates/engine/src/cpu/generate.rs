@@ -2,7 +2,7 @@
 
 use super::passes::{Context, Scratch};
 use super::sizes::{BlockFields, EndFields, Sizes};
-use super::weights::{DOWN, KEY, OUTPUT, QUERY, UP, VALUE};
+use super::weights::{DOWN, OUTPUT, QKV, UP};
 use diapason_kernels::{Buffer, Init, attention_step, gelu, gemm, layer_norm};
 use diapason_model::LAYER_NORM_EPSILON;
 
@@ -105,10 +105,7 @@ impl Context<'_> {
             let w = |which| &self.weights.block(block, which).forward;
             let (scale, bias) = (parameter(&p.attention_norm_scale), parameter(&p.attention_norm_bias));
             layer_norm(isa, x, n, d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, hat, rstd, y);
-            for (part, which) in [QUERY, KEY, VALUE].into_iter().enumerate() {
-                let rows = (&y[..], s.ld_d);
-                gemm(isa, rows, w(which), n, Init::Zero, &mut qkv[part * d..], s.ld_qkv, &[]);
-            }
+            gemm(isa, (&y[..], s.ld_d), w(QKV), n, Init::Zero, qkv, s.ld_qkv, &[]);
             for stream in 0..n {
                 let row = &qkv[stream * s.ld_qkv..];
                 let (keys, values) = group.pair(s, block, stream);

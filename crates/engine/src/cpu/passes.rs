@@ -5,7 +5,7 @@
 //! (`gradient.rs`) need.
 
 use super::sizes::{BlockFields, EndFields, Sizes, SmallFields, split};
-use super::weights::{DOWN, KEY, OUTPUT, QUERY, UP, VALUE, Weights};
+use super::weights::{DOWN, OUTPUT, QKV, UP, Weights};
 use diapason_kernels::{
     Buffer, Init, Isa, add_rows, attention_backward, attention_forward, cross_entropy_backward, gelu,
     gelu_backward, gemm, layer_norm, layer_norm_backward,
@@ -156,10 +156,7 @@ impl Context<'_> {
 
         let (scale, bias) = (parameter(&p.attention_norm_scale), parameter(&p.attention_norm_bias));
         layer_norm(isa, x, n, d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, attention_in, attention_rstd, y);
-        for (part, which) in [QUERY, KEY, VALUE].into_iter().enumerate() {
-            let rows = (&y[..], s.ld_d);
-            gemm(isa, rows, w(which), n, Init::Zero, &mut qkv[part * d..], s.ld_qkv, &[]);
-        }
+        gemm(isa, (&y[..], s.ld_d), w(QKV), n, Init::Zero, qkv, s.ld_qkv, &[]);
         let shape = s.attention();
         for i in 0..n / s.t {
             let qkv = &qkv[i * s.t * s.ld_qkv..][..s.t * s.ld_qkv];
@@ -264,11 +261,7 @@ impl Context<'_> {
             let stats = &stats[2 * i * s.t * s.h..][..2 * s.t * s.h];
             attention_backward(isa, &shape, qkv, &attended[rows.clone()], &y[rows], stats, attention);
         }
-        for (part, which) in [QUERY, KEY, VALUE].into_iter().enumerate() {
-            let rows = (&qkv[part * d..], s.ld_qkv);
-            let init = if part == 0 { Init::Zero } else { Init::Accumulate };
-            gemm(isa, rows, w(which), n, init, y, s.ld_d, &[]);
-        }
+        gemm(isa, (&qkv[..], s.ld_qkv), w(QKV), n, Init::Zero, y, s.ld_d, &[]);
         layer_norm_backward(
             isa,
             y,

@@ -5,7 +5,7 @@ use diapason_kernels::{Isa, Packed, Pool};
 use diapason_model::Layout;
 use std::ops::Range;
 
-/// A matrix W [inputs, outputs], ready to multiply from the right.
+/// A matrix W [inputs, outputs], ready to multiply from the right. Query, key and value are one: they share their input.
 pub(super) struct Matrix {
     /// W, for Y = X W.
     pub forward: Packed,
@@ -15,43 +15,46 @@ pub(super) struct Matrix {
     range: Range<usize>,
     inputs: usize,
     outputs: usize,
+    /// How many matrices [inputs, outputs / parts] lie there one behind the other; W has them side by side.
+    parts: usize,
     /// The parameters hold the transpose [outputs, inputs]: a tied embedding.
     transposed: bool,
 }
 
 impl Matrix {
-    fn new(isa: Isa, range: Range<usize>, inputs: usize, outputs: usize, transposed: bool) -> Self {
+    fn new(isa: Isa, range: Range<usize>, inputs: usize, outputs: usize) -> Self {
         Self {
             forward: Packed::new(isa, inputs, outputs),
             backward: Packed::new(isa, outputs, inputs),
             range,
             inputs,
             outputs,
-            transposed,
+            parts: 1,
+            transposed: false,
         }
     }
 
     fn pack(&mut self, parameters: &[f32]) {
-        let (inputs, outputs) = (self.inputs, self.outputs);
+        let (inputs, outputs) = (self.inputs, self.outputs / self.parts);
         let w = &parameters[self.range.clone()];
         if self.transposed {
-            self.forward.pack_transposed(w, inputs, inputs, outputs);
-            self.backward.pack(w, inputs, outputs, inputs);
-        } else {
-            self.forward.pack(w, outputs, inputs, outputs);
-            self.backward.pack_transposed(w, outputs, outputs, inputs);
+            self.forward.pack_transposed(w, inputs, (0, 0), (inputs, outputs));
+            self.backward.pack(w, inputs, (0, 0), (outputs, inputs));
+            return;
+        }
+        for (part, w) in w.chunks_exact(inputs * outputs).enumerate() {
+            self.forward.pack(w, outputs, (0, part * outputs), (inputs, outputs));
+            self.backward.pack_transposed(w, outputs, (part * outputs, 0), (outputs, inputs));
         }
     }
 }
 
-/// Matrices of a block, in the order of [`Weights::matrices`].
-pub(super) const QUERY: usize = 0;
-pub(super) const KEY: usize = 1;
-pub(super) const VALUE: usize = 2;
-pub(super) const OUTPUT: usize = 3;
-pub(super) const UP: usize = 4;
-pub(super) const DOWN: usize = 5;
-const PER_BLOCK: usize = 6;
+/// Matrices of a block, in the order of [`Weights::matrices`]: query, key and value side by side [D, 3 D].
+pub(super) const QKV: usize = 0;
+pub(super) const OUTPUT: usize = 1;
+pub(super) const UP: usize = 2;
+pub(super) const DOWN: usize = 3;
+const PER_BLOCK: usize = 4;
 
 /// All weight matrices.
 pub(super) struct Weights {
@@ -64,29 +67,23 @@ impl Weights {
         let (d, f) = (s.d, s.f);
         let mut matrices = Vec::with_capacity(PER_BLOCK * s.l + 1);
         for block in &layout.blocks {
-            for (range, inputs, outputs) in [
-                (&block.query, d, d),
-                (&block.key, d, d),
-                (&block.value, d, d),
-                (&block.output, d, d),
-                (&block.up, d, f),
-                (&block.down, f, d),
-            ] {
-                matrices.push(Matrix::new(isa, range.clone(), inputs, outputs, false));
-            }
+            let qkv = block.query.start..block.value.end;
+            matrices.push(Matrix { parts: 3, ..Matrix::new(isa, qkv, d, 3 * d) });
+            matrices.push(Matrix::new(isa, block.output.clone(), d, d));
+            matrices.push(Matrix::new(isa, block.up.clone(), d, f));
+            matrices.push(Matrix::new(isa, block.down.clone(), f, d));
         }
-        let (range, tied) = match &layout.head {
-            Some(range) => (range, false),
-            None => (&layout.token_embedding, true),
-        };
-        matrices.push(Matrix::new(isa, range.clone(), d, s.v, tied));
+        matrices.push(match &layout.head {
+            Some(range) => Matrix::new(isa, range.clone(), d, s.v),
+            None => Matrix { transposed: true, ..Matrix::new(isa, layout.token_embedding.clone(), d, s.v) },
+        });
         Self { matrices }
     }
 
     /// Bytes that [`Weights::new`] allocates.
     pub(super) fn bytes(s: &Sizes) -> usize {
         let both = |k, n| Packed::bytes(k, n) + Packed::bytes(n, k);
-        s.l * (4 * both(s.d, s.d) + 2 * both(s.d, s.f)) + both(s.d, s.v)
+        s.l * (both(s.d, 3 * s.d) + both(s.d, s.d) + 2 * both(s.d, s.f)) + both(s.d, s.v)
     }
 
     /// Packs all matrices.
