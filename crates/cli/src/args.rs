@@ -484,26 +484,37 @@ pub(crate) struct ShowConfig {
     pub(crate) json: bool,
 }
 
-/// Time one training step beside this machine's arithmetic peak.
+/// Time the engine beside this machine's limits.
 ///
-/// The peak (fused multiply-adds on registers, all threads) and the step are measured in turns in the same
-/// run, so that both see the same clock and the same neighbours.
+/// What is compared (a step and the peak of fused multiply-adds on registers, scoring and training, trials at
+/// once and alone) is measured in turns in the same run, so that both see the same clock and the same
+/// neighbours. Figures are medians over the turns.
 #[derive(Args, Clone, Debug)]
 #[command(
     allow_negative_numbers = true,
     after_long_help = "\
 Examples:
   diapason bench
-  diapason bench --set d_model=512 --set batch_size=128 --threads 1 --json"
+  diapason bench --set d_model=512 --set batch_size=128 --threads 1 --json
+  diapason bench evaluation --set n_layers=8
+  diapason bench trials --threads 2
+  diapason bench sweep
+      Some 130 shapes, about four minutes.
+  diapason bench sweep --set d_model=256 --set batch_size=64
+      Those shapes of the table that have these sizes."
 )]
 pub(crate) struct Bench {
+    /// What to time
+    #[arg(value_enum, value_name = "WHAT", default_value_t = What::Step)]
+    pub(crate) what: What,
+
     /// Set one key of the configuration; `diapason config` lists the keys
     #[arg(long, value_name = "KEY=V")]
     pub(crate) set: Vec<String>,
 
-    /// How long to measure, seconds
-    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
-    pub(crate) seconds: f64,
+    /// How long to measure, seconds; for the sweep, each shape [default: 10; sweep: 1]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub(crate) seconds: Option<f64>,
 
     #[command(flatten)]
     pub(crate) machine: Machine,
@@ -511,6 +522,19 @@ pub(crate) struct Bench {
     /// One JSON object on stdout
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
+}
+
+/// What `bench` times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum What {
+    /// A training step, against the arithmetic peak
+    Step,
+    /// Scoring a text, against training on it
+    Evaluation,
+    /// As many trials at once as --threads says, one thread each, against each alone
+    Trials,
+    /// A training step in a table of shapes, each against the arithmetic peak
+    Sweep,
 }
 
 /// What of the machine to use.

@@ -317,6 +317,36 @@ fn bench_reports_every_field() {
     }
     assert_eq!(object["threads"], 1);
     assert!(object["isa"].is_string());
+
+    let positive = |what: &str, args: &[&str], keys: &[&str]| {
+        let args = [&[what, "--seconds", "0.05", "--json"], args].concat();
+        let object = here.run(&tiny("bench", &args)).ok().json();
+        assert_eq!(object["what"], what);
+        for &key in keys {
+            let value = &object[key];
+            let all = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+            assert!(all.iter().all(|x| x.as_f64().unwrap() > 0.0), "{key}: {object}");
+        }
+        object
+    };
+    let rates = ["evaluation_characters_per_second", "training_characters_per_second", "ratio"];
+    positive("evaluation", &["--threads", "1"], &rates);
+    let object = positive(
+        "trials",
+        &["--threads", "2"],
+        &["single_steps_per_second", "together_steps_per_second", "peak_ratio", "corrected"],
+    );
+    assert_eq!(object["together_steps_per_second"].as_array().unwrap().len(), 2);
+
+    // Sizes choose from the table, and need not fit the defaults.
+    let sizes = ["--set", "d_model=100", "--set", "sequence_length=32", "--set", "batch_size=8"];
+    let args = [&["bench", "sweep", "--seconds", "0.05", "--threads", "1", "--json"], &sizes[..]].concat();
+    let object = here.run(&args).ok().json();
+    let cells = object["cells"].as_array().unwrap();
+    assert_eq!(cells.len(), 1, "{object}");
+    assert!(cells[0]["peak_fraction"].as_f64().unwrap() > 0.0 && cells[0]["n_heads"] == 4, "{object}");
+    let text = here.run(&args[..args.len() - 7].iter().chain(&sizes).copied().collect::<Vec<_>>()).ok();
+    assert!(text.stdout.contains("1 shapes"), "{text:?}");
 }
 
 /// `| head`: whoever reads has seen enough, and nobody complains.

@@ -12,5 +12,5 @@ mod bench;
 mod cpu;
 
 pub use api::{Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update};
-pub use bench::{Benchmark, benchmark};
+pub use bench::{Benchmark, Cell, Evaluation, Trials, benchmark, cell, cells, evaluation, trials};
 pub use cpu::{CpuEngine, Shape, memory_needed};

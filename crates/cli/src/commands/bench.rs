@@ -1,81 +1,316 @@
-//! `bench`: one training step beside the machine's peak.
+//! `bench`: the engine beside the machine's limits.
 
-use super::{configured, json, shape};
-use crate::args::Bench;
+use super::{configured, json, key_of, shape};
+use crate::args::{Bench, What};
 use crate::failure::Failure;
 use crate::progress::Work;
 use diapason_corpus::Alphabet;
-use diapason_engine::{CpuEngine, benchmark};
+use diapason_engine::{Benchmark, Cell, CpuEngine, Shape, benchmark, cell, cells, evaluation, trials};
+use diapason_model::ModelConfig;
 use diapason_training::Config;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::time::Duration;
 
 pub(crate) fn run(args: Bench) -> Result<(), Failure> {
     let vocabulary = Alphabet::text8().len();
-    let config = configured(Config::default(), &args.set, None)?;
+    let typed = configured(Config::default(), &args.set, None)?;
+    let config = match args.what {
+        // Sizes that are named choose shapes, which need not fit the other defaults.
+        What::Sweep => configured(Config::default(), &others(&args.set), None)?,
+        _ => typed.clone(),
+    };
     let config = config.validated(vocabulary).map_err(|e| Failure::from(e).typed())?;
-    let (model, shape, threads) = (config.model(vocabulary)?, shape(&config), args.machine.threads());
-    CpuEngine::check_memory(&model, shape, threads)?;
-    let mut work = Work::count();
-    let found = benchmark(
-        model.clone(),
-        shape,
-        threads,
-        Duration::from_secs_f64(args.seconds),
-        &mut |round, rounds| {
-            work.at("measuring", round as u64, Some(rounds as u64));
-        },
-    )?;
-    work.finish();
-
+    let asked = Asked {
+        model: config.model(vocabulary)?,
+        shape: shape(&config),
+        threads: args.machine.threads(),
+        duration: Duration::from_secs_f64(args.seconds.unwrap_or(match args.what {
+            What::Sweep => 1.0,
+            _ => 10.0,
+        })),
+        config,
+    };
+    let (text, object) = match args.what {
+        What::Step => step(&asked)?,
+        What::Evaluation => scoring(&asked)?,
+        What::Trials => several(&asked)?,
+        What::Sweep => sweep(&asked, &args.set, &typed)?,
+    };
     let mut out = io::stdout().lock();
     if args.json {
-        let object = json!({
-            "ms_per_step": found.ms_per_step,
-            "tokens_per_second": found.tokens_per_second,
-            "flop_per_step": found.flop_per_step,
-            "peak_gflops": found.peak_gflops,
-            "peak_fraction": found.peak_fraction,
-            "threads": found.threads,
-            "isa": found.isa,
-            "ms_per_step_p10": found.ms_spread.0,
-            "ms_per_step_p90": found.ms_spread.1,
-            "rounds": found.rounds,
-            "memory_bytes": found.memory_bytes as u64,
-            "parameters": model.parameters(),
-            "config": config,
-        });
         writeln!(out, "{}", json(&object)?)?;
-        return Ok(out.flush()?);
+    } else {
+        write!(out, "{text}")?;
     }
-    writeln!(
-        out,
-        "model     d_model {}, {} heads, {} layers: {} parameters; batches of {} x {}",
-        config.d_model,
-        config.n_heads,
-        config.n_layers,
-        model.parameters(),
-        config.batch_size,
-        config.sequence_length
-    )?;
-    writeln!(
-        out,
-        "step      {:.2} ms (a tenth below {:.2}, a tenth above {:.2}; {} steps), {:.0} tokens/s",
-        found.ms_per_step, found.ms_spread.0, found.ms_spread.1, found.rounds, found.tokens_per_second
-    )?;
-    writeln!(
-        out,
-        "work      {:.2} GFLOP a step, {:.1} GFLOP/s",
-        found.flop_per_step / 1e9,
-        found.flop_per_step / found.ms_per_step / 1e6
-    )?;
-    writeln!(
-        out,
-        "peak      {:.1} GFLOP/s of fused multiply-adds, {} threads, {}",
-        found.peak_gflops, found.threads, found.isa
-    )?;
-    writeln!(out, "fraction  {:.1} % of the peak", 100.0 * found.peak_fraction)?;
-    writeln!(out, "memory    {:.1} MiB", found.memory_bytes as f64 / f64::from(1 << 20))?;
     Ok(out.flush()?)
+}
+
+/// What was typed, checked.
+struct Asked {
+    config: Config,
+    model: ModelConfig,
+    shape: Shape,
+    threads: usize,
+    duration: Duration,
+}
+
+impl Asked {
+    /// `model     d_model 256, 8 heads, ...`
+    fn heading(&self) -> String {
+        let c = &self.config;
+        format!(
+            "model     d_model {}, {} heads, {} layers: {} parameters; batches of {} x {}\n",
+            c.d_model,
+            c.n_heads,
+            c.n_layers,
+            self.model.parameters(),
+            c.batch_size,
+            c.sequence_length
+        )
+    }
+}
+
+/// What is printed for people, and for programs.
+type Answer = Result<(String, Value), Failure>;
+
+fn step(asked: &Asked) -> Answer {
+    CpuEngine::check_memory(&asked.model, asked.shape, asked.threads)?;
+    let mut work = Work::count();
+    let found = benchmark(&asked.model, asked.shape, asked.threads, asked.duration, &mut |round, rounds| {
+        work.at("measuring", round as u64, Some(rounds as u64));
+    })?;
+    work.finish();
+    let text = asked.heading()
+        + &format!(
+            "step      {:.2} ms (a tenth below {:.2}, a tenth above {:.2}; {} rounds), {:.0} tokens/s\n",
+            found.ms_per_step, found.ms_spread.0, found.ms_spread.1, found.rounds, found.tokens_per_second
+        )
+        + &format!(
+            "work      {:.2} GFLOP a step, {:.1} GFLOP/s\n",
+            found.flop_per_step / 1e9,
+            found.flop_per_step / found.ms_per_step / 1e6
+        )
+        + &format!(
+            "peak      {:.1} GFLOP/s of fused multiply-adds, {} threads, {}\n",
+            found.peak_gflops, found.threads, found.isa
+        )
+        + &format!("fraction  {:.1} % of the peak\n", 100.0 * found.peak_fraction)
+        + &format!("memory    {:.1} MiB\n", found.memory_bytes as f64 / f64::from(1 << 20));
+    let object = json!({
+        "what": "step",
+        "ms_per_step": found.ms_per_step,
+        "tokens_per_second": found.tokens_per_second,
+        "flop_per_step": found.flop_per_step,
+        "peak_gflops": found.peak_gflops,
+        "peak_fraction": found.peak_fraction,
+        "threads": found.threads,
+        "isa": found.isa,
+        "ms_per_step_p10": found.ms_spread.0,
+        "ms_per_step_p90": found.ms_spread.1,
+        "rounds": found.rounds,
+        "memory_bytes": found.memory_bytes as u64,
+        "parameters": asked.model.parameters(),
+        "config": asked.config,
+    });
+    Ok((text, object))
+}
+
+fn scoring(asked: &Asked) -> Answer {
+    CpuEngine::check_memory(&asked.model, asked.shape, asked.threads)?;
+    let mut work = Work::count();
+    let found =
+        evaluation(&asked.model, asked.shape, asked.threads, asked.duration, &mut |round, rounds| {
+            work.at("measuring", round as u64, Some(rounds as u64));
+        })?;
+    work.finish();
+    let text = asked.heading()
+        + &format!(
+            "scoring   {:.0} characters/s, {:.1} % of the peak; {} characters a call\n",
+            found.evaluation_rate,
+            100.0 * found.evaluation_peak_fraction,
+            found.characters_per_call
+        )
+        + &format!(
+            "training  {:.0} characters/s, {:.1} % of the peak\n",
+            found.training_rate,
+            100.0 * found.training_peak_fraction
+        )
+        + &format!(
+            "ratio     {:.2} (a tenth below {:.2}, a tenth above {:.2}; {} rounds)\n",
+            found.ratio, found.ratio_spread.0, found.ratio_spread.1, found.rounds
+        )
+        + &format!(
+            "peak      {:.1} GFLOP/s of fused multiply-adds, {} threads, {}\n",
+            found.peak_gflops, found.threads, found.isa
+        );
+    let object = json!({
+        "what": "evaluation",
+        "evaluation_characters_per_second": found.evaluation_rate,
+        "training_characters_per_second": found.training_rate,
+        "ratio": found.ratio,
+        "ratio_p10": found.ratio_spread.0,
+        "ratio_p90": found.ratio_spread.1,
+        "evaluation_peak_fraction": found.evaluation_peak_fraction,
+        "training_peak_fraction": found.training_peak_fraction,
+        "peak_gflops": found.peak_gflops,
+        "characters_per_call": found.characters_per_call,
+        "threads": found.threads,
+        "isa": found.isa,
+        "rounds": found.rounds,
+        "parameters": asked.model.parameters(),
+        "config": asked.config,
+    });
+    Ok((text, object))
+}
+
+fn several(asked: &Asked) -> Answer {
+    CpuEngine::check_memory(&asked.model, asked.shape, 1)?;
+    let mut work = Work::count();
+    let found = trials(&asked.model, asked.shape, asked.threads, asked.duration, &mut |round, rounds| {
+        work.at("measuring", round as u64, Some(rounds as u64));
+    })?;
+    work.finish();
+    let rates = |rates: &[f64]| rates.iter().map(|r| format!("{r:.2}")).collect::<Vec<_>>().join(" + ");
+    let text = asked.heading()
+        + &format!("alone     {} steps/s, one trial on one thread at a time\n", rates(&found.single_rates))
+        + &format!("together  {} steps/s, {} trials at once\n", rates(&found.together_rates), found.trials)
+        + &format!(
+            "peak      {:.1} GFLOP/s on one core, {:.1} on {}: {:.1} % of as many alone; {}\n",
+            found.peak_one_gflops,
+            found.peak_all_gflops,
+            found.trials,
+            100.0 * found.peak_ratio,
+            found.isa
+        )
+        + &format!("ratio     {:.1} % of the sum of the rates alone\n", 100.0 * found.ratio)
+        + &format!(
+            "corrected {:.1} % (a tenth below {:.1}, a tenth above {:.1}; {} rounds): the ratio over the peak's\n",
+            100.0 * found.corrected,
+            100.0 * found.corrected_spread.0,
+            100.0 * found.corrected_spread.1,
+            found.rounds
+        );
+    let object = json!({
+        "what": "trials",
+        "trials": found.trials,
+        "single_steps_per_second": found.single_rates,
+        "together_steps_per_second": found.together_rates,
+        "ratio": found.ratio,
+        "peak_one_gflops": found.peak_one_gflops,
+        "peak_all_gflops": found.peak_all_gflops,
+        "peak_ratio": found.peak_ratio,
+        "corrected": found.corrected,
+        "corrected_p10": found.corrected_spread.0,
+        "corrected_p90": found.corrected_spread.1,
+        "isa": found.isa,
+        "rounds": found.rounds,
+        "parameters": asked.model.parameters(),
+        "config": asked.config,
+    });
+    Ok((text, object))
+}
+
+/// The sizes that a cell of the sweep has.
+const SIZES: [&str; 5] = ["d_model", "n_heads", "n_layers", "sequence_length", "batch_size"];
+
+/// The assignments to other keys than those.
+fn others(set: &[String]) -> Vec<String> {
+    set.iter().filter(|assignment| !SIZES.contains(&key_of(assignment))).cloned().collect()
+}
+
+/// `typed`: the sizes that `set` names; only shapes with these are measured.
+fn sweep(asked: &Asked, set: &[String], typed: &Config) -> Answer {
+    let sizes = [typed.d_model, typed.n_heads, typed.n_layers, typed.sequence_length, typed.batch_size];
+    let wanted = |cell: &Cell| {
+        let own = [cell.d_model, cell.n_heads, cell.n_layers, cell.sequence_length, cell.batch_size];
+        (0..SIZES.len()).all(|i| own[i] == sizes[i] || set.iter().all(|s| key_of(s) != SIZES[i]))
+    };
+    let cells: Vec<Cell> = cells(&asked.model).into_iter().filter(wanted).collect();
+    if cells.is_empty() {
+        return Err(Failure::usage("the sweep's table has no shape with all the sizes that --set names")
+            .with_hint("`diapason bench --set ...` without `sweep` measures any one shape"));
+    }
+    let mut work = Work::count();
+    let mut found = Vec::new();
+    for (i, &one) in cells.iter().enumerate() {
+        work.at("measuring shapes", i as u64, Some(cells.len() as u64));
+        // A shape that the machine has no memory for stays empty.
+        if CpuEngine::check_memory(&one.model(&asked.model), one.shape(), asked.threads).is_ok() {
+            found.push((one, cell(one, &asked.model, asked.threads, asked.duration)?));
+        }
+    }
+    work.finish();
+    let below = found.iter().filter(|(cell, b)| b.peak_fraction < cell.target()).count();
+    let object = json!({
+        "what": "sweep",
+        "cells": found.iter().map(|(cell, b)| json!({
+            "d_model": cell.d_model,
+            "n_heads": cell.n_heads,
+            "n_layers": cell.n_layers,
+            "sequence_length": cell.sequence_length,
+            "batch_size": cell.batch_size,
+            "ms_per_step": b.ms_per_step,
+            "tokens_per_second": b.tokens_per_second,
+            "flop_per_step": b.flop_per_step,
+            "peak_gflops": b.peak_gflops,
+            "peak_fraction": b.peak_fraction,
+            "target": cell.target(),
+            "rounds": b.rounds,
+        })).collect::<Vec<_>>(),
+        "below_target": below,
+        "threads": asked.threads,
+        "isa": found.first().map(|(_, b)| b.isa.clone()),
+    });
+    Ok((table(&found, asked.threads, below), object))
+}
+
+/// A row for each model, a column for each batch: per cent of the peak, with a mark where the target is missed.
+fn table(found: &[(Cell, Benchmark)], threads: usize, below: usize) -> String {
+    let mut columns: Vec<(usize, usize)> = Vec::new();
+    let mut rows: Vec<(usize, usize, usize)> = Vec::new();
+    for (cell, _) in found {
+        let (column, row) =
+            ((cell.sequence_length, cell.batch_size), (cell.d_model, cell.n_heads, cell.n_layers));
+        if !columns.contains(&column) {
+            columns.push(column);
+        }
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+    columns.sort_unstable();
+    let isa = found.first().map_or("", |(_, b)| b.isa.as_str());
+    let mut text = format!(
+        "per cent of the peak of fused multiply-adds, {threads} threads, {isa}; columns: sequence_length x batch_size\n\
+         d_model heads layers"
+    );
+    for (t, b) in &columns {
+        text += &format!("{:>9}", format!("{t}x{b}"));
+    }
+    text += "\n";
+    for row in rows {
+        text += &format!("{:>7} {:>5} {:>6}", row.0, row.1, row.2);
+        for column in &columns {
+            let here = found.iter().find(|(cell, _)| {
+                (cell.d_model, cell.n_heads, cell.n_layers) == row
+                    && (cell.sequence_length, cell.batch_size) == *column
+            });
+            text += &match here {
+                Some((cell, b)) => {
+                    let mark = if b.peak_fraction < cell.target() { "!" } else { " " };
+                    format!("{:>8.1}{mark}", 100.0 * b.peak_fraction)
+                }
+                None => format!("{:>8} ", "-"),
+            };
+        }
+        text.truncate(text.trim_end().len());
+        text += "\n";
+    }
+    text += &format!(
+        "{} shapes; {below} below their target (!): 65 % for d_model >= 128, heads of 16 and more, 1024 characters and more a step, \
+         sequence_length up to 256; 40 % elsewhere\n",
+        found.len()
+    );
+    text
 }
