@@ -313,7 +313,7 @@ impl Context<'_> {
         let bias = &self.parameters[self.layout.final_norm_bias.clone()];
         let (d_scale, d_bias) = small.split_at_mut(s.d);
         let y = &mut *scratch.y;
-        let rows = (&d_logits[..], s.ld_v);
+        let rows = (d_logits, s.ld_v);
         gemm(self.isa, rows, &self.weights.head().backward, n, Init::Zero, y, s.ld_d, &[]);
         layer_norm_backward(
             self.isa, y, n, s.d, s.ld_d, scale, bias, final_in, final_rstd, None, dx, d_scale, d_bias,
