@@ -27,7 +27,7 @@ Start here:
   diapason help tune                          what a command does, with examples
 
 Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
-130 and 143 interrupted (`tune` and `train` print the command that resumes)."
+129, 130 and 143 interrupted (`tune` and `train` print the command that resumes)."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -73,15 +73,15 @@ pub(crate) struct Text {
     pub(crate) normalize: bool,
 
     /// Size of the training split in characters [default: 80 per cent]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub(crate) train_chars: Option<usize>,
 
     /// Size of the validation split in characters [default: 10 per cent]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub(crate) validation_chars: Option<usize>,
 
     /// Size of the test split in characters [default: the rest]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub(crate) test_chars: Option<usize>,
 }
 
@@ -137,11 +137,11 @@ pub(crate) struct Tune {
     pub(crate) set: Vec<String>,
 
     /// Training steps of a full run: short for --set steps=N
-    #[arg(long, value_name = "N", help_heading = "Search")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, help_heading = "Search")]
     pub(crate) steps: Option<u64>,
 
     /// How many seeds to train each configuration with [default: 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000), help_heading = "Search")]
+    #[arg(long, value_name = "N", value_parser = |text: &str| between(text, 1, 100_000), help_heading = "Search")]
     pub(crate) seeds: Option<u64>,
 
     /// How much worse than the best loss is still as good, as a fraction or per cent: 0.01 or 1% [default: 1%]
@@ -171,7 +171,7 @@ pub(crate) struct Tune {
     /// Results do not depend on it. Before training, a few steps of each configuration are timed alone on all
     /// threads and side by side, and the trials run in the way that ends sooner. When fewer are left, each gets
     /// more threads.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024), help_heading = "Machine")]
+    #[arg(long, value_name = "N", value_parser = |text: &str| between(text, 1, 1024), help_heading = "Machine")]
     pub(crate) parallel: Option<u64>,
 
     /// Go on with a run that another version or instruction set began; it is then marked
@@ -227,11 +227,11 @@ pub(crate) struct Train {
     pub(crate) set: Vec<String>,
 
     /// Training steps: short for --set steps=N
-    #[arg(long, value_name = "N", help_heading = "Training")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, help_heading = "Training")]
     pub(crate) steps: Option<u64>,
 
     /// Seed of the initial weights and of the training windows
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Training")]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>, help_heading = "Training")]
     pub(crate) seed: u64,
 
     /// Start from the weights of this safetensors file instead of random ones
@@ -290,7 +290,7 @@ pub(crate) struct Eval {
     pub(crate) split: Split,
 
     /// Score only the last N characters of each window, and move on by N
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub(crate) stride: Option<usize>,
 
     #[command(flatten)]
@@ -333,19 +333,19 @@ pub(crate) struct Generate {
     pub(crate) prompt: Option<String>,
 
     /// How many characters to add
-    #[arg(long, value_name = "N", default_value_t = 500)]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = whole::<usize>)]
     pub(crate) length: usize,
 
     /// Randomness: 1 samples from the model as it is, less is safer, 0 takes the likeliest character
-    #[arg(long, value_name = "T", default_value_t = 1.0)]
+    #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = number)]
     pub(crate) temperature: f64,
 
     /// Choose among the K likeliest characters only
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = whole::<usize>)]
     pub(crate) top_k: Option<usize>,
 
     /// Seed of the choices
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
 
     #[command(flatten)]
@@ -441,9 +441,9 @@ Examples:
 
 /// Apply the decision rule to a table of results.
 ///
-/// The table is a CSV file with the columns `seconds` and `loss`; all other columns are parameters. The rule:
-/// the cheapest configuration whose loss is within the tolerance of the best. The last line printed is the
-/// choice.
+/// The table is a CSV file with the columns `seconds` and `loss`; all other columns are parameters. Or it is the
+/// results.csv of a study. The rule: the cheapest configuration whose loss is within the tolerance of the best. The
+/// last line printed is the choice.
 #[derive(Args, Clone, Debug)]
 #[command(
     allow_negative_numbers = true,
@@ -455,7 +455,8 @@ Example:
   256,8,8,652.1,1.3208
   $ diapason decide table.csv
   ...
-  chosen: d_model=256 n_heads=8 n_layers=4"
+  chosen: d_model=256 n_heads=8 n_layers=4
+  $ diapason decide studies/quick/results.csv --pass early --tolerance 2%"
 )]
 pub(crate) struct Decide {
     /// The table, CSV with a header line
@@ -465,6 +466,19 @@ pub(crate) struct Decide {
     /// How much worse than the best loss is still as good, as a fraction or per cent: 0.01 or 1%
     #[arg(long, value_name = "T", value_parser = tolerance, default_value = "0.01")]
     pub(crate) tolerance: f64,
+
+    /// Which reading of a study's results to decide on [default: full, if any run has come so far]
+    #[arg(long, value_enum, value_name = "PASS")]
+    pub(crate) pass: Option<Pass>,
+}
+
+/// The readings of a study's runs.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Pass {
+    /// At the early step
+    Early,
+    /// At the end
+    Full,
 }
 
 /// List the keys of the configuration: name, default, meaning.
@@ -542,7 +556,7 @@ pub(crate) enum What {
 #[command(next_help_heading = "Machine")]
 pub(crate) struct Machine {
     /// Number of threads; results do not depend on it [default: the cores that this process may use]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = |text: &str| between(text, 1, 1024))]
     threads: Option<u64>,
 }
 
@@ -555,6 +569,29 @@ impl Machine {
             None => std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
+}
+
+/// Reads a whole number, as `--set` does: `2000` or `20_000`.
+fn whole<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    let plain = text.trim();
+    let digits = plain.replace('_', "");
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) || plain.starts_with('_') {
+        return Err("must be a whole number, 0 or more, as in 2000 or 20_000".to_string());
+    }
+    digits.parse().ok().and_then(|n: u64| n.try_into().ok()).ok_or_else(|| "is too large".to_string())
+}
+
+/// Reads a whole number from `low` to `high`.
+fn between(text: &str, low: u64, high: u64) -> Result<u64, String> {
+    match whole(text) {
+        Ok(n) if (low..=high).contains(&n) => Ok(n),
+        _ => Err(format!("must be a whole number from {low} to {high}")),
+    }
+}
+
+/// Reads any number.
+fn number(text: &str) -> Result<f64, String> {
+    text.trim().parse().map_err(|_| "must be a number, as in 0.8".to_string())
 }
 
 /// Reads `0.01` or `1%`.
@@ -599,6 +636,19 @@ mod tests {
     #[test]
     fn the_definitions_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn whole_numbers() {
+        assert_eq!(whole::<u64>("20_000"), Ok(20_000));
+        assert_eq!(whole::<usize>(" 0 "), Ok(0));
+        for text in ["", "_", "-5", "1e4", "2.5", "many", "+3", "18446744073709551616"] {
+            assert!(whole::<u64>(text).is_err(), "{text}");
+        }
+        assert_eq!(between("7", 1, 7), Ok(7));
+        assert!(between("0", 1, 7).is_err() && between("8", 1, 7).is_err());
+        assert_eq!(number("0.8"), Ok(0.8));
+        assert!(number("hot").is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(crate) enum Failure {
     Usage { message: String, hint: Option<String> },
     /// Something went wrong while doing it: exit code 1.
     Failed { message: String, hint: Option<String> },
-    /// A signal came; the work so far is kept and `resume` continues it: exit code 130 or 143.
+    /// A signal came; the work so far is kept and `resume` continues it: exit code 129, 130 or 143.
     Interrupted { exit_code: u8, resume: String },
     /// Whoever read our output has seen enough (`| head`): nothing to complain of.
     OutputClosed,

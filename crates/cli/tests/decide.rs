@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::Here;
+use common::{Here, TINY};
 
 const EARLY: &str = "\
 d_model,n_heads,n_layers,seconds,loss
@@ -43,6 +43,30 @@ fn the_tolerance_decides() {
         let ran = here.run(&["decide", "full.csv", "--tolerance", tolerance]).ok();
         assert_eq!(ran.stdout.lines().last().unwrap(), format!("chosen: d_model=256 n_heads=8 {chosen}"));
     }
+}
+
+#[test]
+fn a_studys_own_results_lead_to_its_own_decision() {
+    let here = Here::with_text();
+    let grid = ["--corpus", "text.txt", "--grid", "d_model=16,24", "--grid", "n_layers=1,2", "--steps", "20"];
+    // All of `TINY` that is not in the grid.
+    let sizes: Vec<&str> = TINY
+        .chunks(2)
+        .filter(|set| !set[1].starts_with("d_") && !set[1].starts_with("n_l"))
+        .flatten()
+        .copied()
+        .collect();
+    let tune = [&["tune", "--seeds", "2", "--out", "study", "--json"], &grid[..], &sizes].concat();
+    let chosen = here.run(&tune).ok().json()["verdict"]["chosen"].clone();
+    let ran = here.run(&["decide", "study/results.csv"]).ok();
+    let line = format!("chosen: d_model={} n_layers={}", chosen["d_model"], chosen["n_layers"]);
+    assert_eq!(ran.stdout.lines().last(), Some(line.as_str()), "{ran:#?}");
+    assert_eq!(
+        ran.stderr,
+        "results of a study: the full pass (--pass early decides on the other); times within 10 % count as equal\n"
+    );
+    let early = here.run(&["decide", "study/results.csv", "--pass", "early"]).ok();
+    assert!(early.stderr.starts_with("results of a study: the early pass"), "{early:#?}");
 }
 
 #[test]

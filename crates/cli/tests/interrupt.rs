@@ -54,7 +54,12 @@ fn sigint_and_sigterm_keep_everything_and_say_how_to_resume() {
     let here = Here::with_text();
     // A folder whose name a shell would take apart.
     let whole = here.run(&train(&["--out", "whole", "--json"])).ok();
-    for (name, code, folder) in [("INT", 130, "it's a run"), ("TERM", 143, "run-2")] {
+    let signals = [("INT", 130, "it's a run"), ("TERM", 143, "run-2")];
+    // Elsewhere a hangup ends the program: it cannot be seen whether it is meant to be ignored.
+    let hangup = [("HUP", 129, "run-3")];
+    for (name, code, folder) in
+        signals.into_iter().chain(hangup.into_iter().filter(|_| cfg!(target_os = "linux")))
+    {
         let ready = || here.path(folder).join("best.safetensors").exists();
         let stopped = interrupted(&here, &train(&["--out", folder, "--json"]), name, ready);
         assert_eq!((stopped.code, stopped.stdout.as_str()), (Some(code), ""), "{stopped:?}");
@@ -169,12 +174,40 @@ fn outside_of_training_a_signal_ends_the_program_at_once() {
     let pipe = here.path("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let normalize = ["corpus", "normalize", "pipe", "out.txt"];
-    for (args, name, code) in [(&["train", "--corpus", "pipe"][..], "TERM", 143), (&normalize, "INT", 130)] {
+    let train = ["train", "--corpus", "pipe"];
+    for (args, name, code) in [(&train[..], "TERM", 143), (&train, "HUP", 129), (&normalize, "INT", 130)] {
+        if name == "HUP" && cfg!(not(target_os = "linux")) {
+            continue;
+        }
         let child = here.start(args);
         std::thread::sleep(std::time::Duration::from_millis(300));
         signal(&child, name);
         assert_eq!(finish(child).code, Some(code), "{args:?}");
     }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn hangups_may_come_twice_and_may_be_ignored() {
+    let here = Here::with_text();
+    let whole = here.run(&train(&["--out", "whole", "--json"])).ok();
+    // The terminal is gone: nobody reads what is printed.
+    let mut child = here.start(&train(&["--out", "run"]));
+    drop((child.stdout.take(), child.stderr.take()));
+    wait_for("the run to begin", || here.path("run/best.safetensors").exists());
+    signal(&child, "HUP");
+    signal(&child, "HUP");
+    assert_eq!(finish(child).code, Some(129));
+    let resumed = here.run(&train(&["--out", "run", "--resume", "--json"])).ok();
+    assert!(resumed.stderr.contains("going on at step "), "{resumed:?}");
+    assert_eq!(numbers(&resumed), numbers(&whole));
+
+    // As `nohup` starts it.
+    let line = format!("trap '' HUP; exec \"$D\" {}", train(&["--out", "kept", "--json"]).join(" "));
+    let child = here.start_shell(&line);
+    wait_for("the run to begin", || here.path("kept/best.safetensors").exists());
+    signal(&child, "HUP");
+    assert_eq!(numbers(&finish(child).ok()), numbers(&whole));
 }
 
 #[test]

@@ -155,6 +155,24 @@ impl Corpus {
         }
     }
 
+    /// Bytes of memory that the text takes.
+    pub fn memory(&self) -> usize {
+        self.ids.capacity()
+    }
+
+    /// Mean cross-entropy, in nats, of the validation split for a model that knows how often each character occurs in
+    /// the train split and nothing else: what any training should beat. (A character that does not occur there counts
+    /// as if it had once.)
+    pub fn unigram_loss(&self) -> f64 {
+        let (train, validation) = (counts(&[self.train()]), counts(&[self.validation()]));
+        let frequency = |id: usize| train[id].max(1) as f64 / self.train().len() as f64;
+        let total: f64 = (0..256)
+            .filter(|&id| validation[id] > 0)
+            .map(|id| -(validation[id] as f64) * libm::log(frequency(id)))
+            .sum();
+        total / self.validation().len() as f64
+    }
+
     /// Checks that each split has at least one window of `sequence_length` characters and their targets.
     ///
     /// # Errors
@@ -172,12 +190,7 @@ impl Corpus {
 
     /// What there is to know about the text.
     pub fn info(&self) -> CorpusInfo {
-        let mut counts = [0u64; 256];
-        for split in [Split::Train, Split::Validation, Split::Test] {
-            for &id in self.split(split) {
-                counts[usize::from(id)] += 1;
-            }
-        }
+        let counts = counts(&[self.train(), self.validation(), self.test()]);
         let characters: u64 = counts.iter().sum();
         let symbols: Vec<SymbolCount> = (0..=255u8)
             .filter_map(|id| {
@@ -248,6 +261,15 @@ pub struct SymbolCount {
     pub symbol: String,
     /// How often it occurs in the three splits together.
     pub count: u64,
+}
+
+/// How often each id occurs.
+fn counts(texts: &[&[u8]]) -> [u64; 256] {
+    let mut counts = [0; 256];
+    for &id in texts.iter().copied().flatten() {
+        counts[usize::from(id)] += 1;
+    }
+    counts
 }
 
 /// SHA-256 over a version line, the alphabet's form, the lengths of the splits, and their ids in that order.

@@ -360,6 +360,11 @@ fn what_there_is_to_know() {
     let entropy: f64 = [4.0f64, 2.0, 1.0, 2.0].iter().map(|n| n / 9.0 * (9.0 / n).log2()).sum();
     assert!((info.unigram_entropy_bits - entropy).abs() < 1e-12);
     assert_eq!(info.entropy_rate_bits, None);
+    // All splits have the same frequencies.
+    assert!((corpus.unigram_loss() / std::f64::consts::LN_2 - entropy).abs() < 1e-12);
+    let strange = ids(&[b"ab".repeat(400), b"zz".repeat(50), b"ab".repeat(50)].concat());
+    let strange = Corpus::from_parts("x", Alphabet::text8(), strange, &SplitRequest::default()).unwrap();
+    assert!((strange.unigram_loss() - 800f64.ln()).abs() < 1e-12, "as if z had occurred once");
     let json = serde_json::to_value(&info).unwrap();
     assert_eq!(json["digest"], corpus.digest);
     assert_eq!(json["alphabet"], "text8");

@@ -1,11 +1,12 @@
-//! What a training step may not do once it runs: allocate, read or write, take a lock.
+//! What a training step may not do once it runs: allocate, read or write, take a lock. And what the engine has
+//! allocated by then: what it said.
 //!
 //! Allocations are counted by the allocator, over all threads. For everything else the system is asked: after some
 //! steps the process forbids itself all system calls but the wait and wake of a sleeping thread, and is killed at the
 //! first other one. Each of these tests runs in a process of its own, which is this program again with a role.
 
 use diapason_corpus::windows::{Windows, training_windows};
-use diapason_engine::{Batch, CpuEngine, Engine, Shape, Update};
+use diapason_engine::{Batch, CpuEngine, Engine, Scores, Shape, Update, memory_needed};
 use diapason_model::{Architecture, ModelConfig, initialise};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
@@ -87,6 +88,62 @@ fn steps_allocate_nothing() {
         // The counter counts, on other threads too.
         std::thread::spawn(|| drop(vec![0u8; 100])).join().unwrap();
         assert!(region.change().allocations >= 1);
+    }
+}
+
+#[test]
+fn memory_is_what_was_said() {
+    if std::env::var_os(ROLE).is_none() {
+        let output = again("memory_is_what_was_said", "counted").output().unwrap();
+        assert!(output.status.success(), "{output:#?}");
+        return;
+    }
+    let model = |vocabulary, d_model, n_layers, tie_embeddings| ModelConfig {
+        architecture: Architecture::Seed,
+        vocabulary,
+        d_model,
+        n_heads: 4,
+        n_layers,
+        mlp_ratio: 4.0,
+        max_len: 64,
+        tie_embeddings,
+    };
+    let cases = [
+        (model(27, 64, 2, false), 20, 32),
+        (model(27, 128, 2, false), 1, 64),
+        (model(27, 128, 1, true), 100, 8),
+        (model(256, 20, 3, false), 4, 8),
+        (model(256, 64, 1, true), 7, 50),
+    ];
+    for (model, batch_size, sequence_length) in cases {
+        for threads in [1, 3] {
+            let shape = Shape { batch_size, sequence_length };
+            // A batch, and an evaluation larger than it.
+            let symbols =
+                vec![1u8; (batch_size * sequence_length).max(8192 / sequence_length * sequence_length)];
+            let batch = |positions: usize| {
+                let (inputs, targets) = (&symbols[..positions], &symbols[..positions]);
+                Batch { inputs, targets, sequence_length }
+            };
+            let mut scores = Scores::default();
+            let region = Region::new(ALLOCATOR);
+            let mut engine = CpuEngine::new(model.clone(), &initialise(&model, 0), threads, shape).unwrap();
+            let update = Update { number: 1, learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+            engine.step(batch(batch_size * sequence_length), &update);
+            engine.evaluate(batch(symbols.len()), &mut scores);
+            scores = Scores::default();
+            let change = region.change();
+            let has = change.bytes_allocated as f64 + change.bytes_reallocated as f64
+                - change.bytes_deallocated as f64;
+            let said = memory_needed(&model, shape, threads) as f64;
+            // Names, ranges and tables are not counted.
+            let little = 100_000.0;
+            assert!(
+                (has - said).abs() < 0.02 * said + little,
+                "{model:?} {shape:?} on {threads}: {has} bytes, said {said}"
+            );
+            drop((engine, scores));
+        }
     }
 }
 

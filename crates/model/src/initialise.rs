@@ -16,8 +16,18 @@ const TRUNCATED_STD: f64 = 0.879_625_661_034_239_8;
 /// | biases | 0 |
 /// | LayerNorm scales | 1 |
 pub fn initialise(model: &ModelConfig, seed: u64) -> Vec<f32> {
+    let mut parameters = vec![0.0; model.parameters()];
+    initialise_into(model, seed, &mut parameters);
+    parameters
+}
+
+/// [`initialise`] where the parameters are to be.
+///
+/// # Panics
+/// When there is not room for exactly the model's parameters.
+pub fn initialise_into(model: &ModelConfig, seed: u64, parameters: &mut [f32]) {
     let layout = Layout::new(model);
-    let mut parameters = vec![0.0; layout.total];
+    assert_eq!(parameters.len(), layout.total, "parameters of another model");
     for (index, tensor) in layout.tensors.iter().enumerate() {
         let stream = Stream::new(seed, Purpose::Initialisation, index as u64);
         let values = &mut parameters[tensor.range.clone()];
@@ -28,11 +38,10 @@ pub fn initialise(model: &ModelConfig, seed: u64) -> Vec<f32> {
         } else if tensor.shape.len() == 2 {
             let std = 1.0 / (tensor.shape[0] as f64).sqrt() / TRUNCATED_STD;
             fill(values, |i| stream.truncated_normal(i) * std);
-        } else if name.ends_with("scale") {
-            values.fill(1.0);
+        } else {
+            values.fill(if name.ends_with("scale") { 1.0 } else { 0.0 });
         }
     }
-    parameters
 }
 
 fn fill(values: &mut [f32], draw: impl Fn(u64) -> f64) {
@@ -81,7 +90,9 @@ mod tests {
                 assert!(values.iter().all(|&x| x == 0.0));
             }
         }
-        assert_eq!(parameters, initialise(&model, 3));
+        let mut again = vec![f32::NAN; parameters.len()];
+        initialise_into(&model, 3, &mut again);
+        assert_eq!(parameters, again);
         assert_ne!(parameters, initialise(&model, 4));
     }
 }

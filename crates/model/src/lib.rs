@@ -18,7 +18,7 @@ mod initialise;
 mod layout;
 
 pub use config::{Architecture, ConfigError, ModelConfig};
-pub use initialise::initialise;
+pub use initialise::{initialise, initialise_into};
 pub use layout::{BlockTensors, Layout, Tensor};
 
 /// The epsilon inside the square root of every LayerNorm.

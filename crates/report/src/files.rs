@@ -1,7 +1,7 @@
 //! The files that a study's folder gets: `report.md` to read, `results.csv` to compute with.
 
 use crate::{Bounds, to_markdown};
-use diapason_study::{Row, Study};
+use diapason_study::{RESULT_COLUMNS, Row, Study};
 use diapason_training::files::write_atomically;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,31 +25,6 @@ pub enum ReportError {
     },
 }
 
-/// Columns of `results.csv` that are no parameters, after `number`, the parameters, and before nothing.
-const COLUMNS: [&str; 21] = [
-    "seed",
-    "pass",
-    "state",
-    "steps",
-    "stopped_early",
-    "validation_loss",
-    "validation_bpc",
-    "accuracy",
-    "accuracy_last",
-    "train_seconds",
-    "tokens_per_second",
-    "parameters",
-    "flop",
-    "read_at",
-    "lost_by_seed_rule",
-    "error",
-    "engine",
-    "other_engines",
-    "threads",
-    "trials_at_once",
-    "ms_per_step_alone",
-];
-
 /// The rows of a study as CSV: `number`, one column per key of the grid, then the columns of [`Row`] by their
 /// names. A key that has the name of another column (`steps`) is written as `params_steps`. What is unknown is empty.
 ///
@@ -59,11 +34,15 @@ pub fn to_csv(study: &Study) -> io::Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let keys: Vec<&str> = study.spec.grid.axes().iter().map(|axis| axis.key.as_str()).collect();
     let names = keys.iter().map(|key| {
-        if COLUMNS.contains(key) || *key == "number" { format!("params_{key}") } else { key.to_string() }
+        if RESULT_COLUMNS.contains(key) || *key == "number" {
+            format!("params_{key}")
+        } else {
+            key.to_string()
+        }
     });
     let header = std::iter::once("number".to_string())
         .chain(names)
-        .chain(COLUMNS.iter().map(|column| column.to_string()));
+        .chain(RESULT_COLUMNS.iter().map(|column| column.to_string()));
     writer.write_record(header)?;
     for row in study.rows() {
         let params = keys.iter().map(|key| row.params.text(key).unwrap_or_default());
@@ -72,8 +51,8 @@ pub fn to_csv(study: &Study) -> io::Result<Vec<u8>> {
     writer.into_inner().map_err(|error| io::Error::other(error.to_string()))
 }
 
-/// In the order of [`COLUMNS`].
-fn fields(row: &Row) -> [String; 21] {
+/// In the order of [`RESULT_COLUMNS`].
+fn fields(row: &Row) -> [String; RESULT_COLUMNS.len()] {
     let number = |value: Option<f64>| value.map(|x| x.to_string()).unwrap_or_default();
     let state = serde_json::to_value(row.state).ok().and_then(|v| v.as_str().map(str::to_string));
     [

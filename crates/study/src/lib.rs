@@ -41,6 +41,6 @@ pub use run::{Engines, Forecast, MadeEngine, Plan, StudyEvent, Work, run_study};
 pub use seed::{SEED_EARLY_STEP, SEED_GRID, SEED_LABEL, SEED_NUMBERS, SEED_STEPS, SeedNumbers, seed_numbers};
 pub use spec::{CorpusStamp, Difference, STUDY_FILE, StudySpec};
 pub use study::{CellReading, Pass, PassDecision, Row, Study, Verdict};
-pub use table::{TableError, read_table};
+pub use table::{CandidateTable, RESULT_COLUMNS, TableError, read_table};
 pub use timings::{Machine, SideBySide, TIMINGS_FILE, Timing, Timings};
 pub use trial::{TRIAL_FILE, Trial, TrialFailure, TrialRecord, TrialState};

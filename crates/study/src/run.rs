@@ -13,7 +13,7 @@
 
 use crate::crew::{self, News, Place};
 use crate::pace::{Outlook, Pace, seconds_until_done};
-use crate::timings::{Kind, Machine, Timings, measure, worthwhile};
+use crate::timings::{Benches, Kind, Machine, Timings, measure, worthwhile};
 use crate::{Cell, Params, Study, StudyError, StudySpec, TrialRecord, TrialState};
 use diapason_corpus::Corpus;
 use diapason_engine::{Engine, EngineError};
@@ -88,6 +88,11 @@ pub struct Forecast {
 /// What a study tells while it goes on.
 #[derive(Clone, Debug)]
 pub enum StudyEvent<'a> {
+    /// All checks are passed. Sent once, before the first engine is made; not if there is nothing to train.
+    Memory {
+        /// Bytes that the engines will take at their most.
+        engines: u128,
+    },
     /// The configurations' steps are being timed.
     Timing {
         /// Turns done.
@@ -95,7 +100,7 @@ pub enum StudyEvent<'a> {
         /// Turns in all, at least.
         of: usize,
     },
-    /// All checks are passed and training begins.
+    /// Training begins.
     Planned {
         /// Number of trials.
         trials: usize,
@@ -160,7 +165,7 @@ pub fn run_study(
     };
     let mut study = Study::assembled(folder, spec, cells)?;
     let work = study.work(vocabulary)?;
-    let ways = study.ways(&work, corpus, engines)?;
+    let (ways, needed) = study.ways(&work, corpus, engines)?;
 
     create_folder(folder).map_err(|source| StudyError::Io { path: folder.to_path_buf(), source })?;
     let _lock = match lock {
@@ -168,12 +173,23 @@ pub fn run_study(
         None => FolderLock::acquire(folder)?,
     };
     study.spec.write(folder)?;
-    study.time(&work, &ways, corpus, folder, engines, interrupt, observe)?;
+    let mut said = work.is_empty();
+    study.time(&work, &ways, corpus, folder, engines, interrupt, &mut |event| {
+        if let (StudyEvent::Memory { engines }, Some(way)) = (event, ways.last()) {
+            said = true;
+            let engines = most_at_once(&needed, *way).max(*engines);
+            return observe(&StudyEvent::Memory { engines });
+        }
+        observe(event);
+    })?;
     if interrupt.load(Ordering::Relaxed) && !work.is_empty() {
         study.interrupted = true;
         return Ok(study);
     }
     let (plan, mut outlook) = study.plan(&work, &ways, engines, vocabulary)?;
+    if !said {
+        observe(&StudyEvent::Memory { engines: most_at_once(&needed, plan.trials_at_once) });
+    }
     observe(&StudyEvent::Planned { trials: study.trials.len(), work: &work, plan: &plan });
     if work.is_empty() {
         return Ok(study);
@@ -249,11 +265,17 @@ impl Study {
     }
 
     /// The numbers of trials at once that come into question for `work`: those asked for, or 1, 2, 4, ... up to the
-    /// number of threads, trials and engines that fit into memory.
+    /// number of threads, trials and engines that fit into memory. And the bytes that each trial's engine takes, the
+    /// largest first.
     ///
     /// # Errors
     /// A cell that cannot be trained on this text or this machine; more trials at once than fit.
-    fn ways(&self, work: &[Work], corpus: &Corpus, engines: &Engines<'_>) -> Result<Vec<usize>, StudyError> {
+    fn ways(
+        &self,
+        work: &[Work],
+        corpus: &Corpus,
+        engines: &Engines<'_>,
+    ) -> Result<(Vec<usize>, Vec<u128>), StudyError> {
         let vocabulary = corpus.alphabet.len();
         let enough = |needed: u128| match engines.available {
             Some(available) if needed > available => {
@@ -285,9 +307,9 @@ impl Study {
         let trials = needed.len().max(1);
         if let Some(asked) = engines.trials_at_once {
             let at_once = asked.clamp(1, trials);
-            enough(needed.iter().take(at_once).sum())
+            enough(most_at_once(&needed, at_once))
                 .map_err(|error| StudyError::AtOnce { trials: at_once, error })?;
-            return Ok(vec![at_once]);
+            return Ok((vec![at_once], needed));
         }
         let most = self.spec.threads.min(trials);
         let largest = needed.first().copied().unwrap_or(0);
@@ -295,7 +317,7 @@ impl Study {
             std::iter::successors(Some(1), |way| Some(2 * way)).take_while(|way| *way < most).collect();
         ways.push(most.max(1));
         ways.retain(|way| *way == 1 || enough(*way as u128 * largest).is_ok());
-        Ok(ways)
+        Ok((ways, needed))
     }
 
     /// Times the steps of all configurations, unless that is known or not worth its time.
@@ -344,6 +366,7 @@ impl Study {
         if ways.is_empty() || known || !kinds.iter().all(fit) {
             return Ok(());
         }
+        observe(&StudyEvent::Memory { engines: Benches::of(&kinds, &ways, engines).bytes });
         let mut tell = |done, of| observe(&StudyEvent::Timing { done, of });
         if let Some(timings) = measure(corpus, &kinds, &ways, threads, engines, interrupt, &mut tell) {
             timings.write(folder)?;
@@ -402,6 +425,11 @@ impl Study {
         let outlook = Outlook::new(trials, trials_at_once, timings.is_some());
         Ok((Plan { trials_at_once, threads: self.spec.threads, forecasts }, outlook))
     }
+}
+
+/// Bytes of the `trials` largest engines; `needed` is sorted, the largest first.
+fn most_at_once(needed: &[u128], trials: usize) -> u128 {
+    needed.iter().take(trials).sum()
 }
 
 /// Floating-point operations of a training step, by the field's usual count.

@@ -166,7 +166,8 @@ impl StudySpec {
         vocabulary: usize,
     ) -> Result<(Self, Vec<Cell>), StudyError> {
         let in_a_grid = |key: &str| self.grid.axis(key).is_some() || stored.grid.axis(key).is_some();
-        self.first_steps = stored.first_steps;
+        let first_are_known = stored.grid.axis("steps").is_none() || self.grid.axis("steps").is_some();
+        self.first_steps = if first_are_known { stored.first_steps } else { self.config.steps };
         if self.config.eval_every == 0 && !in_a_grid("steps") {
             // "A twentieth of the steps" of the study as it began.
             self.config.eval_every = stored.config.eval_every;

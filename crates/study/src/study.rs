@@ -183,7 +183,7 @@ impl Study {
     /// A study from its parts and the records in its folder.
     pub(crate) fn assembled(folder: &Path, spec: StudySpec, cells: Vec<Cell>) -> Result<Self, StudyError> {
         let steps_in_grid = spec.grid.axis("steps").is_some();
-        let trials = trials(folder, &cells, spec.seeds, steps_in_grid, &spec.corpus.digest)?;
+        let trials = trials(folder, &cells, spec.seeds, steps_in_grid, spec.protocol, &spec.corpus.digest)?;
         let timings = Timings::read(folder)?;
         Ok(Self { spec, cells, trials, timings, interrupted: false })
     }
@@ -309,55 +309,7 @@ impl Study {
                 rows[trial.cell].push(self.row(trial, record, pass, ms_per_step[trial.cell]));
             }
         }
-        let finished = |rows: &[Row]| -> BTreeSet<u64> {
-            rows.iter().filter(|row| row.state == TrialState::Complete).map(|row| row.seed).collect()
-        };
-        let common = rows
-            .iter()
-            .filter(|rows| rows.iter().all(|row| row.state != TrialState::Fail))
-            .map(|rows| finished(rows))
-            .filter(|seeds| !seeds.is_empty())
-            .reduce(|common, seeds| &common & &seeds)
-            .unwrap_or_default();
-        let (timed, most_threads) = (self.timed().is_some(), self.most_threads());
-        let seconds = |row: &Row| match row.ms_per_step_alone.filter(|_| timed) {
-            Some(ms) => row.steps as f64 * ms / 1e3,
-            // As if its neighbours' threads had been its own.
-            None => row.train_seconds * row.threads.zip(most_threads).map_or(1.0, |(had, most)| had / most),
-        };
-        let reading = |rows: &Vec<Row>| {
-            let left_out = match rows.iter().find(|row| row.state == TrialState::Fail) {
-                Some(row) => {
-                    let reason = row.error.clone().unwrap_or_else(|| "failed".to_string());
-                    Some(if self.spec.seeds > 1 { format!("seed {}: {reason}", row.seed) } else { reason })
-                }
-                None if rows.iter().any(|row| row.state == TrialState::Pruned) => Some("pruned".to_string()),
-                None if finished(rows).is_empty() => Some("not finished".to_string()),
-                None => None,
-            };
-            let counted: Vec<&Row> =
-                rows.iter().filter(|row| left_out.is_none() && common.contains(&row.seed)).collect();
-            let average = |value: &dyn Fn(&Row) -> Option<f64>| {
-                mean(&counted.iter().map(|row| value(row).unwrap_or(f64::NAN)).collect::<Vec<_>>())
-            };
-            CellReading {
-                left_out,
-                seeds: counted.len(),
-                loss: average(&|row| row.validation_loss),
-                bpc: average(&|row| row.validation_bpc),
-                accuracy: average(&|row| row.accuracy),
-                accuracy_last: average(&|row| row.accuracy_last),
-                steps: average(&|row| Some(row.steps as f64)),
-                train_seconds: average(&|row| Some(row.train_seconds)),
-                seconds: average(&|row| Some(seconds(row))),
-                tokens_per_second: average(&|row| {
-                    row.tokens_per_second.map(|speed| speed * row.train_seconds / seconds(row))
-                }),
-                flop: average(&|row| Some(row.flop)),
-                parameters: rows.first().map(|row| row.parameters),
-            }
-        };
-        rows.iter().map(reading).collect()
+        readings(&rows, self.spec.seeds > 1)
     }
 
     /// One candidate per cell, in grid order.
@@ -415,4 +367,60 @@ impl Study {
     pub fn lost_by_seed_rule(&self) -> Vec<Row> {
         self.rows().into_iter().filter(|row| row.lost_by_seed_rule == Some(true)).collect()
     }
+}
+
+/// What one pass of each cell came to, from the rows that it has in that pass, one for each seed; see
+/// [`Study::readings`].
+pub(crate) fn readings(rows: &[Vec<Row>], several_seeds: bool) -> Vec<CellReading> {
+    let finished = |rows: &[Row]| -> BTreeSet<u64> {
+        rows.iter().filter(|row| row.state == TrialState::Complete).map(|row| row.seed).collect()
+    };
+    let common = rows
+        .iter()
+        .filter(|rows| rows.iter().all(|row| row.state != TrialState::Fail))
+        .map(|rows| finished(rows))
+        .filter(|seeds| !seeds.is_empty())
+        .reduce(|common, seeds| &common & &seeds)
+        .unwrap_or_default();
+    let all = || rows.iter().flatten();
+    let timed = all().all(|row| row.ms_per_step_alone.is_some());
+    let most_threads = all().filter_map(|row| row.threads).max_by(f64::total_cmp);
+    let seconds = |row: &Row| match row.ms_per_step_alone.filter(|_| timed) {
+        Some(ms) => row.steps as f64 * ms / 1e3,
+        // As if its neighbours' threads had been its own.
+        None => row.train_seconds * row.threads.zip(most_threads).map_or(1.0, |(had, most)| had / most),
+    };
+    let reading = |rows: &Vec<Row>| {
+        let left_out = match rows.iter().find(|row| row.state == TrialState::Fail) {
+            Some(row) => {
+                let reason = row.error.clone().unwrap_or_else(|| "failed".to_string());
+                Some(if several_seeds { format!("seed {}: {reason}", row.seed) } else { reason })
+            }
+            None if rows.iter().any(|row| row.state == TrialState::Pruned) => Some("pruned".to_string()),
+            None if finished(rows).is_empty() => Some("not finished".to_string()),
+            None => None,
+        };
+        let counted: Vec<&Row> =
+            rows.iter().filter(|row| left_out.is_none() && common.contains(&row.seed)).collect();
+        let average = |value: &dyn Fn(&Row) -> Option<f64>| {
+            mean(&counted.iter().map(|row| value(row).unwrap_or(f64::NAN)).collect::<Vec<_>>())
+        };
+        CellReading {
+            left_out,
+            seeds: counted.len(),
+            loss: average(&|row| row.validation_loss),
+            bpc: average(&|row| row.validation_bpc),
+            accuracy: average(&|row| row.accuracy),
+            accuracy_last: average(&|row| row.accuracy_last),
+            steps: average(&|row| Some(row.steps as f64)),
+            train_seconds: average(&|row| Some(row.train_seconds)),
+            seconds: average(&|row| Some(seconds(row))),
+            tokens_per_second: average(&|row| {
+                row.tokens_per_second.map(|speed| speed * row.train_seconds / seconds(row))
+            }),
+            flop: average(&|row| Some(row.flop)),
+            parameters: rows.first().map(|row| row.parameters),
+        }
+    };
+    rows.iter().map(reading).collect()
 }

@@ -209,6 +209,26 @@ pub(crate) fn worthwhile(kinds: &[Kind<'_>], ways: &[usize]) -> Vec<usize> {
     chosen
 }
 
+/// The engines that timing is done with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Benches {
+    /// Whether those of all kinds are there at the same time, which spares making them again at each turn.
+    keep: bool,
+    /// Bytes that they take at their most.
+    pub(crate) bytes: u128,
+}
+
+impl Benches {
+    /// For `kinds` in these `ways`.
+    pub(crate) fn of(kinds: &[Kind<'_>], ways: &[usize], engines: &Engines<'_>) -> Self {
+        let most = ways.last().copied().unwrap_or(1) as u128;
+        let each = || kinds.iter().map(|kind| most * (engines.memory)(&kind.model, kind.config));
+        let all = each().sum();
+        let keep = engines.available.is_none_or(|available| all <= available / 2);
+        Self { keep, bytes: if keep { all } else { each().max().unwrap_or(0) } }
+    }
+}
+
 /// Times `kinds` in these `ways`, which begin with 1, on `threads` threads in all. `tell(done, of)` is told of each
 /// turn. None if `stop` became true, or there is no memory for an engine.
 pub(crate) fn measure(
@@ -220,10 +240,7 @@ pub(crate) fn measure(
     stop: &AtomicBool,
     tell: &mut dyn FnMut(usize, usize),
 ) -> Option<Timings> {
-    let most = ways.last().copied().unwrap_or(1);
-    let all: u128 = kinds.iter().map(|kind| most as u128 * (engines.memory)(&kind.model, kind.config)).sum();
-    // Engines of all kinds at the same time spare making them again at each turn.
-    let keep = engines.available.is_none_or(|available| all <= available / 2);
+    let keep = Benches::of(kinds, ways, engines).keep;
     let mut benches: Vec<Vec<Box<dyn Engine>>> = kinds.iter().map(|_| Vec::new()).collect();
     let mut seconds: Vec<Vec<Vec<f64>>> = kinds.iter().map(|_| vec![Vec::new(); ways.len()]).collect();
     let mut id = String::new();

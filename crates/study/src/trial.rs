@@ -7,7 +7,7 @@
 //! files; nothing outside this module reads or writes them.)
 
 use crate::{Cell, Params, StudyError};
-use diapason_training::{Config, Reading, RunOutcome, RunState, SeedRule, files};
+use diapason_training::{Config, Protocol, Reading, RunOutcome, RunState, SeedRule, files};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -215,17 +215,18 @@ pub(crate) fn trials(
     cells: &[Cell],
     seeds: u64,
     steps_in_grid: bool,
+    protocol: Protocol,
     corpus_digest: &str,
 ) -> Result<Vec<Trial>, StudyError> {
     let mut known = BTreeMap::new();
     for (folder, record) in records(folder)? {
         if record.corpus_digest == corpus_digest {
-            let key = (record.seed, trajectory(&record.config, steps_in_grid));
+            let key = (record.seed, trajectory(&record.config, steps_in_grid, protocol));
             known.entry(key).or_insert((folder, record));
         }
     }
     let trajectories: Vec<String> =
-        cells.iter().map(|cell| trajectory(&cell.config, steps_in_grid)).collect();
+        cells.iter().map(|cell| trajectory(&cell.config, steps_in_grid, protocol)).collect();
     let mut trials = Vec::new();
     for seed in 0..seeds {
         for (index, (cell, trajectory)) in cells.iter().zip(&trajectories).enumerate() {
@@ -247,12 +248,16 @@ pub(crate) fn trials(
 }
 
 /// What two configurations share exactly if they are the same trajectory, which may have been asked for with
-/// different lengths.
-fn trajectory(config: &Config, steps_in_grid: bool) -> String {
+/// different lengths. The steps between evaluations count as they are meant: a twentieth of the steps is a number.
+fn trajectory(config: &Config, steps_in_grid: bool, protocol: Protocol) -> String {
     let default = Config::default();
     let checkpoint_seconds = default.checkpoint_seconds;
     let steps = if steps_in_grid { config.steps } else { default.steps };
-    Config { checkpoint_seconds, steps, ..config.clone() }.to_toml()
+    let eval_every = match protocol {
+        Protocol::Standard => config.steps_between_evaluations(),
+        Protocol::AsSeed => config.eval_every,
+    };
+    Config { checkpoint_seconds, steps, eval_every, ..config.clone() }.to_toml()
 }
 
 /// Every record under a study's folder, with the trial's folder relative to the study's, in the order of names.

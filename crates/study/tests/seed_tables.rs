@@ -3,7 +3,7 @@
 use diapason_study::{Cost, Tolerance, decide, read_table};
 
 fn explain(table: &str) -> String {
-    let candidates = read_table(table.as_bytes()).expect("the table is well-formed");
+    let candidates = read_table(table.as_bytes(), None).expect("the table is well-formed").candidates;
     let decision = decide(&candidates, Tolerance::default(), 0.0).expect("there are results");
     decision.explain(&candidates, Cost::Seconds).join("\n")
 }

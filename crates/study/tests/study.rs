@@ -527,6 +527,23 @@ fn steps_can_be_a_key_of_the_grid() {
 }
 
 #[test]
+fn steps_of_the_grid_may_become_those_of_all_cells() {
+    let (corpus, folder) = (corpus(), folder());
+    let before = done(&corpus, &spec(&corpus, &["n_heads=2,4", "steps=40"]), folder.path());
+    let fixed = ran(&corpus, &spec(&corpus, &["n_heads=2,4"]), folder.path(), Hooks::default());
+    assert_eq!(fixed.started, Vec::<usize>::new(), "the same trajectories");
+    let (fixed, losses) = (fixed.study.unwrap(), |study: &Study| -> Vec<Option<f64>> {
+        study.rows().iter().map(|row| row.validation_loss).collect()
+    });
+    assert_eq!(losses(&fixed), losses(&before));
+    assert_eq!(fixed.rows()[0].read_at, Some(8), "the early step of 40");
+    // And on from there.
+    let longer = StudySpec { config: Config { steps: 60, ..config() }, ..spec(&corpus, &["n_heads=2,4"]) };
+    let longer = ran(&corpus, &longer, folder.path(), Hooks::default());
+    assert_eq!(longer.study.unwrap().rows()[1].steps, 60);
+}
+
+#[test]
 fn patience_is_reported() {
     let (corpus, folder) = (corpus(), folder());
     // Nothing improves by a whole nat: patience ends the run at the second evaluation after the first.

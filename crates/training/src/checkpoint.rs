@@ -41,7 +41,7 @@
 //! byte order of names, name, NUL, shape as `27x256`, NUL, and its bytes.
 
 use crate::{Config, CurvePoint, Protocol, RunState, files};
-use diapason_corpus::{Alphabet, CorpusError, CorpusRequest};
+use diapason_corpus::{Alphabet, CorpusError, CorpusRequest, hex};
 use diapason_model::{Layout, ModelConfig};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -247,28 +247,76 @@ impl CheckpointError {
     }
 }
 
+/// A checkpoint on disk, all of it checked, whose numbers are still to be read: to where they are needed, so that a
+/// large model is not held twice.
+pub struct Stored<'a> {
+    file: TensorFile<'a>,
+    header: Header,
+    layout: Layout,
+    moments: bool,
+}
+
+impl<'a> Stored<'a> {
+    /// Opens a checkpoint and checks all of it.
+    ///
+    /// # Errors
+    /// A file that is truncated, altered, not a checkpoint of this program or not of this version.
+    pub fn open(path: &'a Path) -> Result<Self, CheckpointError> {
+        let mut file = TensorFile::open(path)?;
+        let header = file.header()?;
+        let layout = Layout::new(&header.model);
+        let moments = layout.tensors.iter().any(|t| file.metadata.info(&adam(0, &t.name)).is_some());
+        let prefixes: &[&str] = if moments { &["", MOMENTS[0], MOMENTS[1]] } else { &[""] };
+        file.require_exactly(&layout, prefixes)?;
+        Ok(Self { file, header, layout, moments })
+    }
+
+    /// All that it says apart from its numbers.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Whether it holds the optimizer's state: it is then the last checkpoint of a run, and not its best.
+    pub fn has_moments(&self) -> bool {
+        self.moments
+    }
+
+    /// Reads the parameters into `parameters`, as many as the model has.
+    ///
+    /// # Errors
+    /// A file that cannot be read (any more).
+    pub fn read_parameters(&mut self, parameters: &mut [f32]) -> Result<(), CheckpointError> {
+        self.file.read_into(&self.layout, "", parameters)
+    }
+
+    /// Reads Adam's moments, if there are any.
+    ///
+    /// # Errors
+    /// As [`Stored::read_parameters`].
+    pub fn read_moments(&mut self, first: &mut [f32], second: &mut [f32]) -> Result<(), CheckpointError> {
+        if self.moments {
+            self.file.read_into(&self.layout, MOMENTS[0], first)?;
+            self.file.read_into(&self.layout, MOMENTS[1], second)?;
+        }
+        Ok(())
+    }
+}
+
 impl Checkpoint {
     /// Reads a checkpoint and checks all of it.
     ///
     /// # Errors
-    /// A file that is truncated, altered, not a checkpoint of this program or not of this version.
+    /// As [`Stored::open`].
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
-        let mut file = TensorFile::open(path)?;
-        let header = file.header()?;
-        let layout = Layout::new(&header.model);
-        let with_moments = layout.tensors.iter().any(|t| file.metadata.info(&adam(0, &t.name)).is_some());
-        let prefixes: &[&str] = if with_moments { &["", MOMENTS[0], MOMENTS[1]] } else { &[""] };
-        file.require_exactly(&layout, prefixes)?;
-        let parameters = file.read_all(&layout, "")?;
-        let moments = if with_moments {
-            Some(Moments {
-                first: file.read_all(&layout, MOMENTS[0])?,
-                second: file.read_all(&layout, MOMENTS[1])?,
-            })
-        } else {
-            None
-        };
-        Ok(Self { header, parameters, moments })
+        let mut stored = Stored::open(path)?;
+        let zeros = || vec![0.0; stored.layout.total];
+        let mut parameters = zeros();
+        let mut moments = stored.moments.then(|| Moments { first: zeros(), second: zeros() });
+        stored.read_parameters(&mut parameters)?;
+        if let Some(Moments { first, second }) = &mut moments {
+            stored.read_moments(first, second)?;
+        }
+        Ok(Self { header: stored.header, parameters, moments })
     }
 
     /// Reads and checks all that a checkpoint says apart from its numbers.
@@ -287,22 +335,49 @@ impl Checkpoint {
         let moments = self.moments.as_ref().map(|m| [m.first.as_slice(), m.second.as_slice()]);
         write(path, &self.header, &self.parameters, moments)
     }
-
-    /// The alphabet of the text that the model was trained on.
-    ///
-    /// # Errors
-    /// A form that this version does not know; a checkpoint that was read has none.
-    pub fn alphabet(&self) -> Result<Alphabet, CorpusError> {
-        Alphabet::from_string_form(&self.header.alphabet)
-    }
 }
 
 /// Reads the weights of `model` from a checkpoint, or from any safetensors file with the tensors of
-/// [`Layout`]: `--init`. Optimizer state in the file is left aside.
+/// [`Layout`], into `parameters`, as many as the model has: `--init`. Optimizer state in the file is left aside.
 ///
 /// # Errors
-/// As [`Checkpoint::read`]; weights of another model or alphabet; weights that are not finite.
-pub fn read_weights(path: &Path, model: &ModelConfig, alphabet: &str) -> Result<Vec<f32>, CheckpointError> {
+/// As [`Stored::open`]; weights of another model or alphabet; weights that are not finite.
+pub fn read_weights(
+    path: &Path,
+    model: &ModelConfig,
+    alphabet: &str,
+    parameters: &mut [f32],
+) -> Result<(), CheckpointError> {
+    let (mut file, layout) = weights(path, model, alphabet)?;
+    file.read_into(&layout, "", parameters)?;
+    for tensor in &layout.tensors {
+        if parameters[tensor.range.clone()].iter().any(|x| !x.is_finite()) {
+            return Err(CheckpointError::NotFinite { path: path.to_path_buf(), tensor: tensor.name.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// What [`digest_of`] would say of the weights that [`read_weights`] would read.
+pub(crate) fn digest_of_weights(
+    path: &Path,
+    model: &ModelConfig,
+    alphabet: &str,
+) -> Result<String, CheckpointError> {
+    let (mut file, layout) = weights(path, model, alphabet)?;
+    let mut hash = Sha256::new();
+    for tensor in &layout.tensors {
+        file.stream(&file.info(&tensor.name)?, &mut |bytes| hash.update(bytes))?;
+    }
+    Ok(hexadecimal(hash))
+}
+
+/// A file that holds weights of `model`, and the order in which to read them.
+fn weights<'a>(
+    path: &'a Path,
+    model: &ModelConfig,
+    alphabet: &str,
+) -> Result<(TensorFile<'a>, Layout), CheckpointError> {
     let mut file = TensorFile::open(path)?;
     // A damaged mark does not make a checkpoint of ours a plain file.
     if file.text(MARK).is_some() || file.text(DIGEST).is_some() {
@@ -319,13 +394,7 @@ pub fn read_weights(path: &Path, model: &ModelConfig, alphabet: &str) -> Result<
     }
     let layout = Layout::new(model);
     file.require_exactly(&layout, &[""])?;
-    let parameters = file.read_all(&layout, "")?;
-    for tensor in &layout.tensors {
-        if parameters[tensor.range.clone()].iter().any(|x| !x.is_finite()) {
-            return Err(CheckpointError::NotFinite { path: path.to_path_buf(), tensor: tensor.name.clone() });
-        }
-    }
-    Ok(parameters)
+    Ok((file, layout))
 }
 
 /// `sha256:...` of numbers, as bytes in little-endian order.
@@ -401,6 +470,14 @@ pub(crate) fn write(
 }
 
 impl Header {
+    /// The alphabet of the text that the model was trained on.
+    ///
+    /// # Errors
+    /// A form that this version does not know; a checkpoint that was read has none.
+    pub fn alphabet(&self) -> Result<Alphabet, CorpusError> {
+        Alphabet::from_string_form(&self.alphabet)
+    }
+
     /// The metadata, without the digest.
     fn to_texts(&self) -> serde_json::Result<BTreeMap<&'static str, String>> {
         Ok(BTreeMap::from([
@@ -513,8 +590,7 @@ impl<'a> TensorFile<'a> {
         if config.model(vocabulary).ok().as_ref() != Some(&header.model) {
             return Err(content("model", "it is not the model of its config".to_string()));
         }
-        let alphabet = Alphabet::from_string_form(&header.alphabet)
-            .map_err(|error| content("alphabet", error.to_string()))?;
+        let alphabet = header.alphabet().map_err(|error| content("alphabet", error.to_string()))?;
         if alphabet.len() != vocabulary {
             return Err(content(
                 "alphabet",
@@ -593,21 +669,31 @@ impl<'a> TensorFile<'a> {
         }
     }
 
-    /// Reads the tensors `prefix` + name into one vector, as `layout` has it. [`Self::require_exactly`] has
+    /// The place of a tensor.
+    fn info(&self, name: &str) -> Result<TensorInfo, CheckpointError> {
+        self.metadata.info(name).cloned().ok_or_else(|| CheckpointError::Architecture {
+            path: self.path.to_path_buf(),
+            differences: format!("tensor `{name}` is missing"),
+        })
+    }
+
+    /// Reads the tensors `prefix` + name to where `layout` has them in `values`. [`Self::require_exactly`] has
     /// been passed.
-    fn read_all(&mut self, layout: &Layout, prefix: &str) -> Result<Vec<f32>, CheckpointError> {
-        let mut values = Vec::with_capacity(layout.total);
+    fn read_into(
+        &mut self,
+        layout: &Layout,
+        prefix: &str,
+        values: &mut [f32],
+    ) -> Result<(), CheckpointError> {
         for tensor in &layout.tensors {
-            let name = format!("{prefix}{}", tensor.name);
-            let info = self.metadata.info(&name).cloned().ok_or_else(|| CheckpointError::Architecture {
-                path: self.path.to_path_buf(),
-                differences: format!("tensor `{name}` is missing"),
-            })?;
-            self.stream(&info, &mut |bytes| {
-                values.extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+            let mut left = values[tensor.range.clone()].iter_mut();
+            self.stream(&self.info(&format!("{prefix}{}", tensor.name))?, &mut |bytes| {
+                for (b, value) in bytes.chunks_exact(4).zip(left.by_ref()) {
+                    *value = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+                }
             })?;
         }
-        Ok(values)
+        Ok(())
     }
 
     /// Hands the bytes of a tensor to `take`, in pieces whose lengths are multiples of 8, but for the last.
@@ -665,11 +751,7 @@ fn hash_name(hash: &mut Sha256, name: &str, shape: &[usize]) {
 }
 
 fn hexadecimal(hash: Sha256) -> String {
-    let mut text = String::from("sha256:");
-    for byte in hash.finalize() {
-        text += &format!("{byte:02x}");
-    }
-    text
+    format!("sha256:{}", hex(&hash.finalize()))
 }
 
 /// Hands `values` to `take` as little-endian bytes, piece by piece.

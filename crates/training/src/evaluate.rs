@@ -9,6 +9,7 @@
 //! with at least T - S characters before it: a lower loss, T/S times the work.
 
 use diapason_engine::{Batch, Engine, Scores};
+use diapason_model::ModelConfig;
 use serde::Serialize;
 use std::ops::ControlFlow;
 
@@ -114,6 +115,11 @@ fn windows_at_a_time(t: usize) -> usize {
     (8192 / t).max(64)
 }
 
+/// Positions that are scored at a time.
+pub(crate) fn scored_at_a_time(t: usize) -> usize {
+    windows_at_a_time(t) * t
+}
+
 /// Scores windows, at least one. `progress` is told the windows done, and may break off.
 pub(crate) fn evaluate_windows(
     engine: &mut dyn Engine,
@@ -121,7 +127,7 @@ pub(crate) fn evaluate_windows(
     progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Evaluation, EvaluationError> {
     let t = windows.sequence_length;
-    let piece = windows_at_a_time(t) * t;
+    let piece = scored_at_a_time(t);
     let (mut sums, mut scores) = (Sums::default(), Scores::default());
     for (inputs, targets) in windows.inputs.chunks(piece).zip(windows.targets.chunks(piece)) {
         engine.evaluate(Batch { inputs, targets, sequence_length: t }, &mut scores);
@@ -131,6 +137,34 @@ pub(crate) fn evaluate_windows(
         }
     }
     Ok(sums.evaluation())
+}
+
+/// Whether [`evaluate_split`] can do what it is asked to, without doing it.
+///
+/// # Errors
+/// A text too short or with unknown symbols, a window or stride out of range.
+pub fn check_evaluation(
+    model: &ModelConfig,
+    text: &[u8],
+    sequence_length: usize,
+    stride: Option<usize>,
+) -> Result<(), EvaluationError> {
+    let (max_len, vocabulary) = (model.max_len, model.vocabulary);
+    if text.len() < 2 {
+        return Err(EvaluationError::TooShort { characters: text.len() });
+    }
+    if sequence_length == 0 || sequence_length > max_len {
+        return Err(EvaluationError::SequenceLength { sequence_length, max_len });
+    }
+    if let Some(&symbol) = text.iter().find(|&&symbol| usize::from(symbol) >= vocabulary) {
+        return Err(EvaluationError::Symbol { symbol, last: vocabulary - 1 });
+    }
+    match stride {
+        Some(stride) if stride == 0 || stride > sequence_length => {
+            Err(EvaluationError::Stride { stride, sequence_length })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Predicts the whole of `text` (ids, N of them), N - 1 characters, each once, in windows of
@@ -151,26 +185,11 @@ pub fn evaluate_split(
     stride: Option<usize>,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Evaluation, EvaluationError> {
-    let (max_len, vocabulary) = (engine.model().max_len, engine.model().vocabulary);
-    if text.len() < 2 {
-        return Err(EvaluationError::TooShort { characters: text.len() });
-    }
-    if sequence_length == 0 || sequence_length > max_len {
-        return Err(EvaluationError::SequenceLength { sequence_length, max_len });
-    }
-    if let Some(&symbol) = text.iter().find(|&&symbol| usize::from(symbol) >= vocabulary) {
-        return Err(EvaluationError::Symbol { symbol, last: vocabulary - 1 });
-    }
+    check_evaluation(engine.model(), text, sequence_length, stride)?;
     let total = (text.len() - 1) as u64;
     // A text shorter than a window is one short window.
     let t = sequence_length.min(text.len() - 1);
-    let stride = match stride {
-        Some(stride) if stride == 0 || stride > sequence_length => {
-            return Err(EvaluationError::Stride { stride, sequence_length });
-        }
-        Some(stride) => stride.min(t),
-        None => t,
-    };
+    let stride = stride.map_or(t, |stride| stride.min(t));
     let overlapping = stride < t;
     let mut sums = Sums::default();
     let mut scores = Scores::default();

@@ -23,8 +23,10 @@ pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{Config, ConfigError, KeyDoc};
 pub use curve::{CurvePoint, Reading, SeedRule};
 pub use diapason_corpus::files;
-pub use evaluate::{Evaluation, EvaluationError, evaluate_split};
+pub use evaluate::{Evaluation, EvaluationError, check_evaluation, evaluate_split};
 pub use folder::create_folder;
 pub use lock::{FolderLock, LockError};
-pub use run::{BEST, CHECKPOINT, CURVE, Control, Event, RunOutcome, RunSpec, RunState, TrainingError, run};
+pub use run::{
+    BEST, CHECKPOINT, CURVE, Control, Event, RunOutcome, RunSpec, RunState, TrainingError, memory_needed, run,
+};
 pub use schedule::Protocol;

@@ -7,7 +7,7 @@
 //! checkpoint is written whenever an evaluation is the best so far, before `best.safetensors` is: the best
 //! weights never come from a step that the history does not know.
 
-use crate::checkpoint::{self, Header, Moments, Progress};
+use crate::checkpoint::{self, Header, Progress, Stored};
 use crate::schedule::Schedule;
 use crate::{
     Checkpoint, CheckpointError, Config, ConfigError, CurvePoint, FolderLock, LockError, Protocol, Reading,
@@ -16,7 +16,7 @@ use crate::{
 use diapason_corpus::windows::{Windows, training_windows};
 use diapason_corpus::{Corpus, CorpusError};
 use diapason_engine::{Batch, Engine, Update};
-use diapason_model::initialise;
+use diapason_model::initialise_into;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -321,10 +321,9 @@ pub fn run(
         return Err(TrainingError::EarlyStep { early_step, steps: config.steps });
     }
     let (model, alphabet) = (engine.model().clone(), corpus.alphabet.to_string_form());
-    let read_init =
-        || spec.init.as_ref().map(|path| checkpoint::read_weights(path, &model, &alphabet)).transpose();
     // Weights that cannot be used are refused before a folder is made.
-    let mut init = if spec.folder.join(CHECKPOINT).exists() { None } else { read_init()? };
+    let mut init =
+        if spec.folder.join(CHECKPOINT).exists() { None } else { Some(begin(engine, spec, &alphabet)?) };
     create_folder(&spec.folder)
         .map_err(|source| TrainingError::Write { path: spec.folder.clone(), source })?;
     let _lock = FolderLock::acquire(&spec.folder)?;
@@ -375,9 +374,9 @@ pub fn run(
     } else {
         // Another process may have had the folder, and cleared it, before the lock was taken.
         if init.is_none() {
-            init = read_init()?;
+            init = Some(begin(run.engine, spec, &alphabet)?);
         }
-        run.begin(init);
+        run.header.progress.init = init.flatten();
     }
     run.started();
     // The first checkpoint is written at once: a folder that cannot be written to should fail now, not after
@@ -393,6 +392,32 @@ pub fn run(
         run.save()?;
     }
     Ok(run.outcome())
+}
+
+/// Bytes that a run takes beside its engine and its text: windows, scores, and what files are written through.
+pub fn memory_needed(config: &Config, protocol: Protocol) -> usize {
+    /// A checkpoint's header, and the buffers on its way to the disk, about.
+    const FILES: usize = 1 << 19;
+    let training = 2 * config.batch_size * config.sequence_length;
+    let scores = evaluate::scored_at_a_time(config.sequence_length) * size_of::<(f32, bool)>();
+    training + scores + Schedule::new(config, protocol, 0, None).window_bytes() + FILES
+}
+
+/// Gives the engine what a run starts from: the weights of a file, or random ones, and moments of zero. Returns the
+/// digest of the weights, if they are a file's.
+fn begin(engine: &mut dyn Engine, spec: &RunSpec, alphabet: &str) -> Result<Option<String>, CheckpointError> {
+    let model = engine.model().clone();
+    let mut read = Ok(());
+    engine.with_state(&mut |state| {
+        match &spec.init {
+            Some(path) => read = checkpoint::read_weights(path, &model, alphabet, state.parameters),
+            None => initialise_into(&model, spec.seed, state.parameters),
+        }
+        state.first_moment.fill(0.0);
+        state.second_moment.fill(0.0);
+    });
+    read?;
+    Ok(spec.init.as_ref().map(|_| checkpoint::digest_of(engine.state().parameters)))
 }
 
 /// A run under way.
@@ -413,19 +438,13 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Starts at step 0, with these weights or with random ones.
-    fn begin(&mut self, init: Option<Vec<f32>>) {
-        self.header.progress.init = init.as_deref().map(checkpoint::digest_of);
-        let parameters = init.unwrap_or_else(|| initialise(&self.header.model, self.spec.seed));
-        self.load(&parameters, None);
-    }
-
     /// Takes up the run in the folder, if it is the same one.
     fn resume(&mut self) -> Result<(), TrainingError> {
         let path = self.spec.folder.join(CHECKPOINT);
-        let Checkpoint { header: old, parameters, moments } = Checkpoint::read(&path)?;
+        let mut stored = Stored::open(&path)?;
+        let old = stored.header().clone();
         (self.schedule, self.header.config) = scheduled(self.spec, self.spec.config.clone(), Some(&old));
-        let Some(moments) = moments else {
+        if !stored.has_moments() {
             return Err(CheckpointError::Content {
                 path,
                 what: "optimizer state",
@@ -433,9 +452,16 @@ impl Run<'_> {
                     .to_string(),
             }
             .into());
-        };
+        }
         self.check_same_run(&old)?;
-        self.load(&parameters, Some(&moments));
+        // Straight into the engine: a large model is not held twice.
+        let mut read = Ok(());
+        self.engine.with_state(&mut |state| {
+            read = stored
+                .read_parameters(state.parameters)
+                .and_then(|()| stored.read_moments(state.first_moment, state.second_moment));
+        });
+        read?;
 
         // The text may lie in another place by now.
         let Header { config, corpus_request, .. } = std::mem::replace(&mut self.header, old);
@@ -542,7 +568,7 @@ impl Run<'_> {
                 differences.push("it started from random weights, now from a file".to_string());
             }
             (Some(was), Some(path)) => {
-                let now = checkpoint::digest_of(&checkpoint::read_weights(path, &new.model, &new.alphabet)?);
+                let now = checkpoint::digest_of_weights(path, &new.model, &new.alphabet)?;
                 if *was != now {
                     differences.push(format!(
                         "it started from other weights than those in {} (--init can be left out)",
@@ -731,23 +757,6 @@ impl Run<'_> {
             self.engine.set_threads(threads);
         }
         self.threads = wish;
-    }
-
-    /// Puts weights, and moments or zeros, into the engine.
-    fn load(&mut self, parameters: &[f32], moments: Option<&Moments>) {
-        self.engine.with_state(&mut |state| {
-            state.parameters.copy_from_slice(parameters);
-            match moments {
-                Some(moments) => {
-                    state.first_moment.copy_from_slice(&moments.first);
-                    state.second_moment.copy_from_slice(&moments.second);
-                }
-                None => {
-                    state.first_moment.fill(0.0);
-                    state.second_moment.fill(0.0);
-                }
-            }
-        });
     }
 
     /// Writes the checkpoint.

@@ -128,6 +128,11 @@ impl Schedule {
         random_windows(validation, stream, self.windows, self.sequence_length)
     }
 
+    /// Bytes that the windows of an evaluation take.
+    pub(crate) fn window_bytes(&self) -> usize {
+        2 * self.windows * self.sequence_length
+    }
+
     /// Whether every evaluation has windows of its own.
     pub(crate) fn fresh_windows(&self) -> bool {
         self.protocol == Protocol::AsSeed

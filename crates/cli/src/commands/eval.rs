@@ -1,13 +1,14 @@
 //! `eval`: a checkpoint on a whole split.
 
-use super::{json, open, read_checkpoint, request};
+use super::{checkpoint_file, json, open, request, trained};
 use crate::args::{self, Eval, Text};
 use crate::failure::{Failure, note};
+use crate::memory;
 use crate::progress::Work;
 use diapason_corpus::Corpus;
-use diapason_engine::{CpuEngine, Shape};
-use diapason_training::checkpoint::Header;
-use diapason_training::{EvaluationError, evaluate_split};
+use diapason_engine::{Shape, memory_needed};
+use diapason_training::checkpoint::{Header, Stored};
+use diapason_training::{EvaluationError, check_evaluation, evaluate_split};
 use serde_json::json;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -17,26 +18,30 @@ pub(crate) fn run(args: Eval) -> Result<(), Failure> {
         return Err(Failure::usage(format!("{flag} says how a text is read, and --corpus names none"))
             .with_hint("name the text with --corpus; without it, the text is read as it was for training"));
     }
-    let (file, checkpoint) = read_checkpoint(&args.checkpoint)?;
-    let header = &checkpoint.header;
-    let corpus = corpus_for(&args, header)?;
+    let file = checkpoint_file(&args.checkpoint)?;
+    let mut checkpoint = Stored::open(&file)?;
+    let header = checkpoint.header().clone();
+    let which = if checkpoint.has_moments() { "last" } else { "best" };
+    let corpus = corpus_for(&args, &header)?;
     let (split, text) = match args.split {
         args::Split::Validation => ("validation", corpus.validation()),
         args::Split::Test => ("test", corpus.test()),
     };
     let t = header.config.sequence_length;
-    // The shape of training batches, of which there are none.
-    let shape = Shape { batch_size: 1, sequence_length: t };
-    let mut engine =
-        CpuEngine::new(header.model.clone(), &checkpoint.parameters, args.machine.threads(), shape)?;
+    check_evaluation(&header.model, text, t, args.stride).map_err(|error| match error {
+        EvaluationError::Stride { .. } => Failure::from(error).typed(),
+        error => error.into(),
+    })?;
+    let (model, threads) = (&header.model, args.machine.threads());
+    let memory = memory_needed(model, Shape { batch_size: 1, sequence_length: t }, threads);
+    let memory = memory::line(memory, Some(&corpus), 0);
+    let mut engine = trained(&mut checkpoint, threads)?;
+    note(&memory);
+    note(&format!("scoring {}, the {which} checkpoint of a run, step {}", file.display(), header.step));
     let mut work = Work::count();
     let evaluation = evaluate_split(&mut engine, text, t, args.stride, &mut |done, total| {
         work.at("scoring", done, Some(total));
         ControlFlow::Continue(())
-    })
-    .map_err(|error| match error {
-        EvaluationError::Stride { .. } => Failure::from(error).typed(),
-        error => error.into(),
     })?;
     work.finish();
 
@@ -53,6 +58,7 @@ pub(crate) fn run(args: Eval) -> Result<(), Failure> {
             "corpus": { "name": corpus.name, "digest": corpus.digest },
             "checkpoint": file.display().to_string(),
             "step": header.step,
+            "which": which,
         });
         writeln!(out, "{}", json(&object)?)?;
     } else {

@@ -1,19 +1,19 @@
 //! `generate`: text from a checkpoint.
 
-use super::read_checkpoint;
+use super::{checkpoint_file, trained};
 use crate::args::Generate;
 use crate::failure::Failure;
 use diapason_corpus::{Alphabet, CorpusError};
-use diapason_engine::{CpuEngine, Shape};
 use diapason_generation::{GenerationError, Request, generate, start_symbol};
+use diapason_training::checkpoint::Stored;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 
 pub(crate) fn run(args: Generate) -> Result<(), Failure> {
-    let (_, checkpoint) = read_checkpoint(&args.checkpoint)?;
-    let alphabet = checkpoint.alphabet()?;
+    let file = checkpoint_file(&args.checkpoint)?;
+    let mut checkpoint = Stored::open(&file)?;
+    let alphabet = checkpoint.header().alphabet()?;
     let prompt = args.prompt.unwrap_or_default();
-    let header = &checkpoint.header;
     let request = Request {
         prompt: alphabet.encode(prompt.as_bytes()).map_err(|e| foreign(&e, &alphabet))?,
         start: start_symbol(&alphabet),
@@ -21,11 +21,9 @@ pub(crate) fn run(args: Generate) -> Result<(), Failure> {
         temperature: args.temperature,
         top_k: args.top_k,
         seed: args.seed,
-        context: header.config.sequence_length,
+        context: checkpoint.header().config.sequence_length,
     };
-    let shape = Shape { batch_size: 1, sequence_length: request.context };
-    let mut engine =
-        CpuEngine::new(header.model.clone(), &checkpoint.parameters, args.machine.threads(), shape)?;
+    let mut engine = trained(&mut checkpoint, args.machine.threads())?;
 
     let mut out = io::stdout().lock();
     // The prompt goes out with the first character: nothing is printed if the request is refused.

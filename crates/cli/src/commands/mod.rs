@@ -13,10 +13,11 @@ use crate::args::Text;
 use crate::failure::Failure;
 use crate::progress::Work;
 use diapason_corpus::{Corpus, CorpusRequest, SplitRequest};
-use diapason_engine::{CpuEngine, EngineError, Shape};
+use diapason_engine::{CpuEngine, Engine, EngineError, Shape};
 use diapason_model::ModelConfig;
 use diapason_study::STUDY_FILE;
-use diapason_training::{BEST, CHECKPOINT, Checkpoint, Config};
+use diapason_training::checkpoint::Stored;
+use diapason_training::{BEST, CHECKPOINT, Config};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -103,11 +104,33 @@ fn checkpoint_file(path: &Path) -> Result<PathBuf, Failure> {
     })
 }
 
-/// Reads a checkpoint, given itself or the folder of its run.
-fn read_checkpoint(path: &Path) -> Result<(PathBuf, Checkpoint), Failure> {
-    let file = checkpoint_file(path)?;
-    let checkpoint = Checkpoint::read(&file)?;
-    Ok((file, checkpoint))
+/// An engine with the weights of a checkpoint, which go straight to their place, for windows of the length that it
+/// was trained on, one at a time.
+fn trained(checkpoint: &mut Stored<'_>, threads: usize) -> Result<CpuEngine, Failure> {
+    let header = checkpoint.header();
+    let shape = Shape { batch_size: 1, sequence_length: header.config.sequence_length };
+    let mut engine = engine(header.model.clone(), shape, threads)?;
+    let mut read = Ok(());
+    engine.with_state(&mut |state| read = checkpoint.read_parameters(state.parameters));
+    read?;
+    Ok(engine)
+}
+
+/// What to say of a model whose best loss is no better than guessing.
+fn nothing_learned(best: f64, corpus: &Corpus) -> Option<String> {
+    let (symbols, counting) = (corpus.alphabet.len(), corpus.unigram_loss());
+    let guessing = (symbols as f64).ln();
+    if best >= guessing {
+        Some(format!(
+            "note: a loss of {best:.4} is no better than guessing among {symbols} characters ({guessing:.4}): a smaller learning_rate may help"
+        ))
+    } else if best >= counting {
+        Some(format!(
+            "note: a loss of {best:.4} is no better than knowing how often each character occurs ({counting:.4}): more steps or another learning_rate may help"
+        ))
+    } else {
+        None
+    }
 }
 
 /// The room that a configuration's batches need.

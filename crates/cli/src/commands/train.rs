@@ -1,14 +1,19 @@
 //! `train`: one configuration.
 
-use super::{checkpoint_file, configured, engine, json, open, required_request, shape, slug};
+use super::{
+    checkpoint_file, configured, engine, json, nothing_learned, open, required_request, shape, slug,
+};
 use crate::args::Train;
 use crate::failure::{Failure, note};
+use crate::memory;
 use crate::progress::{Training, duration};
 use crate::shell;
 use crate::signals::Signals;
 use diapason_corpus::Corpus;
 use diapason_study::{Params, STUDY_FILE};
-use diapason_training::{BEST, CHECKPOINT, CURVE, Config, Control, Reading, RunOutcome, RunSpec, RunState};
+use diapason_training::{
+    BEST, CHECKPOINT, CURVE, Config, Control, Event, Protocol, Reading, RunOutcome, RunSpec, RunState,
+};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -22,7 +27,13 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     let config = config.validated(corpus.alphabet.len()).map_err(|e| Failure::from(e).typed())?;
     corpus.require(config.sequence_length)?;
     let model = config.model(corpus.alphabet.len())?;
-    let mut engine = engine(model, shape(&config), args.machine.threads())?;
+    let (shape, threads) = (shape(&config), args.machine.threads());
+    let memory = memory::line(
+        diapason_engine::memory_needed(&model, shape, threads),
+        Some(&corpus),
+        diapason_training::memory_needed(&config, Protocol::Standard) as u64,
+    );
+    let mut engine = engine(model, shape, threads)?;
 
     let folder = args.out.clone().unwrap_or_else(|| default_folder(&request.corpus, &config, args.seed));
     if folder.join(STUDY_FILE).exists() {
@@ -42,6 +53,9 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     progress.begin(0, String::new());
     let control = Control { stop: &[signals.graceful()], threads: None };
     let outcome = diapason_training::run(&corpus, &mut engine, &spec, &control, &mut |event| {
+        if let Event::Started { .. } = event {
+            progress.say(&memory);
+        }
         progress.event(0, event, signals);
     })?;
     progress.finish();
@@ -66,6 +80,9 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     }
     if !args.json {
         print_summary(&outcome)?;
+    }
+    if let Some(text) = outcome.best.and_then(|best| nothing_learned(best.validation_loss, &corpus)) {
+        note(&text);
     }
     say_what_next(&folder);
     Ok(())

@@ -1,8 +1,9 @@
 //! `tune`: a grid of configurations, a table, a verdict.
 
-use super::{configured, engine, json, key_of, open, request, shape, slug};
+use super::{configured, engine, json, key_of, nothing_learned, open, request, shape, slug};
 use crate::args::{self, Text, Tune};
 use crate::failure::{Failure, note};
+use crate::memory;
 use crate::progress::{Training, Work, duration};
 use crate::shell;
 use crate::signals::Signals;
@@ -132,6 +133,10 @@ fn train(
     };
     let (mut timing, mut progress) = (Work::count(), Training::new());
     let study = run_study(corpus, spec, folder, &engines, signals.graceful(), &mut |event| match event {
+        StudyEvent::Memory { engines } => {
+            let others = diapason_training::memory_needed(&spec.config, spec.protocol) as u64;
+            note(&memory::line(*engines, Some(corpus), others));
+        }
         StudyEvent::Timing { done, of } => timing.at("timing steps", *done as u64, Some(*of as u64)),
         StudyEvent::Planned { trials, work, plan } => {
             timing.finish();
@@ -221,7 +226,10 @@ fn say_what_next(study: &Study, args: &Tune, request: &CorpusRequest, corpus: &C
         .filter(|trial| study.cells[trial.cell].params == verdict.chosen)
         .filter_map(|trial| Some((trial, trial.record.as_ref()?.best?.validation_loss)))
         .min_by(|a, b| a.1.total_cmp(&b.1));
-    let Some((trial, _)) = chosen else { return };
+    let Some((trial, loss)) = chosen else { return };
+    if let Some(text) = nothing_learned(loss, corpus) {
+        note(&text);
+    }
     let best = folder.join(&trial.folder).join(BEST);
     let program = shell::program();
     let on_best = |words: &[&str]| {

@@ -104,11 +104,17 @@ impl Here {
         self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// A line in a POSIX shell.
+    /// A line in a POSIX shell, to which `$D` is the program.
     pub fn shell(&self, line: &str) -> Ran {
+        finish(self.start_shell(line))
+    }
+
+    /// The same in the background.
+    pub fn start_shell(&self, line: &str) -> Child {
         let mut command = Command::new("sh");
         command.arg("-c").arg(line).current_dir(self.folder.path()).stdin(Stdio::null());
-        Ran::new(command.env("D", env!("CARGO_BIN_EXE_diapason")).output().unwrap())
+        command.env("D", env!("CARGO_BIN_EXE_diapason")).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
     }
 
     /// Every file and folder below, sorted.
