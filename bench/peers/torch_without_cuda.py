@@ -1,4 +1,4 @@
-"""Makes PyTorch's Linux wheel load on a machine without CUDA, without the 1.5 GB of libraries that it names.
+"""Makes PyTorch's Linux wheel load on a machine without CUDA, without the libraries that it names.
 
 The wheel is built for CUDA, and the loader wants every library it was linked with, used or not. This puts small
 libraries of the same names beside it, whose functions only return an error. On a CPU none of them is called: the
