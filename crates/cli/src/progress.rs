@@ -286,7 +286,10 @@ impl Training {
     /// Something to be said at once.
     pub(crate) fn say(&self, text: &str) {
         match &self.bars {
-            Some(bars) => bars.suspend(|| note(text)),
+            // `suspend` would panic where the terminal is gone, in the middle of a hangup's checkpoint.
+            Some(bars) => {
+                let _ = bars.println(text);
+            }
             None => note(text),
         }
     }

@@ -210,6 +210,35 @@ fn hangups_may_come_twice_and_may_be_ignored() {
     assert_eq!(numbers(&finish(child).ok()), numbers(&whole));
 }
 
+/// Runs its arguments on a terminal of their own, closes that once the file of the first argument is there, and ends as
+/// they end.
+#[cfg(target_os = "linux")]
+const CLOSED_TERMINAL: &str = "
+import os, pty, sys
+process, terminal = pty.fork()
+if process == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+while not os.path.exists(sys.argv[1]):
+    os.read(terminal, 4096)
+os.close(terminal)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+";
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_terminal_that_goes_away_costs_nothing() {
+    let here = Here::with_text();
+    let whole = here.run(&train(&["--out", "whole", "--json"])).ok();
+    let mut python = std::process::Command::new("python3");
+    python.current_dir(here.path("")).args(["-c", CLOSED_TERMINAL, "run/best.safetensors"]);
+    python.arg(env!("CARGO_BIN_EXE_diapason")).args(train(&["--out", "run"]));
+    let output = python.output().unwrap();
+    assert_eq!(output.status.code(), Some(129), "{output:#?}");
+    let resumed = here.run(&train(&["--out", "run", "--resume", "--json"])).ok();
+    assert!(resumed.stderr.contains("going on at step "), "{resumed:?}");
+    assert_eq!(numbers(&resumed), numbers(&whole));
+}
+
 #[test]
 fn what_an_interrupted_conversion_leaves_is_replaced_by_the_next() {
     let here = Here::with_text();

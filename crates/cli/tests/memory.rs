@@ -54,6 +54,15 @@ fn memory_is_what_was_said() {
 }
 
 #[test]
+fn memory_of_a_benchmark_is_what_was_said() {
+    let here = Here::new();
+    let sizes = ["--seconds", "0.1", "--threads", "2", "--set", "n_layers=1", "--set", "batch_size=128"];
+    for what in ["step", "trials", "evaluation"] {
+        check(&here, &[&["bench", what], &sizes[..]].concat());
+    }
+}
+
+#[test]
 fn memory_of_a_study_is_what_was_said() {
     let here = Here::new();
     here.write("text.txt", text(8_000_000));

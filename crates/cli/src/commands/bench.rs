@@ -2,10 +2,13 @@
 
 use super::{configured, json, key_of, shape};
 use crate::args::{Bench, What};
-use crate::failure::Failure;
+use crate::failure::{Failure, note};
+use crate::memory;
 use crate::progress::Work;
 use diapason_corpus::Alphabet;
-use diapason_engine::{Benchmark, Cell, CpuEngine, Shape, benchmark, cell, cells, evaluation, trials};
+use diapason_engine::{
+    Benchmark, Cell, CpuEngine, Shape, benchmark, cell, cells, evaluation, memory_needed, trials,
+};
 use diapason_model::ModelConfig;
 use diapason_training::Config;
 use serde_json::{Value, json};
@@ -56,6 +59,14 @@ struct Asked {
 }
 
 impl Asked {
+    /// Whether there is the memory for an engine on `threads` threads; says what so many of them take.
+    fn check_memory(&self, engines: u128, threads: usize) -> Result<(), Failure> {
+        CpuEngine::check_memory(&self.model, self.shape, threads)?;
+        let each = memory_needed(&self.model, self.shape, threads);
+        note(&memory::line(engines * each, None, 0));
+        Ok(())
+    }
+
     /// `model     d_model 256, 8 heads, ...`
     fn heading(&self) -> String {
         let c = &self.config;
@@ -75,7 +86,7 @@ impl Asked {
 type Answer = Result<(String, Value), Failure>;
 
 fn step(asked: &Asked) -> Answer {
-    CpuEngine::check_memory(&asked.model, asked.shape, asked.threads)?;
+    asked.check_memory(1, asked.threads)?;
     let mut work = Work::count();
     let found = benchmark(&asked.model, asked.shape, asked.threads, asked.duration, &mut |round, rounds| {
         work.at("measuring", round as u64, Some(rounds as u64));
@@ -117,7 +128,7 @@ fn step(asked: &Asked) -> Answer {
 }
 
 fn scoring(asked: &Asked) -> Answer {
-    CpuEngine::check_memory(&asked.model, asked.shape, asked.threads)?;
+    asked.check_memory(1, asked.threads)?;
     let mut work = Work::count();
     let found =
         evaluation(&asked.model, asked.shape, asked.threads, asked.duration, &mut |round, rounds| {
@@ -165,7 +176,7 @@ fn scoring(asked: &Asked) -> Answer {
 }
 
 fn several(asked: &Asked) -> Answer {
-    CpuEngine::check_memory(&asked.model, asked.shape, 1)?;
+    asked.check_memory(asked.threads as u128, 1)?;
     let mut work = Work::count();
     let found = trials(&asked.model, asked.shape, asked.threads, asked.duration, &mut |round, rounds| {
         work.at("measuring", round as u64, Some(rounds as u64));
