@@ -194,6 +194,9 @@ impl CorpusError {
     /// What the user can do about it, if there is something.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Missing { name } if name == "-" => {
+                "standard input is /dev/stdin; a run can be resumed only from a text that is still there".to_owned()
+            }
             Self::Missing { .. } => {
                 "--corpus takes text8, builtin:english, or the path of a text or a .npy file".to_owned()
             }

@@ -219,7 +219,12 @@ fn reserve(buffer: &mut Vec<u8>, bytes: u64, name: &str) -> Result<(), CorpusErr
     check_memory(name, bytes)?;
     match usize::try_from(bytes).map(|bytes| buffer.try_reserve_exact(bytes)) {
         Ok(Ok(())) => Ok(()),
-        _ => Err(memory_error(name, bytes, diapason_memory::available().unwrap_or(0))),
+        // A limit of this process (`ulimit -v`), which the machine's figures do not show.
+        _ => Err(CorpusError::Io {
+            action: "read",
+            path: name.to_owned(),
+            source: io::ErrorKind::OutOfMemory.into(),
+        }),
     }
 }
 

@@ -164,7 +164,7 @@ impl<'a> Table<'a> {
     fn find(&self, column: &'static str) -> Result<usize, TableError> {
         self.header.iter().position(|name| name == column).ok_or_else(|| TableError::MissingColumn {
             column,
-            columns: self.header.iter().collect::<Vec<_>>().join(", "),
+            columns: shortened(&self.header.iter().collect::<Vec<_>>().join(", ")),
         })
     }
 
@@ -319,6 +319,14 @@ impl<T> Groups<T> {
     }
 }
 
+/// What is no table may well have a first line of any length.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(200) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_string(),
+    }
+}
+
 fn number(text: &str) -> Option<f64> {
     text.parse().ok()
 }
@@ -378,6 +386,7 @@ mod tests {
             error("a,seconds,loss\n1,-2,3\n"),
             "line 2, column `seconds`: `-2` is not a number of seconds, 0 or more"
         );
+        assert!(error(&"what is no table at all ".repeat(1000)).len() < 300);
         assert_eq!(error("a,seconds\n1,2\n"), "the table has no column `loss`; its columns are: a, seconds");
         assert_eq!(error("a,loss,loss,seconds\n"), "the table has two columns `loss`");
         assert_eq!(error("a,seconds,loss\n"), "the table has no rows");

@@ -246,10 +246,10 @@ impl Config {
         };
         let value = match (old, &value) {
             (Value::Integer(_), Value::Integer(i)) if *i >= 0 => value,
-            (Value::Integer(_), _) => return Err(refuse("a whole number, 0 or more")),
+            (Value::Integer(_), _) => return Err(refuse("a whole number, 0 or more, as in 2000")),
             (Value::Float(_), Value::Integer(i)) => Value::Float(*i as f64),
             (Value::Float(_), Value::Float(_)) => value,
-            (Value::Float(_), _) => return Err(refuse("a number")),
+            (Value::Float(_), _) => return Err(refuse("a number, as in 0.001 or 1e-3")),
             (Value::Boolean(_), Value::Boolean(_)) => value,
             (Value::Boolean(_), _) => return Err(refuse("true or false")),
             (Value::String(_), Value::String(_)) => value,

@@ -122,7 +122,7 @@ fn nothing_learned(best: f64, corpus: &Corpus) -> Option<String> {
     let guessing = (symbols as f64).ln();
     if best >= guessing {
         Some(format!(
-            "note: a loss of {best:.4} is no better than guessing among {symbols} characters ({guessing:.4}): a smaller learning_rate may help"
+            "note: a loss of {best:.4} is no better than guessing among {symbols} characters ({guessing:.4}): more steps or a smaller learning_rate may help"
         ))
     } else if best >= counting {
         Some(format!(
