@@ -18,6 +18,12 @@ fn gate<S: Simd>(s: S, u: S::V, square: S::V) -> S::V {
     s.div(s.splat(1.0), s.add(s.splat(1.0), e))
 }
 
+/// GELU(u).
+#[inline(always)]
+pub(crate) fn gelu_of<S: Simd>(s: S, u: S::V) -> S::V {
+    s.mul(u, gate(s, u, s.mul(u, u)))
+}
+
 dispatch! {
     /// g = GELU(u) for `m` rows of `n` numbers, both with row stride `stride`.
     pub fn gelu(u: &[f32], m: usize, n: usize, stride: usize, g: &mut [f32]) = forward;
@@ -31,8 +37,7 @@ fn forward<S: Simd>(s: S, u: &[f32], m: usize, n: usize, stride: usize, g: &mut 
             // SAFETY: row r holds n numbers in both, asserted above.
             unsafe {
                 let x = s.load_upto(u.as_ptr().add(r * stride + j), n - j);
-                let y = s.mul(x, gate(s, x, s.mul(x, x)));
-                s.store_upto(g.as_mut_ptr().add(r * stride + j), y, n - j);
+                s.store_upto(g.as_mut_ptr().add(r * stride + j), gelu_of(s, x), n - j);
             }
         }
     }

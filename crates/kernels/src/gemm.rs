@@ -84,7 +84,7 @@ pub(crate) enum Lines<'a> {
 }
 
 impl Lines<'_> {
-    fn all(base: *const f32, len: usize, k: usize) -> Self {
+    pub(crate) fn all(base: *const f32, len: usize, k: usize) -> Self {
         Self::All { base, tiles: len.div_ceil(16 * k.max(1)) }
     }
 
@@ -138,6 +138,17 @@ impl Packed {
         self.check(at, size);
         assert!(source.len() >= extent(size.1, stride, size.0));
         pack_columns(self.isa, source, stride, at, size, (self.k, self.n), &mut self.data);
+    }
+
+    /// (k, n).
+    pub(crate) fn shape(&self) -> (usize, usize) {
+        (self.k, self.n)
+    }
+
+    /// The panels, for the instruction set that they were made for.
+    pub(crate) fn data(&self, isa: Isa) -> &[f32] {
+        assert_eq!(isa, self.isa);
+        &self.data
     }
 
     fn check(&self, at: (usize, usize), size: (usize, usize)) {
@@ -347,7 +358,7 @@ pub(crate) unsafe fn panel<S: Simd>(
 }
 
 /// Rows of the full tile: with the accumulators of three vectors each they fill the registers.
-const fn full_tile<S: Simd>() -> usize {
+pub(crate) const fn full_tile<S: Simd>() -> usize {
     if S::LANES == 16 { 8 } else { 4 }
 }
 

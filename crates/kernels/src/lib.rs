@@ -9,6 +9,7 @@ mod attention;
 mod blocks;
 mod buffer;
 mod cross_entropy;
+mod few;
 mod gelu;
 mod gemm;
 mod isa;
@@ -27,6 +28,7 @@ pub use attention::{
 pub use blocks::{Block, BlockMut, BlockSet};
 pub use buffer::Buffer;
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
+pub use few::gemm_few;
 pub use gelu::{gelu, gelu_backward};
 pub use gemm::{Init, Packed, Stretch, gemm, gemm_transposed, padded};
 pub use isa::Isa;
