@@ -1,9 +1,12 @@
 //! Generation: a forward pass over the context that keeps keys and values, then one position at a time.
+//!
+//! Many streams go in groups, each on a thread. One group alone is bound by reading the weights, so the threads share the
+//! columns of its products instead.
 
 use super::passes::{Context, Scratch};
 use super::sizes::{BlockFields, EndFields, Sizes};
 use super::weights::{DOWN, OUTPUT, QKV, UP};
-use diapason_kernels::{Buffer, Init, attention_step, gelu, gemm, layer_norm};
+use diapason_kernels::{Buffer, Init, Pool, attention_step, gemm_few, layer_norm};
 use diapason_model::LAYER_NORM_EPSILON;
 
 /// Streams that one thread advances together: as many rows as the micro-tile of the products has.
@@ -76,21 +79,21 @@ impl Context<'_> {
         group.length = s.t;
     }
 
-    /// Reads one symbol for each stream of a group; `logits` [streams, V].
+    /// Reads one symbol for each stream of a group; `logits` [streams, V]. The threads of a `team` share the products.
     pub(super) fn decode(
         &self,
         group: &mut Group,
         symbols: &[u8],
         logits: &mut [f32],
         scratch: &mut DecodeScratch,
+        mut team: Option<&mut Pool>,
     ) {
         let s = &self.sizes;
         let (isa, n, d) = (self.isa, group.streams, s.d);
         assert!(group.length < group.capacity, "the cache is full");
         let position = group.length;
         group.length += 1;
-        let DecodeScratch { x, y, hat, rstd, qkv, attended, hidden, g, scores, logits: padded_logits } =
-            scratch;
+        let DecodeScratch { x, y, hat, rstd, qkv, attended, hidden, scores, logits: padded_logits } = scratch;
         let tokens = &self.parameters[self.layout.token_embedding.clone()];
         let place = &self.parameters[self.layout.position_embedding.clone()][position * d..][..d];
         for (i, &symbol) in symbols.iter().enumerate() {
@@ -105,7 +108,9 @@ impl Context<'_> {
             let w = |which| &self.weights.block(block, which).forward;
             let (scale, bias) = (parameter(&p.attention_norm_scale), parameter(&p.attention_norm_bias));
             layer_norm(isa, x, n, d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, hat, rstd, y);
-            gemm(isa, (&y[..], s.ld_d), w(QKV), n, Init::Zero, qkv, s.ld_qkv, &[]);
+            let rows = (&y[..], s.ld_d);
+            let hands = team.as_deref_mut();
+            gemm_few(isa, hands, rows, w(QKV), n, Init::Zero, false, qkv, s.ld_qkv);
             for stream in 0..n {
                 let row = &qkv[stream * s.ld_qkv..];
                 let (keys, values) = group.pair(s, block, stream);
@@ -115,20 +120,23 @@ impl Context<'_> {
                 attention_step(isa, s.h, d / s.h, row, keys, values, s.ld_d, position + 1, out, scores);
             }
             let rows = (&attended[..], s.ld_d);
-            gemm(isa, rows, w(OUTPUT), n, Init::Accumulate, x, s.ld_d, &[]);
+            let hands = team.as_deref_mut();
+            gemm_few(isa, hands, rows, w(OUTPUT), n, Init::Accumulate, false, x, s.ld_d);
             let (scale, bias) = (parameter(&p.mlp_norm_scale), parameter(&p.mlp_norm_bias));
             layer_norm(isa, x, n, d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, hat, rstd, y);
             let rows = (&y[..], s.ld_d);
-            gemm(isa, rows, w(UP), n, Init::Bias(parameter(&p.up_bias)), hidden, s.ld_f, &[]);
-            gelu(isa, hidden, n, s.f, s.ld_f, g);
-            let rows = (&g[..], s.ld_f);
-            gemm(isa, rows, w(DOWN), n, Init::AccumulateBias(parameter(&p.down_bias)), x, s.ld_d, &[]);
+            let (up, down) =
+                (Init::Bias(parameter(&p.up_bias)), Init::AccumulateBias(parameter(&p.down_bias)));
+            gemm_few(isa, team.as_deref_mut(), rows, w(UP), n, up, true, hidden, s.ld_f);
+            let rows = (&hidden[..], s.ld_f);
+            gemm_few(isa, team.as_deref_mut(), rows, w(DOWN), n, down, false, x, s.ld_d);
         }
         let (scale, bias) =
             (parameter(&self.layout.final_norm_scale), parameter(&self.layout.final_norm_bias));
         layer_norm(isa, x, n, d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, hat, rstd, y);
         let rows = (&y[..], s.ld_d);
-        gemm(isa, rows, &self.weights.head().forward, n, Init::Zero, padded_logits, s.ld_v, &[]);
+        let head = &self.weights.head().forward;
+        gemm_few(isa, team, rows, head, n, Init::Zero, false, padded_logits, s.ld_v);
         for (row, out) in padded_logits.chunks_exact(s.ld_v).zip(logits.chunks_exact_mut(s.v)) {
             out.copy_from_slice(&row[..s.v]);
         }
@@ -144,7 +152,6 @@ pub(super) struct DecodeScratch {
     qkv: Buffer,
     attended: Buffer,
     hidden: Buffer,
-    g: Buffer,
     scores: Buffer,
     logits: Buffer,
 }
@@ -160,7 +167,6 @@ impl DecodeScratch {
             qkv: rows(s.ld_qkv),
             attended: rows(s.ld_d),
             hidden: rows(s.ld_f),
-            g: rows(s.ld_f),
             scores: Buffer::zeroed(capacity),
             logits: rows(s.ld_v),
         }

@@ -368,10 +368,14 @@ impl Engine for CpuEngine {
             weights: &self.weights,
         };
         let capacity = self.model.max_len;
+        if let ([group], Some(thread)) = (&mut groups[..], self.threads.first_mut()) {
+            let scratch = thread.decode.get_or_insert_with(|| DecodeScratch::new(&s, capacity));
+            return context.decode(group, symbols, logits, scratch, Some(&mut self.pool));
+        }
         let mut items = deal(groups, symbols, 1, logits, s.v);
         self.pool.for_each(&mut items, &mut self.threads, |_, (group, symbols, logits), thread| {
             let scratch = thread.decode.get_or_insert_with(|| DecodeScratch::new(&s, capacity));
-            context.decode(group, symbols, logits, scratch);
+            context.decode(group, symbols, logits, scratch, None);
         });
     }
 }
