@@ -4,8 +4,8 @@
 //! how fast B comes out of the cache that holds it:
 //!
 //! - **Several panels side by side.** One row against one panel has three sums, and each waits for its own last
-//!   result. Four panels make twelve sums for a row, and four streams of memory under way at once.
-//! - **Fetched ahead.** Each step over k asks for the lines that the step some way down the panel will read.
+//!   result. Four panels make twelve sums for a row, and four streams of memory under way at once, which the
+//!   processor foresees by itself: asking for lines ahead brought nothing that could be measured.
 //! - **By columns over threads.** A matrix that is large enough to be worth a join is cut between panels, a piece for
 //!   each thread: together they read faster than one alone.
 //!
@@ -23,8 +23,6 @@ use crate::simd::Simd;
 const ABREAST: usize = 4;
 /// Bytes of B, at least, for which a thread is worth a join.
 const SHARE: usize = 48 << 10;
-/// From what is read of a panel to what is asked for, in numbers.
-const DISTANCE: usize = 512;
 
 /// C = A B (+ what `init` says), then with `gelu` C = GELU(C): A [m, k] with row stride `a_stride`, B packed [k, n], C
 /// row-major [m, n] with row stride `c_stride`. The threads of a `team` share the columns.
@@ -221,7 +219,7 @@ impl Product<'_> {
     ) -> usize {
         let columns = V * S::LANES;
         let mut sums = [[[s.splat(0.0); V]; P]; MR];
-        // SAFETY: the caller's promise; what is only asked for may lie anywhere.
+        // SAFETY: the caller's promise.
         unsafe {
             let mut a = self.a.as_ptr().add(r * self.a_stride);
             let mut b = self.b.as_ptr().add(column * self.k);
@@ -237,9 +235,6 @@ impl Product<'_> {
                         for i in 0..MR {
                             sums[i][q][v] = s.mul_add(x[i], w, sums[i][q][v]);
                         }
-                    }
-                    for line in 0..columns.div_ceil(16) {
-                        s.prefetch_near(row.wrapping_add(DISTANCE + 16 * line));
                     }
                 }
                 a = a.add(1);

@@ -92,18 +92,6 @@ pub(crate) trait Simd: Copy + Send + Sync {
         let _ = p;
     }
 
-    /// The same into the first-level cache, for what is read next.
-    #[inline(always)]
-    fn prefetch_near(self, p: *const f32) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: prefetches are valid for every address.
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = p;
-    }
-
     /// e^x to about 1.5 units in the last place for x in -87.3 ..= 88; smaller gives e^-87.3, larger e^88; not a
     /// number stays so. Cody and Waite's reduction to |r| <= ln(2)/2, then the Taylor polynomial of degree 7.
     #[inline(always)]
