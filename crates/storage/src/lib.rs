@@ -34,6 +34,8 @@ mod database;
 mod encode;
 mod error;
 mod filesystem;
+#[cfg(test)]
+mod forgetful;
 mod postgres;
 mod schema;
 mod sqlite;

@@ -105,6 +105,21 @@ impl Storage {
         Ok(storage)
     }
 
+    /// A storage on another kind of database.
+    #[cfg(test)]
+    pub(crate) fn on(database: Box<dyn Database>) -> Result<Self> {
+        let mut storage = Self {
+            database,
+            present: Present { optuna: true, ours: true },
+            warning: None,
+            patience: Duration::from_secs(60),
+            give_up: None,
+            outage: None,
+        };
+        storage.wait(|database, wait| schema::create(database, wait))?;
+        Ok(storage)
+    }
+
     /// How long a database that cannot be reached, or is locked, is waited for. A minute, unless set. A worker waits
     /// long enough for a server to be restarted.
     pub fn set_patience(&mut self, patience: Duration) {

@@ -597,10 +597,10 @@ mod tests {
             let url = format!("postgresql://user:{}@host/database?sslmode=require", encode(&password));
             let server = server(&url, &[]);
             prop_assert_eq!(server.password.as_ref().unwrap().reveal(), &password);
-            prop_assert!(!format!("{server}").contains(&encode(&password)));
-            prop_assert!(!format!("{server:?}").contains(&password));
+            let mut shown = format!("{server} {server:?}");
             let url = StorageUrl::Postgres(Box::new(server));
-            prop_assert!(!format!("{url} {url:?}").contains(&password));
+            shown += &format!("{url} {url:?}");
+            prop_assert!(!shown.contains(&password) && !shown.contains(&encode(&password)));
         }
 
         #[test]
