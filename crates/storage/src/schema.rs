@@ -130,12 +130,19 @@ const INDEXES: &str = "
 pub(crate) struct Present {
     pub(crate) optuna: bool,
     pub(crate) ours: bool,
+    /// Whether nothing is missing, as after Python was interrupted while it made its tables.
+    whole: bool,
+}
+
+impl Present {
+    pub(crate) const NOTHING: Self = Self { optuna: false, ours: false, whole: false };
+    pub(crate) const ALL: Self = Self { optuna: true, ours: true, whole: true };
 }
 
 /// Looks at what is there, and refuses what is not understood.
 pub(crate) fn inspect(database: &mut dyn Database, wait: &mut Wait<'_>) -> Result<Present> {
     let place = database.place();
-    let mut present = Present { optuna: false, ours: false };
+    let mut present = Present::NOTHING;
     database.transaction(Access::Read, wait, &mut |on| {
         present = look(on, &place)?;
         Ok(())
@@ -145,7 +152,7 @@ pub(crate) fn inspect(database: &mut dyn Database, wait: &mut Wait<'_>) -> Resul
 
 /// Makes what is not there. Any number of programs may do so at once.
 pub(crate) fn create(database: &mut dyn Database, wait: &mut Wait<'_>) -> Result<()> {
-    if inspect(database, wait)? == (Present { optuna: true, ours: true }) {
+    if inspect(database, wait)? == Present::ALL {
         return Ok(());
     }
     let place = database.place();
@@ -197,8 +204,13 @@ fn look(on: &mut dyn Statements, place: &str) -> Result<Present> {
     let refuse = |what: String| Err(StorageError::Incompatible { place: place.to_string(), what });
     let shown = |text: Option<&str>| crate::error::one_line(text.unwrap_or("nothing"));
     let optuna = has_table(on, "studies")?;
-    if has_table(on, "alembic_version")? {
-        for row in on.query("SELECT version_num FROM alembic_version", &[])? {
+    let mut whole = optuna;
+    if !has_table(on, "alembic_version")? {
+        whole = false;
+    } else {
+        let rows = on.query("SELECT version_num FROM alembic_version", &[])?;
+        whole &= !rows.is_empty();
+        for row in rows {
             let found = row.optional_text(0)?;
             if found != Some(REVISION) {
                 return refuse(format!(
@@ -208,8 +220,12 @@ fn look(on: &mut dyn Statements, place: &str) -> Result<Present> {
             }
         }
     }
-    if has_table(on, "version_info")? {
-        for row in on.query("SELECT schema_version FROM version_info", &[])? {
+    if !has_table(on, "version_info")? {
+        whole = false;
+    } else {
+        let rows = on.query("SELECT schema_version FROM version_info", &[])?;
+        whole &= !rows.is_empty();
+        for row in rows {
             let found = row.optional_int(0)?;
             if found != Some(SCHEMA_VERSION) {
                 return refuse(format!(
@@ -230,7 +246,7 @@ fn look(on: &mut dyn Statements, place: &str) -> Result<Present> {
             }
         }
     }
-    Ok(Present { optuna, ours })
+    Ok(Present { optuna, ours, whole: whole && ours })
 }
 
 fn has_table(on: &mut dyn Statements, name: &str) -> Result<bool> {

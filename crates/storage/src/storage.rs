@@ -87,7 +87,7 @@ impl Storage {
         };
         let mut storage = Self {
             database,
-            present: Present { optuna: false, ours: false },
+            present: Present::NOTHING,
             warning,
             patience: Duration::ZERO,
             give_up: None,
@@ -99,7 +99,7 @@ impl Storage {
         }
         if opening != Opening::Read {
             storage.wait(|database, wait| schema::create(database, wait))?;
-            storage.present = Present { optuna: true, ours: true };
+            storage.present = Present::ALL;
         }
         storage.patience = Duration::from_secs(60);
         Ok(storage)
@@ -110,7 +110,7 @@ impl Storage {
     pub(crate) fn on(database: Box<dyn Database>) -> Result<Self> {
         let mut storage = Self {
             database,
-            present: Present { optuna: true, ours: true },
+            present: Present::ALL,
             warning: None,
             patience: Duration::from_secs(60),
             give_up: None,

@@ -75,7 +75,8 @@ fn work(url: &StorageUrl, name: &str, policy: Policy, pause: Duration, taken: &m
     let study = storage.study("study").unwrap();
     let courier = Courier::start(storage, policy).unwrap();
     loop {
-        let worker = Worker { name: name.to_string(), ..Worker::this_process("cpu-1") };
+        let mut worker = Worker::this_process("cpu-1");
+        worker.name = name.to_string();
         match courier.call(move |storage| storage.claim(study, &worker, &policy)).unwrap() {
             Claimed::Work(claim) => {
                 taken(&claim.how);

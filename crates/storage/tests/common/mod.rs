@@ -17,24 +17,24 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Set this to leave the tests on PostgreSQL out.
-pub const SKIP: &str = "DIAPASON_SKIP_POSTGRES_TESTS";
+pub(crate) const SKIP: &str = "DIAPASON_SKIP_POSTGRES_TESTS";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Sqlite,
     Postgres,
 }
 
 /// An empty database.
-pub struct Fixture {
-    pub kind: Kind,
-    pub url: String,
+pub(crate) struct Fixture {
+    pub(crate) kind: Kind,
+    pub(crate) url: String,
     folder: tempfile::TempDir,
 }
 
 impl Fixture {
     /// None: the tests of this kind are left out.
-    pub fn new(kind: Kind) -> Option<Self> {
+    pub(crate) fn new(kind: Kind) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let url = match kind {
             Kind::Sqlite => format!("sqlite:///{}", folder.path().join("study.db").display()),
@@ -43,20 +43,20 @@ impl Fixture {
         Some(Self { kind, url, folder })
     }
 
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn storage_url(&self) -> StorageUrl {
+    pub(crate) fn storage_url(&self) -> StorageUrl {
         StorageUrl::parse(&self.url).unwrap()
     }
 
-    pub fn open(&self) -> Storage {
+    pub(crate) fn open(&self) -> Storage {
         Storage::open(&self.storage_url(), Opening::Create).unwrap()
     }
 
     /// Statements behind the program's back, as another program makes them.
-    pub fn sql(&self, statements: &str) {
+    pub(crate) fn sql(&self, statements: &str) {
         match self.kind {
             Kind::Sqlite => self.sqlite().execute_batch(statements).unwrap(),
             Kind::Postgres => self.postgres().batch_execute(statements).unwrap(),
@@ -64,7 +64,7 @@ impl Fixture {
     }
 
     /// One number.
-    pub fn number(&self, query: &str) -> i64 {
+    pub(crate) fn number(&self, query: &str) -> i64 {
         match self.kind {
             Kind::Sqlite => self.sqlite().query_row(query, [], |row| row.get(0)).unwrap(),
             Kind::Postgres => {
@@ -82,15 +82,15 @@ impl Fixture {
         connection
     }
 
-    pub fn postgres(&self) -> postgres::Client {
+    pub(crate) fn postgres(&self) -> postgres::Client {
         postgres::Client::connect(&self.url, postgres::NoTls).unwrap()
     }
 }
 
 /// A PostgreSQL server.
-pub struct Server {
-    pub folder: PathBuf,
-    pub port: u16,
+pub(crate) struct Server {
+    pub(crate) folder: PathBuf,
+    pub(crate) port: u16,
     programs: PathBuf,
     /// Whom the server runs as, if we are root.
     user: Option<(u32, u32)>,
@@ -99,17 +99,17 @@ pub struct Server {
 }
 
 /// The password of `guarded`, a user who needs one.
-pub const PASSWORD: &str = "p@ss:w/rd";
+pub(crate) const PASSWORD: &str = "p@ss:w/rd";
 
 impl Server {
     /// The server of this test program; none if tests on PostgreSQL are left out.
-    pub fn shared() -> Option<&'static Self> {
+    pub(crate) fn shared() -> Option<&'static Self> {
         static SERVER: OnceLock<Option<Server>> = OnceLock::new();
         SERVER.get_or_init(Self::start).as_ref()
     }
 
     /// A server of one's own.
-    pub fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         if std::env::var_os(SKIP).is_some() {
             return None;
         }
@@ -203,7 +203,7 @@ impl Server {
     }
 
     /// `start`, `stop` or `restart`, without mercy for whoever is connected.
-    pub fn control(&self, what: &str) {
+    pub(crate) fn control(&self, what: &str) {
         let log = self.folder.join("log");
         let status = self
             .command("pg_ctl")
@@ -223,13 +223,13 @@ impl Server {
     }
 
     /// Over the socket.
-    pub fn url(&self, database: &str) -> String {
+    pub(crate) fn url(&self, database: &str) -> String {
         let folder = self.folder.display().to_string().replace('/', "%2F");
         format!("postgresql://tester@{folder}:{}/{database}", self.port)
     }
 
     /// Makes a database; its URL.
-    pub fn new_database(&self) -> String {
+    pub(crate) fn new_database(&self) -> String {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", COUNTER.fetch_add(1, Ordering::Relaxed));
         let mut client = postgres::Client::connect(&self.url("postgres"), postgres::NoTls).unwrap();
@@ -285,7 +285,7 @@ fn as_user(user: Option<(u32, u32)>, program: &str) -> Command {
 }
 
 /// Waits until something is so.
-pub fn until(what: &str, mut so: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !so() {
         // Generous: machines that run tests are busy, and may be paused.

@@ -75,7 +75,7 @@ def load(url, name):
             "user_attrs": t.user_attrs,
             "system_attrs": t.system_attrs,
             "start": t.datetime_start and t.datetime_start.timestamp(),
-            "seconds": t.duration and t.duration.total_seconds(),
+            "seconds": None if t.duration is None else t.duration.total_seconds(),
         }
         for t in study.trials
     ]
