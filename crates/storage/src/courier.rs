@@ -10,8 +10,9 @@
 //! - The lease is *uncertain*: not [`Held::is_certain`]. The database has not confirmed it for as long as it lasts, so
 //!   somebody else may have the trial. Train on, but write no checkpoint over a shared one until it is certain again.
 
+use crate::claim::{Lease, Policy};
 use crate::storage::Storage;
-use crate::work::{Finished, Lease, Outcome, Policy, Record};
+use crate::work::{Finished, Outcome, Record};
 use crate::{Result, StorageError};
 use std::collections::BTreeMap;
 use std::io;
@@ -53,12 +54,14 @@ struct Standing {
 }
 
 type Job = Box<dyn FnOnce(&mut Storage) + Send>;
+/// Gets what was said of the trial; whether the trial is no longer held after it.
+type LastJob = Box<dyn FnOnce(&mut Storage, &mut Record) -> bool + Send>;
 
 enum Errand {
     Hold(Lease, Arc<Standing>),
     Tell(Lease, Record),
     /// What to do with the trial for good, with all that was told before.
-    End(Lease, Box<dyn FnOnce(&mut Storage, &mut Record) -> bool + Send>),
+    End(Lease, LastJob),
     Do(Job),
 }
 

@@ -67,12 +67,12 @@ pub(crate) fn check(path: &Path) -> Result<Option<&'static str>> {
         // The file itself may be a link, or a mount of its own.
         let status = rustix::fs::statfs(path).or_else(|_| rustix::fs::statfs(folder));
         // The type is a signed or an unsigned number, of 32 or 64 bits, depending on the architecture.
-        return match status {
+        match status {
             Ok(status) => judge(status.f_type as u32)
                 .map_err(|kind| StorageError::NetworkFileSystem { path: path.to_path_buf(), kind }),
             // Opening will say what is wrong.
             Err(_) => Ok(None),
-        };
+        }
     }
     #[cfg(not(target_os = "linux"))]
     {

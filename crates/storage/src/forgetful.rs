@@ -6,10 +6,9 @@
 
 use crate::database::{Access, Database, Statements, Wait};
 use crate::sqlite::Sqlite;
-use crate::work::{Claimed, ItemState};
 use crate::{
-    Attributes, Decision, Direction, Distribution, Finished, How, NewTrial, Outcome, Page, Param, Policy,
-    Record, Result, Storage, StorageError, TrialState, Worker,
+    Attributes, Claimed, Decision, Direction, Distribution, Finished, How, ItemState, NewTrial, Outcome,
+    Page, Param, Policy, Record, Result, Storage, StorageError, TrialState, Worker,
 };
 use serde_json::json;
 
@@ -81,12 +80,12 @@ fn what_is_done_twice_is_done_once() {
     assert_eq!((retried.lease.key(), retried.trial.number, retried.failures), ("k2", 6, 1));
     let parked = claim(&mut storage);
     storage.park(&parked.lease, &record, 1).unwrap();
-    assert_eq!(storage.decide(study, &[(parked.lease.item(), Decision::Promote)], &[]).unwrap(), 0);
+    assert_eq!(storage.decide(study, &[(parked.lease.item(), Decision::Promote)], &[]).unwrap(), 1);
     let released = claim(&mut storage);
     assert_eq!(released.lease.key(), "k3", "promoted, and first in order");
     storage.release(&released.lease, &record).unwrap();
     assert_eq!(storage.items(study, Some(ItemState::Held), None, 9).unwrap().len(), 1);
-    storage.extend(study, &[done.lease.item()]).unwrap();
+    assert_eq!(storage.extend(study, &[done.lease.item()]).unwrap(), 1);
 
     let states: Vec<(i64, TrialState)> = storage
         .trials(study, Page::default())

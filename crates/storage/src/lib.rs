@@ -29,13 +29,16 @@
 //! if somebody else has the item; every transaction may be run a second time, when the answer of the first was lost.
 //! Clocks of workers are never compared: times are the database's.
 
+mod claim;
 mod courier;
 mod database;
 mod encode;
+mod enqueue;
 mod error;
 mod filesystem;
 #[cfg(test)]
 mod forgetful;
+mod item;
 mod postgres;
 mod schema;
 mod sqlite;
@@ -48,16 +51,16 @@ mod url;
 mod work;
 mod worker;
 
+pub use claim::{Claim, Claimed, How, Lease, Policy};
 pub use courier::{Courier, Held};
 pub use encode::{Direction, Distribution, TrialState, lenient};
+pub use enqueue::{Enqueued, NewTrial, Param, Waiting};
 pub(crate) use error::Result;
 pub use error::StorageError;
+pub use item::{Item, ItemCounts, ItemId, ItemState};
 pub use storage::{Attributes, Cost, Opening, Storage, StudyId, StudySummary};
 pub use text::{inside, printable};
 pub use trials::{PAGE, Page, Trial};
 pub use url::{Server, SslMode, StorageUrl};
-pub use work::{
-    Claim, Claimed, Decision, EXTENDS, Enqueued, FAIL_REASON, Finished, How, Item, ItemCounts, ItemId,
-    ItemState, Lease, NewTrial, Outcome, Param, Policy, Record, Waiting,
-};
+pub use work::{Decision, EXTENDS, FAIL_REASON, Finished, Outcome, Record};
 pub use worker::Worker;

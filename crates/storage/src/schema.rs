@@ -74,7 +74,7 @@ const OPTUNA: &str = r#"
         CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num));
 "#;
 
-/// One row of `diapason_items` is one cell with one seed: see [`crate::work`].
+/// One row of `diapason_items` is one cell with one seed: see [`crate::item`].
 const OURS: &str = "
     CREATE TABLE IF NOT EXISTS diapason_version (version INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS diapason_items (

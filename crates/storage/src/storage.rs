@@ -55,6 +55,9 @@ pub enum Opening {
     Create,
 }
 
+/// Whom to tell of failures.
+type Tell = Box<dyn FnMut(&StorageError) + Send>;
+
 /// An open database. Every method is one transaction, unless it says otherwise.
 pub struct Storage {
     database: Box<dyn Database>,
@@ -62,7 +65,7 @@ pub struct Storage {
     warning: Option<&'static str>,
     patience: Duration,
     give_up: Option<Arc<AtomicBool>>,
-    outage: Option<Box<dyn FnMut(&StorageError) + Send>>,
+    outage: Option<Tell>,
 }
 
 impl std::fmt::Debug for Storage {

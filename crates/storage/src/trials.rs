@@ -5,8 +5,8 @@
 
 use crate::database::{Row, Statements, Value, placeholders};
 use crate::encode::{self, Distribution, TrialState};
+use crate::item::{ITEM_COLUMNS, Item};
 use crate::storage::{Storage, StudyId};
-use crate::work::{ITEM_COLUMNS, Item};
 use crate::{Result, StorageError};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value as Json};

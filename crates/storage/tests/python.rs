@@ -111,7 +111,7 @@ fn python_reads_what_we_write() {
             let loss = 1.5 + 0.1 * f64::from(i);
             storage.finish(&lease, &curve(loss), &Outcome::Complete(loss), &policy).unwrap();
         }
-        let mut finish = |storage: &mut Storage, outcome| {
+        let finish = |storage: &mut Storage, outcome| {
             let lease = claim(storage, study).lease;
             storage.finish(&lease, &curve(2.5), &outcome, &policy).unwrap()
         };

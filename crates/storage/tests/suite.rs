@@ -376,6 +376,14 @@ fn failures_are_tried_again_a_bounded_number_of_times(fixture: &Fixture) {
         panic!()
     };
     assert_eq!((counts.of(ItemState::Failed), counts.all(), counts.is_unfinished()), (2, 2, false));
+    // Somebody has mended what was wrong.
+    let k0 = storage.item(study, "k0").unwrap().unwrap();
+    assert!(storage.item(study, "absent").unwrap().is_none());
+    assert_eq!(storage.try_again(study, &[k0.id]).unwrap(), 1);
+    assert_eq!(storage.try_again(study, &[k0.id]).unwrap(), 0);
+    let fourth = claim(&mut storage, study);
+    assert_eq!((fourth.lease.key(), fourth.failures), ("k0", 0));
+    assert_eq!(fourth.trial.system_attributes["retry_history"], json!([0, 2, 3]));
 }
 
 fn what_is_let_go_goes_on(fixture: &Fixture) {
@@ -797,6 +805,9 @@ fn a_server_is_trusted_as_far_as_it_was_asked_for() {
         assert!(error.contains(part), "{host} {query}: {error}");
         assert!(!error.contains("p@ss") && !error.contains(&password), "{error}");
     }
+    // A socket has no TLS, and needs none.
+    let socket = format!("{}?sslmode=verify-full", server.url("postgres"));
+    Storage::open(&diapason_storage::StorageUrl::parse(&socket).unwrap(), Opening::Write).unwrap();
     let error = open("guarded:hunter2", "127.0.0.1", "sslmode=require").unwrap_err();
     assert!(
         matches!(error, StorageError::Database { .. })
