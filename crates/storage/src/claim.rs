@@ -109,6 +109,7 @@ impl Storage {
     /// The database's.
     pub fn claim(&mut self, study: StudyId, worker: &Worker, policy: &Policy) -> Result<Claimed> {
         encode::name("engine id", &worker.engine)?;
+        encode::name("worker", &worker.name)?;
         let token = token::draw();
         let mut given: Option<How> = None;
         self.write(|on| {

@@ -135,9 +135,15 @@ impl Held {
     }
 
     /// Says something, and does not wait.
-    pub fn tell(&self, record: Record) {
+    ///
+    /// # Errors
+    /// Something that the database has no room for.
+    pub fn tell(&self, record: Record) -> Result<()> {
+        // One that is refused later would hold up all the others.
+        record.check()?;
         // A courier that is gone shows at the first thing that is waited for.
         let _ = self.errands.send(Errand::Tell(self.lease.clone(), record));
+        Ok(())
     }
 
     /// Whether somebody else has the trial.
@@ -206,7 +212,7 @@ impl Held {
         record: Record,
         job: impl FnOnce(&mut Storage, &Record) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.tell(record);
+        self.tell(record)?;
         let done = self.end(job, true);
         match &done {
             Ok(_) => self.ended = true,
@@ -287,17 +293,21 @@ impl Route {
             } else {
                 self.beat_at
             };
-            let wait = due.saturating_duration_since(Instant::now());
-            match inbox.recv_timeout(if self.trials.is_empty() { Duration::from_secs(3600) } else { wait }) {
-                Ok(errand) => {
-                    self.take(errand);
+            let wait = match due.saturating_duration_since(Instant::now()) {
+                _ if self.trials.is_empty() => Duration::from_secs(3600),
+                // However many errands there are, heartbeats have their turn.
+                Duration::ZERO => {
+                    self.deliver();
+                    delivered = Instant::now();
                     continue;
                 }
+                wait => wait,
+            };
+            match inbox.recv_timeout(wait) {
+                Ok(errand) => self.take(errand),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.deliver();
-            delivered = Instant::now();
         }
         if self.trials.values().any(|parcel| !parcel.record.is_empty()) {
             self.deliver();

@@ -53,6 +53,12 @@ impl Record {
         self.attributes.extend(later.attributes);
     }
 
+    /// Whether the database has room for all of it.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.values.keys().try_for_each(|&step| encode::step(step).map(|_| ()))?;
+        self.attributes.keys().try_for_each(|key| encode::name("attribute", key).map(|_| ()))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }

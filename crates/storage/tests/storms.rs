@@ -87,7 +87,7 @@ fn work(url: &StorageUrl, name: &str, policy: Policy, pause: Duration, taken: &m
                     if held.is_lost() {
                         break;
                     }
-                    held.tell(Record::new().value(step, loss(x, step)).safe_step(step));
+                    held.tell(Record::new().value(step, loss(x, step)).safe_step(step)).unwrap();
                 }
                 match held.finish(Record::new().attribute("owner", name), Outcome::Complete(loss(x, STEPS))) {
                     Ok(Finished::Done) | Err(StorageError::LeaseLost { .. }) => {}
@@ -304,7 +304,7 @@ fn the_courier_keeps_what_it_cannot_deliver() {
     server.control("stop");
     let start = Instant::now();
     for step in 1..=1000 {
-        held.tell(Record::new().value(step, loss(1, step)));
+        held.tell(Record::new().value(step, loss(1, step))).unwrap();
     }
     assert!(start.elapsed() < Duration::from_secs(1), "telling waits for nobody");
     until("the lease is uncertain", || !held.is_certain());
@@ -370,7 +370,8 @@ fn heartbeats_keep_a_lease_and_losing_it_is_told() {
     // Dropped without an end, it is let go.
     fixture.sql("UPDATE diapason_items SET state = 'READY'");
     let held = courier.hold(claim().lease);
-    held.tell(Record::new().value(1, 1.0));
+    held.tell(Record::new().value(1, 1.0)).unwrap();
+    assert!(held.tell(Record::new().value(1 << 40, 1.0)).is_err(), "no room for such a step");
     drop(held);
     until("it is ready", || fixture.number("SELECT COUNT(*) FROM diapason_items WHERE state = 'READY'") == 1);
     assert_eq!(fixture.number("SELECT COUNT(*) FROM trial_intermediate_values"), 1);
