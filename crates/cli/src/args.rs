@@ -166,6 +166,14 @@ pub(crate) struct Tune {
     #[command(flatten)]
     pub(crate) machine: Machine,
 
+    /// Trials at once, each on its share of the threads [default: whatever ends the study soonest]
+    ///
+    /// Results do not depend on it. Before training, a few steps of each configuration are timed alone on all
+    /// threads and side by side, and the trials run in the way that ends sooner. When fewer are left, each gets
+    /// more threads.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024), help_heading = "Machine")]
+    pub(crate) parallel: Option<u64>,
+
     /// Go on with a run that another version or instruction set began; it is then marked
     #[arg(long, help_heading = "Machine")]
     pub(crate) allow_other_engine: bool,

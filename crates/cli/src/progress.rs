@@ -1,14 +1,15 @@
 //! Progress, on stderr: bars for people, plain lines for logs.
 //!
 //! Bars are drawn only if stderr is a terminal. Otherwise a line appears at every evaluation and now and then
-//! between, so that a log file stays readable and a silent hour never happens. The time left is worked out
-//! from floating-point operations: what remains of this trial and of all later ones, divided by the speed
-//! measured so far in this process. It is an upper estimate, since patience may end a trial early.
+//! between, so that a log file stays readable and a silent hour never happens. The time left is that of the whole
+//! study, which the study works out; of a single run, it is what remains of its steps at the speed so far. It is an
+//! upper estimate, since patience may end a trial early.
 
 use crate::failure::note;
 use crate::signals::Signals;
 use diapason_training::Event;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -86,40 +87,55 @@ impl Drop for Work {
     }
 }
 
-/// What training will cost and has cost, in floating-point operations, and how fast it went.
-#[derive(Debug)]
-struct Clock {
-    /// Operations of trials that have not begun.
-    waiting: f64,
-    /// Operations of one step of the current trial.
-    per_step: f64,
-    /// Operations done in this process.
-    done: f64,
-    /// Seconds spent on them.
-    seconds: f64,
-}
-
-impl Clock {
-    /// Seconds until everything is done, once there is a speed to go by.
-    fn left(&self, steps_left: u64) -> Option<f64> {
-        (self.done > 0.0 && self.seconds > 0.5)
-            .then(|| (self.waiting + self.per_step * steps_left as f64) * self.seconds / self.done)
-    }
-}
-
-/// Progress of training: one trial after the other.
-pub(crate) struct Training {
-    bar: Option<ProgressBar>,
-    clock: Clock,
+/// A run or trial at work.
+struct Run {
     /// `trial 2/4 d_model=64`, or nothing for a single run.
     label: String,
+    bar: Option<ProgressBar>,
     step: u64,
     steps: u64,
     /// Training loss of the last step, or the mean since the last evaluation, once there was one.
     loss: Option<f64>,
     tokens_per_second: f64,
-    since: Instant,
+    /// When and at which step it began or went on.
+    begun: (Instant, u64),
     next_line: Instant,
+}
+
+impl Run {
+    /// Seconds left at the speed so far, once there is one to go by.
+    fn left(&self) -> Option<f64> {
+        let (at, step) = self.begun;
+        let (done, seconds) = (self.step.saturating_sub(step), at.elapsed().as_secs_f64());
+        let ahead = self.steps.saturating_sub(self.step);
+        (done > 0 && seconds > 0.5).then(|| ahead as f64 * seconds / done as f64)
+    }
+
+    /// `step 500/2000, loss 2.1034, 41.2 k tokens/s`; `evaluating` is the percentage of an evaluation under way.
+    fn line(&self, evaluating: Option<usize>, step: &str, speed: &str) -> String {
+        let mut line = format!("{step}{}/{}", self.step, self.steps);
+        if let Some(loss) = self.loss {
+            line += &format!(", loss {loss:.4}");
+        }
+        if let Some(percent) = evaluating {
+            line += &format!(", evaluating {percent} %");
+        } else if self.tokens_per_second > 0.0 {
+            line += &format!(", {} {speed}", short(self.tokens_per_second));
+        }
+        line
+    }
+}
+
+/// Progress of training: a run, or the trials of a study, several of them at once.
+pub(crate) struct Training {
+    bars: Option<MultiProgress>,
+    /// Below the trials: how far the study is.
+    total: Option<ProgressBar>,
+    runs: BTreeMap<usize, Run>,
+    /// Trials in all, and how many of them are over; none for a single run.
+    trials: Option<(usize, usize)>,
+    /// Seconds until the study is done.
+    left: Option<f64>,
     /// Whether the user knows that a signal has been seen.
     interrupted: bool,
 }
@@ -127,141 +143,180 @@ pub(crate) struct Training {
 impl Training {
     /// Nothing done yet.
     pub(crate) fn new() -> Self {
+        let bars = || MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         Self {
-            bar: std::io::stderr().is_terminal().then(|| {
-                let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-                bar.set_style(style("{prefix}[{bar:12}] {wide_msg}"));
-                bar
-            }),
-            clock: Clock { waiting: 0.0, per_step: 0.0, done: 0.0, seconds: 0.0 },
-            label: String::new(),
-            step: 0,
-            steps: 0,
-            loss: None,
-            tokens_per_second: 0.0,
-            since: Instant::now(),
-            next_line: Instant::now(),
+            bars: std::io::stderr().is_terminal().then(bars),
+            total: None,
+            runs: BTreeMap::new(),
+            trials: None,
+            left: None,
             interrupted: false,
         }
     }
 
-    /// All that lies ahead costs `flop` floating-point operations.
-    pub(crate) fn plan(&mut self, flop: f64) {
-        self.clock.waiting = flop;
+    /// There are so many trials, and so many of them are over.
+    pub(crate) fn study(&mut self, trials: usize, over: usize) {
+        self.trials = Some((trials, over));
+        if let Some(bars) = &self.bars {
+            let total = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+            total.set_style(style("{wide_msg}"));
+            self.total = Some(bars.add(total));
+            self.show_total();
+        }
     }
 
-    /// The next events are those of the trial `label`, whose steps cost `flop_per_step`.
-    pub(crate) fn trial(&mut self, label: String, flop_per_step: f64) {
-        self.label = label;
-        self.clock.per_step = flop_per_step;
+    /// A run begins, whose events come with this number.
+    pub(crate) fn begin(&mut self, number: usize, label: String) {
+        let bar = self.bars.as_ref().map(|bars| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+            bar.set_style(style("[{bar:8}] {wide_msg}"));
+            match &self.total {
+                Some(total) => bars.insert_before(total, bar),
+                None => bars.add(bar),
+            }
+        });
+        let run = Run {
+            label,
+            bar,
+            step: 0,
+            steps: 0,
+            loss: None,
+            tokens_per_second: 0.0,
+            begun: (Instant::now(), 0),
+            next_line: Instant::now(),
+        };
+        self.runs.insert(number, run);
     }
 
-    /// Shows what happened.
-    pub(crate) fn event(&mut self, event: &Event, signals: &Signals) {
+    /// Shows what happened in a run.
+    pub(crate) fn event(&mut self, number: usize, event: &Event, signals: &Signals) {
+        let Some(run) = self.runs.get_mut(&number) else { return };
         match event {
-            Event::Started { step, steps, parameters, .. } => self.started(*step, *steps, *parameters),
+            Event::Started { step, steps, parameters, .. } => {
+                (run.step, run.steps, run.begun) = (*step, *steps, (Instant::now(), *step));
+                if let Some(bar) = &run.bar {
+                    bar.set_length(*steps);
+                    self.show(number, None);
+                } else if *step > 0 {
+                    self.plain(number, &format!("going on at step {step} of {steps}"));
+                } else {
+                    self.plain(number, &format!("{steps} steps, {} parameters", short(*parameters as f64)));
+                }
+            }
             Event::Step { step, steps, loss, tokens_per_second } => {
-                self.steps = *steps;
-                self.loss = Some(*loss);
-                self.tokens_per_second = *tokens_per_second;
-                self.count(*step);
-                self.show(None);
+                (run.step, run.steps, run.loss) = (*step, *steps, Some(*loss));
+                run.tokens_per_second = *tokens_per_second;
+                self.show(number, None);
             }
             Event::Evaluating { step, done, windows } => {
-                self.count(*step);
-                self.show(Some(100 * done / (*windows).max(1)));
+                run.step = *step;
+                self.show(number, Some(100 * done / (*windows).max(1)));
             }
             Event::Evaluated(point) => {
-                self.loss = Some(point.train_loss);
-                self.count(point.step);
-                if self.bar.is_some() {
-                    self.show(None);
+                (run.step, run.loss) = (point.step, Some(point.train_loss));
+                if run.bar.is_some() {
+                    self.show(number, None);
                 } else {
-                    self.plain(&format!("{}, validation loss {:.4}", self.line(None), point.validation_loss));
+                    let line =
+                        format!("{}, validation loss {:.4}", self.line(number, None), point.validation_loss);
+                    self.plain(number, &line);
                 }
             }
             Event::Checkpoint { .. } => {}
-            Event::Note(text) => self.say(text),
+            Event::Note(text) => {
+                let text = if run.label.is_empty() { text.clone() } else { format!("{}: {text}", run.label) };
+                self.say(&text);
+            }
         }
         if signals.raised() && !self.interrupted {
             self.interrupted = true;
-            self.say("stopping: a checkpoint is written after this step; a second signal stops at once");
+            let what = if self.runs.len() > 1 { "checkpoints are" } else { "a checkpoint is" };
+            self.say(&format!("stopping: {what} written after this step; a second signal stops at once"));
         }
     }
 
-    fn started(&mut self, step: u64, steps: u64, parameters: usize) {
-        let ahead = self.clock.per_step * steps.saturating_sub(step) as f64;
-        self.clock.waiting = (self.clock.waiting - ahead).max(0.0);
-        self.step = step;
-        self.steps = steps;
-        self.loss = None;
-        self.since = Instant::now();
-        if let Some(bar) = &self.bar {
-            bar.set_length(steps);
-            bar.set_position(step);
-            let width = usize::from(console::Term::stderr().size().1);
-            let label = console::truncate_str(&self.label, width, "...");
-            // A line of its own: beside the bar there is no room for it in 80 columns.
-            bar.set_prefix(if label.is_empty() { String::new() } else { format!("{label}\n") });
-            bar.set_message("");
-        } else if step > 0 {
-            self.plain(&format!("going on at step {step} of {steps}"));
-        } else {
-            self.plain(&format!("{steps} steps, {} parameters", short(parameters as f64)));
+    /// The whole study takes so many seconds more.
+    pub(crate) fn left(&mut self, seconds: f64) {
+        self.left = Some(seconds);
+        self.show_total();
+    }
+
+    /// A run has ended, or was stopped, which `text` says.
+    pub(crate) fn end(&mut self, number: usize, text: &str) {
+        if let Some((bars, bar)) = self.bars.as_ref().zip(self.runs.remove(&number).and_then(|run| run.bar)) {
+            bars.remove(&bar);
+        }
+        if let Some((_, over)) = &mut self.trials {
+            *over += 1;
+        }
+        self.say(text);
+        self.show_total();
+    }
+
+    fn show_total(&self) {
+        if let (Some(total), Some((trials, over))) = (&self.total, self.trials) {
+            let left = self.left.map(|left| format!(", {} left", duration(left))).unwrap_or_default();
+            total.set_message(format!("{over} of {trials} trials done{left}"));
         }
     }
 
-    /// Takes in that `step` steps are done, and the time that has gone by.
-    fn count(&mut self, step: u64) {
-        self.clock.done += step.saturating_sub(self.step) as f64 * self.clock.per_step;
-        self.clock.seconds += self.since.elapsed().as_secs_f64();
-        self.since = Instant::now();
-        self.step = step;
-    }
-
-    /// Shows where the trial is; `evaluating` is the percentage of an evaluation under way.
-    fn show(&mut self, evaluating: Option<usize>) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(self.line(evaluating));
-            bar.set_position(self.step);
-        } else if Instant::now() >= self.next_line {
-            self.plain(&self.line(evaluating));
+    /// Shows where a run is.
+    fn show(&mut self, number: usize, evaluating: Option<usize>) {
+        let Some(run) = self.runs.get(&number) else { return };
+        if let Some(bar) = &run.bar {
+            let line = if run.label.is_empty() {
+                self.line(number, evaluating)
+            } else {
+                let numbers = run.line(evaluating, "", "/s");
+                let width = usize::from(console::Term::stderr().size().1);
+                // The brackets, the bar, two spaces and a colon.
+                let room = width.saturating_sub(13 + numbers.chars().count()).max(8);
+                format!(
+                    "{}: {numbers}",
+                    console::truncate_str(run.label.trim_start_matches("trial "), room, "...")
+                )
+            };
+            bar.set_message(line);
+            bar.set_position(run.step);
+        } else if Instant::now() >= run.next_line {
+            self.plain(number, &self.line(number, evaluating));
         }
     }
 
     /// Something to be said at once.
     pub(crate) fn say(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| note(text)),
+        match &self.bars {
+            Some(bars) => bars.suspend(|| note(text)),
             None => note(text),
         }
     }
 
-    /// Takes the bar away.
+    /// Takes the bars away.
     pub(crate) fn finish(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
+        if let Some(bars) = self.bars.take() {
+            // A terminal that is gone needs no cleaning.
+            let _ = bars.clear();
         }
     }
 
-    fn plain(&mut self, line: &str) {
-        let label = if self.label.is_empty() { String::new() } else { format!("{}: ", self.label) };
+    fn plain(&mut self, number: usize, line: &str) {
+        // Several at once share the lines.
+        let pause = Duration::from_secs_f64(LINE_SECONDS * self.runs.len() as f64);
+        let Some(run) = self.runs.get_mut(&number) else { return };
+        let label = if run.label.is_empty() { String::new() } else { format!("{}: ", run.label) };
         note(&format!("{label}{line}"));
-        self.next_line = Instant::now() + Duration::from_secs_f64(LINE_SECONDS);
+        run.next_line = Instant::now() + pause;
     }
 
-    /// `step 500/2000, loss 2.1034, 41.2 k tokens/s, 1 min 10 s left`.
-    fn line(&self, evaluating: Option<usize>) -> String {
-        let mut line = format!("step {}/{}", self.step, self.steps);
-        if let Some(loss) = self.loss {
-            line += &format!(", loss {loss:.4}");
-        }
-        if let Some(percent) = evaluating {
-            line += &format!(", evaluating {percent} %");
-        } else if self.tokens_per_second > 0.0 {
-            line += &format!(", {} tokens/s", short(self.tokens_per_second));
-        }
-        if let Some(left) = self.clock.left(self.steps.saturating_sub(self.step)) {
+    /// Where a run is, and how long everything still takes.
+    fn line(&self, number: usize, evaluating: Option<usize>) -> String {
+        let Some(run) = self.runs.get(&number) else { return String::new() };
+        let mut line = run.line(evaluating, "step ", "tokens/s");
+        if self.trials.is_some() {
+            if let Some(left) = self.left {
+                line += &format!(", {} left in all", duration(left));
+            }
+        } else if let Some(left) = run.left() {
             line += &format!(", {} left", duration(left));
         }
         line
@@ -314,7 +369,8 @@ mod tests {
     #[test]
     fn templates_parse() {
         for template in [
-            "{prefix}[{bar:12}] {wide_msg}",
+            "{wide_msg}",
+            "[{bar:8}] {wide_msg}",
             "{msg} [{bar:28}] {human_pos}/{human_len} {eta} left",
             "{msg} [{bar:28}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left",
         ] {
@@ -323,10 +379,22 @@ mod tests {
     }
 
     #[test]
-    fn the_time_left_counts_the_work_and_not_the_trials() {
-        // Half a trial of 100 steps at 1 Gflop is done in 10 s; a trial of 100 steps at 3 Gflop waits.
-        let clock = Clock { waiting: 300e9, per_step: 1e9, done: 50e9, seconds: 10.0 };
-        assert_eq!(clock.left(50), Some(70.0));
-        assert_eq!(Clock { done: 0.0, ..clock }.left(50), None);
+    fn the_time_left_of_a_run_is_at_the_speed_so_far() {
+        let ago = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
+        let mut run = Run {
+            label: String::new(),
+            bar: None,
+            step: 60,
+            steps: 110,
+            loss: Some(2.10341),
+            tokens_per_second: 41_234.0,
+            begun: (ago, 10),
+            next_line: ago,
+        };
+        assert!((9.9..12.0).contains(&run.left().unwrap()));
+        assert_eq!(run.line(None, "step ", "tokens/s"), "step 60/110, loss 2.1034, 41.2 k tokens/s");
+        assert_eq!(run.line(Some(25), "", "/s"), "60/110, loss 2.1034, evaluating 25 %");
+        run.begun.1 = 60;
+        assert_eq!(run.left(), None);
     }
 }

@@ -79,50 +79,87 @@ fn a_run_that_was_killed_ends_with_the_same_numbers() {
     assert!(weights(&here, "run") == weights(&here, "whole"), "the best weights differ");
 }
 
+/// A study of two trials that take a second or two.
+fn tune<'a>(out: &'a str, parallel: &'a str) -> Vec<&'a str> {
+    tiny(
+        "tune",
+        &[
+            "--corpus",
+            "text.txt",
+            "--grid",
+            "learning_rate=1e-3,3e-3",
+            "--steps",
+            "4000",
+            "--set",
+            "checkpoint_seconds=1",
+            "--set",
+            "patience=0",
+            "--threads",
+            "2",
+            "--parallel",
+            parallel,
+            "--json",
+            "--out",
+            out,
+        ],
+    )
+}
+
+/// The numbers of a study that may not depend on interruptions.
+fn numbers_of_trials(ran: &Ran) -> Vec<Value> {
+    let object = ran.json();
+    let trials = object["trials"].as_array().unwrap();
+    trials
+        .iter()
+        .flat_map(|trial| {
+            ["number", "pass", "state", "steps", "validation_loss", "accuracy", "accuracy_last"]
+                .map(|key| trial[key].clone())
+        })
+        .collect()
+}
+
 #[test]
 fn a_study_that_was_interrupted_and_killed_ends_with_the_same_numbers() {
     let here = Here::with_text();
-    let tune = |out| {
-        tiny(
-            "tune",
-            &[
-                "--corpus",
-                "text.txt",
-                "--grid",
-                "learning_rate=1e-3,3e-3",
-                "--steps",
-                "3000",
-                "--set",
-                "checkpoint_seconds=1",
-                "--set",
-                "patience=0",
-                "--json",
-                "--out",
-                out,
-            ],
-        )
-    };
-    let numbers = |ran: &Ran| -> Vec<Value> {
-        let object = ran.json();
-        let trials = object["trials"].as_array().unwrap();
-        trials
-            .iter()
-            .flat_map(|trial| {
-                ["number", "pass", "state", "steps", "validation_loss", "accuracy", "accuracy_last"]
-                    .map(|key| trial[key].clone())
-            })
-            .collect()
-    };
-    let whole = here.run(&tune("whole")).ok();
+    let whole = here.run(&tune("whole", "1")).ok();
     let trial =
         |name: &str| here.path("s/trials").join(format!("learning_rate={name}/seed-0/best.safetensors"));
-    let killed = interrupted(&here, &tune("s"), "KILL", || trial("0.001").exists());
+    let killed = interrupted(&here, &tune("s", "1"), "KILL", || trial("0.001").exists());
     assert_eq!(killed.code, None, "{killed:?}");
-    let stopped = interrupted(&here, &tune("s"), "INT", || trial("0.003").exists());
+    let stopped = interrupted(&here, &tune("s", "1"), "INT", || trial("0.003").exists());
     assert_eq!((stopped.code, stopped.stdout.as_str()), (Some(130), ""), "{stopped:?}");
     let resumed = here.shell(stopped.stderr.lines().last().unwrap()).ok();
-    assert_eq!(numbers(&resumed), numbers(&whole));
+    assert_eq!(numbers_of_trials(&resumed), numbers_of_trials(&whole));
     assert!(!resumed.stderr.contains("trial 1/2"), "the first trial was finished: {}", resumed.stderr);
+}
+
+#[test]
+fn a_study_with_two_trials_at_work_loses_neither() {
+    let here = Here::with_text();
+    let whole = here.run(&tune("whole", "1")).ok();
+    let file = |rate: &str, name: &str| here.path(&format!("s/trials/learning_rate={rate}/seed-0/{name}"));
+    let both = |name: &str| ["0.001", "0.003"].map(|rate| file(rate, name));
+    let killed = interrupted(&here, &tune("s", "2"), "KILL", || {
+        both("best.safetensors").iter().all(|best| best.exists())
+    });
+    assert_eq!(killed.code, None, "{killed:?}");
+    // Both have gone on when both records have been written anew.
+    let written = || both("trial.json").map(|file| std::fs::metadata(file).unwrap().modified().unwrap());
+    let before = written();
+    let gone_on = || written().iter().zip(&before).all(|(now, before)| now > before);
+    let stopped = interrupted(&here, &tune("s", "2"), "INT", gone_on);
+    assert_eq!((stopped.code, stopped.stdout.as_str()), (Some(130), ""), "{stopped:?}");
+    for trial in ["trial 1 interrupted: ", "trial 2 interrupted: "] {
+        assert!(stopped.stderr.contains(trial), "{stopped:?}");
+    }
+    let resumed = here.shell(stopped.stderr.lines().last().unwrap()).ok();
+    assert!(resumed.stderr.contains("trial 1/2 learning_rate=0.001: going on at step "), "{resumed:?}");
+    assert!(resumed.stderr.contains("trial 2/2 learning_rate=0.003: going on at step "), "{resumed:?}");
+    assert_eq!(numbers_of_trials(&resumed), numbers_of_trials(&whole));
+    for rate in ["0.001", "0.003"] {
+        let run = |study: &str| format!("{study}/trials/learning_rate={rate}/seed-0");
+        assert!(weights(&here, &run("s")) == weights(&here, &run("whole")), "the best weights differ");
+    }
 }
 
 #[test]

@@ -264,7 +264,7 @@ fn digest(alphabet: &Alphabet, splits: [&Range<usize>; 3], ids: &[u8]) -> String
 }
 
 /// Bytes as lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -155,6 +155,16 @@ pub enum CorpusError {
         /// What there is.
         available_gib: f64,
     },
+    /// A text of unknown length that goes on and on.
+    #[error(
+        "{name} does not say how long it is, and does not end within {most_gib:.1} GiB, half of the memory that is left"
+    )]
+    Endless {
+        /// The text.
+        name: String,
+        /// What was allowed.
+        most_gib: f64,
+    },
     /// There is no place for downloads.
     #[error("no folder for downloads: HOME is not set")]
     NoCache,
@@ -217,6 +227,9 @@ impl CorpusError {
             }
             Self::TooShort { .. } => "give a longer text, or a smaller sequence_length".to_owned(),
             Self::Memory { .. } => "give a shorter text".to_owned(),
+            Self::Endless { .. } => {
+                "does it end? If so, write it into a file first, whose length is known".to_owned()
+            }
             Self::NoCache => "set DIAPASON_CACHE to a folder".to_owned(),
             Self::Download { archive, .. } => {
                 format!("run the command again to go on, or download the file yourself to {archive}")

@@ -25,7 +25,7 @@ mod splits;
 pub mod windows;
 
 pub use alphabet::{Alphabet, AlphabetKind};
-pub use corpus::{BUILTIN_CHARACTERS, Corpus, CorpusInfo, CorpusRequest, SymbolCount};
+pub use corpus::{BUILTIN_CHARACTERS, Corpus, CorpusInfo, CorpusRequest, SymbolCount, hex};
 pub use error::CorpusError;
 pub use files::write_atomically;
 pub use normalize::{Normalizer, normalize_text};

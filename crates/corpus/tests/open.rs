@@ -295,6 +295,18 @@ fn a_pipe_is_read() {
     assert_eq!(corpus.train(), &ids(&text)[..240_000]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_device_is_no_text() {
+    for device in ["/dev/zero", "/dev/null"] {
+        for normalize in [false, true] {
+            let error = open(&CorpusRequest { normalize, ..CorpusRequest::new(device) }).unwrap_err();
+            assert_eq!(error.to_string(), format!("cannot read {device}: it is a device"));
+        }
+        assert!(convert::normalize(Path::new(device), &mut Vec::new(), &mut |_| {}).is_err());
+    }
+}
+
 #[test]
 fn splits_and_windows_are_checked() {
     let folder = Folder::new();

@@ -133,6 +133,12 @@ pub trait Engine: Send {
     /// Number of threads that share a step. It never changes a bit of a result.
     fn threads(&self) -> usize;
 
+    /// From the next call on, `threads` threads share the work; at least one. For a run whose share of the machine
+    /// changes while it goes on. An engine that has no threads of its own does nothing.
+    fn set_threads(&mut self, threads: usize) {
+        let _ = threads;
+    }
+
     /// Forward, loss, backward, update, on one batch.
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics;
 

@@ -12,7 +12,7 @@
 //! of `gemm.rs` and skip tiles that the causal mask empties.
 
 use crate::extent;
-use crate::gemm::{Init, Left, Lines, NV, pack_columns_generic, padded, panels, rows};
+use crate::gemm::{Init, Left, Lines, pack_columns_generic, padded, panel, panels};
 use crate::isa::dispatch;
 use crate::simd::Simd;
 
@@ -238,33 +238,8 @@ unsafe fn product<S: Simd>(
         let column = first * S::LANES;
         // SAFETY: the caller's promise.
         unsafe {
-            panel(s, width, a, b.add(column), b_stride, m, n - column, k, init, c.add(column), c_stride)
-        };
-    }
-}
-
-/// # Safety
-/// As `rows`, for a panel of `width` vectors.
-#[inline(always)]
-unsafe fn panel<S: Simd>(
-    s: S,
-    width: usize,
-    a: Left<'_>,
-    b: *const f32,
-    b_stride: usize,
-    m: usize,
-    valid: usize,
-    k: usize,
-    init: Init<'_>,
-    c: *mut f32,
-    c_stride: usize,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match width {
-            NV => rows::<S, NV>(s, a, b, b_stride, m, valid, k, init, c, c_stride, Lines::NONE),
-            2 => rows::<S, 2>(s, a, b, b_stride, m, valid, k, init, c, c_stride, Lines::NONE),
-            _ => rows::<S, 1>(s, a, b, b_stride, m, valid, k, init, c, c_stride, Lines::NONE),
+            let (b, c) = (b.add(column), c.add(column));
+            panel(s, width, a, b, b_stride, m, n - column, k, init, c, c_stride, Lines::Nothing);
         }
     }
 }
@@ -290,16 +265,23 @@ fn scores<S: Simd>(
         if column >= i1 {
             break;
         }
-        // The first chunk of rows that sees this panel's first column.
-        let from = if column > i0 { i0 + (column - i0) / CHUNK * CHUNK } else { i0 };
-        // SAFETY: rows from..i1 of A hold d numbers, asserted; the panel lies in `packed` (d * t padded numbers);
-        // rows of `out` hold at least t rounded up to a vector, since out_stride is padded(t).
-        unsafe {
-            let left = Left::Rows { data: &a[from * stride..], stride };
-            let b = packed.as_ptr().add(column * d);
-            let c = out.as_mut_ptr().add((from - i0) * out_stride + column);
-            let valid = width * S::LANES;
-            panel(s, width, left, b, width * S::LANES, i1 - from, valid, d, Init::Zero, c, out_stride);
+        // Rows before the next vector's first column see only the vectors before it.
+        for needed in 1..=width {
+            let from = i0.max(column + (needed - 1) * S::LANES);
+            let to = if needed == width { i1 } else { i1.min(column + needed * S::LANES) };
+            if from >= to {
+                continue;
+            }
+            // SAFETY: rows from..to of A hold d numbers, asserted; the panel lies in `packed` (d * t padded numbers);
+            // rows of `out` hold at least t rounded up to a vector, since out_stride is padded(t).
+            unsafe {
+                let rows = Left::Rows { data: &a[from * stride..], stride };
+                let b = packed.as_ptr().add(column * d);
+                let c = out.as_mut_ptr().add((from - i0) * out_stride + column);
+                let (b_stride, valid) = (width * S::LANES, needed * S::LANES);
+                let m = to - from;
+                panel(s, needed, rows, b, b_stride, m, valid, d, Init::Zero, c, out_stride, Lines::Nothing);
+            }
         }
     }
 }

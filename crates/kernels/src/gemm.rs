@@ -40,7 +40,7 @@ pub fn padded(n: usize) -> usize {
 
 /// The left operand A [m, k].
 #[derive(Clone, Copy, Debug)]
-pub enum Left<'a> {
+pub(crate) enum Left<'a> {
     /// A[r][k] at `data[r * stride + k]`.
     Rows {
         /// The numbers.
@@ -70,58 +70,32 @@ pub enum Init<'a> {
     AccumulateBias(&'a [f32]),
 }
 
-/// Memory that the caller reads soon after a product.
-#[derive(Clone, Copy, Debug)]
-pub enum Ahead<'a> {
-    /// All of it, in order.
-    All(&'a [f32]),
-    /// The first `columns` numbers of each row; as many rows as the product has steps over k.
-    Columns {
-        /// The numbers, from the first row's first.
-        data: &'a [f32],
-        /// From one row to the next.
-        stride: usize,
-        /// Numbers wanted of each row.
-        columns: usize,
-    },
-}
-
-/// Which cache lines the tiles of a panel ask for: tile number t the lines at `base + t * tile_step + kk * k_step`, for the
-/// first `tiles` tiles.
+/// Which cache lines the tiles of a panel ask for meanwhile, one line at each step over k.
 #[derive(Clone, Copy)]
-pub(crate) struct Lines {
-    /// Whether each tile also asks for the lines of C that it will write.
-    result: bool,
-    base: *const f32,
-    tile_step: usize,
-    k_step: usize,
-    tiles: usize,
+pub(crate) enum Lines<'a> {
+    /// None, and the result is in the cache too.
+    Nothing,
+    /// Only those of C that the tile will write.
+    Result,
+    /// These too, from `base` on in order, by the first `tiles` tiles.
+    All { base: *const f32, tiles: usize },
+    /// Those of C, and the next operands of a weight gradient; the first tile is number `first` of `slots`.
+    Spread { ahead: &'a Spread<'a>, first: usize, slots: usize },
 }
 
-impl Lines {
-    /// For operands that are in the cache.
-    pub(crate) const NONE: Self = Self { result: false, ..Self::RESULT };
-    /// Only what the tile writes.
-    const RESULT: Self = Self { result: true, base: std::ptr::null(), tile_step: 0, k_step: 0, tiles: 0 };
-
+impl Lines<'_> {
     fn all(base: *const f32, len: usize, k: usize) -> Self {
-        Self { base, tile_step: 16 * k, k_step: 16, tiles: len.div_ceil(16 * k.max(1)), ..Self::RESULT }
+        Self::All { base, tiles: len.div_ceil(16 * k.max(1)) }
     }
 
-    fn of(ahead: Ahead<'_>, k: usize) -> Self {
-        match ahead {
-            Ahead::All(data) => Self::all(data.as_ptr(), data.len(), k),
-            Ahead::Columns { data, stride, columns } => {
-                let tiles = columns.div_ceil(16);
-                Self { base: data.as_ptr(), tile_step: 16, k_step: stride, tiles, ..Self::RESULT }
-            }
-        }
-    }
-
-    /// Where tile `t` starts, and its step over k; tiles with nothing to ask for stay at `idle`.
+    /// Where tile `t` starts, and its step over k; a tile with nothing to ask for stays at `idle`.
     #[inline(always)]
-    fn tile(&self, t: usize, idle: *const f32) -> (*const f32, usize) {
-        if t < self.tiles { (self.base.wrapping_add(t * self.tile_step), self.k_step) } else { (idle, 0) }
+    fn tile(self, t: usize, k: usize, idle: *const f32) -> (*const f32, usize) {
+        match self {
+            Self::All { base, tiles } if t < tiles => (base.wrapping_add(16 * k * t), 16),
+            Self::Spread { ahead, first, slots } => ahead.tile(first + t, slots).unwrap_or((idle, 0)),
+            _ => (idle, 0),
+        }
     }
 }
 
@@ -257,40 +231,38 @@ pub(crate) fn pack_columns_generic<S: Simd>(
     }
 }
 
-/// C = A B (+ what `init` says): A [m, k], B packed [k, n], C row-major [m, n] with row stride `c_stride`. `ahead`: what
-/// to fetch meanwhile, one entry a panel.
+/// C = A B (+ what `init` says): A [m, k] with row stride `a_stride`, B packed [k, n], C row-major [m, n] with row stride
+/// `c_stride`. `ahead`: what the caller reads soon, to be fetched meanwhile, one entry a panel.
 ///
 /// # Panics
 /// When an operand is smaller than its shape: a mistake in the caller, never of a user.
 pub fn gemm(
     isa: Isa,
-    a: Left<'_>,
+    (a, a_stride): (&[f32], usize),
     b: &Packed,
     m: usize,
     init: Init<'_>,
     c: &mut [f32],
     c_stride: usize,
-    ahead: &[Ahead<'_>],
+    ahead: &[&[f32]],
 ) {
     let (k, n) = (b.k, b.n);
     if m == 0 || n == 0 {
         return;
     }
     assert_eq!(isa, b.isa);
-    match a {
-        Left::Rows { data, stride } => assert!(data.len() >= extent(m, stride, k)),
-        Left::Columns { data, stride } => assert!(data.len() >= extent(k, stride, m)),
-    }
+    assert!(a.len() >= extent(m, a_stride, k));
     assert!(c_stride >= n && c.len() >= extent(m, c_stride, n));
     if let Init::Bias(bias) | Init::AccumulateBias(bias) = init {
         assert!(bias.len() >= n);
     }
+    let a = Left::Rows { data: a, stride: a_stride };
     gemm_checked(isa, a, &b.data, m, n, k, init, c, c_stride, ahead);
 }
 
 dispatch! {
     /// The product, sizes checked by the caller.
-    pub(crate) fn gemm_checked(a: Left<'_>, b: &[f32], m: usize, n: usize, k: usize, init: Init<'_>, c: &mut [f32], c_stride: usize, ahead: &[Ahead<'_>]) = gemm_generic;
+    pub(crate) fn gemm_checked(a: Left<'_>, b: &[f32], m: usize, n: usize, k: usize, init: Init<'_>, c: &mut [f32], c_stride: usize, ahead: &[&[f32]]) = gemm_generic;
 }
 
 #[inline(always)]
@@ -304,7 +276,7 @@ fn gemm_generic<S: Simd>(
     init: Init<'_>,
     c: &mut [f32],
     c_stride: usize,
-    ahead: &[Ahead<'_>],
+    ahead: &[&[f32]],
 ) {
     let vectors = n.div_ceil(S::LANES);
     for (number, (first, width)) in panels(vectors).enumerate() {
@@ -321,29 +293,63 @@ fn gemm_generic<S: Simd>(
             };
             let valid = n - column;
             let lines = match ahead.get(number) {
-                Some(&ahead) => Lines::of(ahead, k),
+                Some(data) => Lines::all(data.as_ptr(), data.len(), k),
                 // The next panel.
                 None if first + width < vectors => {
                     let len = width * S::LANES * k;
                     Lines::all(b.wrapping_add(len), len, k)
                 }
-                None => Lines::RESULT,
+                None => Lines::Result,
             };
-            match width {
-                3 => rows::<S, 3>(s, a, b, 3 * S::LANES, m, valid, k, init, c, c_stride, lines),
-                2 => rows::<S, 2>(s, a, b, 2 * S::LANES, m, valid, k, init, c, c_stride, lines),
-                _ => rows::<S, 1>(s, a, b, S::LANES, m, valid, k, init, c, c_stride, lines),
-            }
+            panel(s, width, a, b, width * S::LANES, m, valid, k, init, c, c_stride, lines);
         }
     }
 }
 
-/// All row tiles against one panel of B: rows of `V` vectors, `b_stride` apart.
+/// All row tiles against one panel of B: `width` vectors, rows `b_stride` apart.
 ///
 /// # Safety
-/// A holds [m, k], B [k, V vectors], C [m, valid] at `c_stride`; bias holds `valid` numbers.
+/// A holds [m, k], B [k, width vectors], C [m, valid] at `c_stride`; bias holds `valid` numbers.
 #[inline(always)]
-pub(crate) unsafe fn rows<S: Simd, const V: usize>(
+pub(crate) unsafe fn panel<S: Simd>(
+    s: S,
+    width: usize,
+    a: Left<'_>,
+    b: *const f32,
+    b_stride: usize,
+    m: usize,
+    valid: usize,
+    k: usize,
+    init: Init<'_>,
+    c: *mut f32,
+    c_stride: usize,
+    lines: Lines<'_>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match width {
+            NV => rows::<S, NV>(s, a, b, b_stride, m, valid, k, init, c, c_stride, lines),
+            2 => rows::<S, 2>(s, a, b, b_stride, m, valid, k, init, c, c_stride, lines),
+            _ => rows::<S, 1>(s, a, b, b_stride, m, valid, k, init, c, c_stride, lines),
+        }
+    }
+}
+
+/// Rows of the full tile: with the accumulators of three vectors each they fill the registers.
+const fn full_tile<S: Simd>() -> usize {
+    if S::LANES == 16 { 8 } else { 4 }
+}
+
+/// Number of tiles that [`rows`] cuts m rows into.
+const fn row_tiles<S: Simd>(m: usize) -> usize {
+    let left = m % full_tile::<S>();
+    m / full_tile::<S>() + left / 4 + left % 4
+}
+
+/// # Safety
+/// As [`panel`], for V vectors.
+#[inline(always)]
+unsafe fn rows<S: Simd, const V: usize>(
     s: S,
     a: Left<'_>,
     b: *const f32,
@@ -354,112 +360,85 @@ pub(crate) unsafe fn rows<S: Simd, const V: usize>(
     init: Init<'_>,
     c: *mut f32,
     c_stride: usize,
-    lines: Lines,
+    lines: Lines<'_>,
 ) {
-    let mut number = 0;
     let mut r = 0;
-    // SAFETY: r + MR <= m in every call, so the tile lies inside of A and C.
-    unsafe {
-        if S::LANES == 16 {
-            while r + 8 <= m {
-                tile_at::<S, 8, V>(
-                    s,
-                    a,
-                    r,
-                    b,
-                    b_stride,
-                    valid,
-                    k,
-                    init,
-                    c.add(r * c_stride),
-                    c_stride,
-                    lines,
-                    number,
-                );
-                r += 8;
-                number += 1;
-            }
+    let mut number = 0;
+    while r < m {
+        // SAFETY: r + MR <= m in every call, so the tile lies inside of A and C.
+        unsafe {
+            let c = c.add(r * c_stride);
+            let b = (b, b_stride);
+            let c = (c, c_stride);
+            r += match m - r {
+                8.. if full_tile::<S>() == 8 => {
+                    tile_at::<S, 8, V>(s, a, r, b, valid, k, init, c, lines, number)
+                }
+                4.. => tile_at::<S, 4, V>(s, a, r, b, valid, k, init, c, lines, number),
+                _ => tile_at::<S, 1, V>(s, a, r, b, valid, k, init, c, lines, number),
+            };
         }
-        while r + 4 <= m {
-            tile_at::<S, 4, V>(
-                s,
-                a,
-                r,
-                b,
-                b_stride,
-                valid,
-                k,
-                init,
-                c.add(r * c_stride),
-                c_stride,
-                lines,
-                number,
-            );
-            r += 4;
-            number += 1;
-        }
-        while r < m {
-            tile_at::<S, 1, V>(
-                s,
-                a,
-                r,
-                b,
-                b_stride,
-                valid,
-                k,
-                init,
-                c.add(r * c_stride),
-                c_stride,
-                lines,
-                number,
-            );
-            r += 1;
-            number += 1;
-        }
+        number += 1;
     }
 }
 
+/// The rows r .. r + MR; gives MR.
+///
 /// # Safety
-/// As [`rows`], for the rows r .. r + MR.
+/// As [`panel`], for these rows.
 #[inline(always)]
-pub(crate) unsafe fn tile_at<S: Simd, const MR: usize, const V: usize>(
+unsafe fn tile_at<S: Simd, const MR: usize, const V: usize>(
     s: S,
     a: Left<'_>,
     r: usize,
-    b: *const f32,
-    b_stride: usize,
+    (b, b_stride): (*const f32, usize),
     valid: usize,
     k: usize,
     init: Init<'_>,
-    c: *mut f32,
-    c_stride: usize,
-    lines: Lines,
+    (c, c_stride): (*mut f32, usize),
+    lines: Lines<'_>,
     number: usize,
-) {
-    if lines.result {
+) -> usize {
+    if !matches!(lines, Lines::Nothing) {
         for i in 0..MR {
             for v in 0..V {
                 s.prefetch(c.wrapping_add(i * c_stride + v * S::LANES));
             }
         }
     }
-    let lines = lines.tile(number, b);
+    let lines = lines.tile(number, k, b);
     // SAFETY: the caller's promise.
     unsafe {
         let sums = match a {
-            Left::Rows { data, stride } => tile::<S, MR, V, true>(
-                s,
-                data.as_ptr().wrapping_add(r * stride),
-                stride,
-                b,
-                b_stride,
-                k,
-                lines,
-            ),
+            Left::Rows { data, stride } => {
+                let a = data.as_ptr().wrapping_add(r * stride);
+                tile::<S, MR, V, true>(s, a, stride, b, b_stride, k, lines)
+            }
             Left::Columns { data, stride } => {
-                tile::<S, MR, V, false>(s, data.as_ptr().wrapping_add(r), stride, b, b_stride, k, lines)
+                let a = data.as_ptr().wrapping_add(r);
+                tile::<S, MR, V, false>(s, a, stride, b, b_stride, k, lines)
             }
         };
+        store_tile(s, &sums, valid, init, c, c_stride);
+    }
+    MR
+}
+
+/// Writes the sums of a tile to C, with what `init` says.
+///
+/// # Safety
+/// C holds [MR, valid] at `c_stride`; bias holds `valid` numbers.
+#[inline(always)]
+unsafe fn store_tile<S: Simd, const MR: usize, const V: usize>(
+    s: S,
+    sums: &[[S::V; V]; MR],
+    valid: usize,
+    init: Init<'_>,
+    c: *mut f32,
+    c_stride: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
         if valid >= V * S::LANES {
             for v in 0..V {
                 let offset = v * S::LANES;
@@ -510,7 +489,7 @@ pub(crate) unsafe fn tile_at<S: Simd, const MR: usize, const V: usize>(
 /// # Safety
 /// A holds the MR x k elements, B k rows of V vectors at `b_stride`.
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Simd, const MR: usize, const V: usize, const ROWS: bool>(
+unsafe fn tile<S: Simd, const MR: usize, const V: usize, const ROWS: bool>(
     s: S,
     a: *const f32,
     a_stride: usize,
@@ -541,6 +520,102 @@ pub(crate) unsafe fn tile<S: Simd, const MR: usize, const V: usize, const ROWS: 
         }
     }
     sums
+}
+
+/// Rows of the two operands of a weight gradient X^T dY.
+#[derive(Clone, Copy, Debug)]
+pub struct Stretch<'a> {
+    /// X [k, m] from its first element.
+    pub x: &'a [f32],
+    /// dY [k, n]; rows can be read up to the next multiple of 16 numbers past n.
+    pub dy: &'a [f32],
+    /// Number of rows.
+    pub k: usize,
+}
+
+/// C = X^T dY (+ C if `accumulate`) for X [k, m] with row stride `x_stride` and dY [k, n] with row stride `dy_stride`. Neither is packed: each
+/// is used once. `next`: what the caller multiplies next, fetched meanwhile, evenly over the whole product.
+///
+/// # Panics
+/// When an operand is smaller than its shape: a mistake in the caller, never of a user.
+pub fn gemm_transposed(
+    isa: Isa,
+    now: Stretch<'_>,
+    next: Option<Stretch<'_>>,
+    (x_stride, dy_stride): (usize, usize),
+    (m, n): (usize, usize),
+    accumulate: bool,
+    c: &mut [f32],
+    c_stride: usize,
+) {
+    let width = n.next_multiple_of(16);
+    assert!(dy_stride >= width);
+    assert!(now.x.len() >= extent(now.k, x_stride, m));
+    assert!(now.dy.len() >= extent(now.k, dy_stride, width));
+    assert!(c_stride >= n && c.len() >= extent(m, c_stride, n));
+    let lines = m.div_ceil(16) + n.div_ceil(16);
+    let ahead = Spread { next, x_stride, dy_stride, x_lines: m.div_ceil(16), lines };
+    let init = if accumulate { Init::Accumulate } else { Init::Zero };
+    transposed_checked(isa, now, &ahead, m, n, init, c, c_stride);
+}
+
+dispatch! {
+    /// The product, sizes checked by the caller.
+    fn transposed_checked(now: Stretch<'_>, ahead: &Spread<'_>, m: usize, n: usize, init: Init<'_>, c: &mut [f32], c_stride: usize) = transposed_generic;
+}
+
+#[inline(always)]
+fn transposed_generic<S: Simd>(
+    s: S,
+    now: Stretch<'_>,
+    ahead: &Spread<'_>,
+    m: usize,
+    n: usize,
+    init: Init<'_>,
+    c: &mut [f32],
+    c_stride: usize,
+) {
+    let vectors = n.div_ceil(S::LANES);
+    let tiles = row_tiles::<S>(m);
+    let slots = tiles * panels(vectors).count();
+    let x = Left::Columns { data: now.x, stride: ahead.x_stride };
+    for (number, (first, width)) in panels(vectors).enumerate() {
+        let column = first * S::LANES;
+        // SAFETY: `gemm_transposed` has checked every operand against its shape.
+        unsafe {
+            let dy = now.dy.as_ptr().add(column);
+            let c = c.as_mut_ptr().add(column);
+            let lines = Lines::Spread { ahead, first: number * tiles, slots };
+            panel(s, width, x, dy, ahead.dy_stride, m, n - column, now.k, init, c, c_stride, lines);
+        }
+    }
+}
+
+/// Deals the cache lines of the next stretch out evenly over the tiles of a product.
+#[derive(Clone, Copy)]
+pub(crate) struct Spread<'a> {
+    next: Option<Stretch<'a>>,
+    x_stride: usize,
+    dy_stride: usize,
+    /// Lines across a row of X, and of both operands.
+    x_lines: usize,
+    lines: usize,
+}
+impl Spread<'_> {
+    /// Where the line across the rows begins that tile number `slot` of `slots` asks for, and its step over rows.
+    #[inline(always)]
+    fn tile(&self, slot: usize, slots: usize) -> Option<(*const f32, usize)> {
+        let next = self.next?;
+        let line = slot * self.lines / slots;
+        if slot > 0 && line == (slot - 1) * self.lines / slots {
+            return None;
+        }
+        Some(if line < self.x_lines {
+            (next.x.as_ptr().wrapping_add(16 * line), self.x_stride)
+        } else {
+            (next.dy.as_ptr().wrapping_add(16 * (line - self.x_lines)), self.dy_stride)
+        })
+    }
 }
 
 #[cfg(test)]
@@ -607,7 +682,7 @@ mod tests {
                             [Init::Zero, Init::Accumulate, Init::Bias(&bias), Init::AccumulateBias(&bias)]
                         {
                             let mut c = start.clone();
-                            gemm(isa, left, packed, m, init, &mut c, ld_c, &[]);
+                            gemm_checked(isa, left, &packed.data, m, n, k, init, &mut c, ld_c, &[]);
                             for i in 0..m {
                                 let expected: Vec<f64> = (0..n)
                                     .map(|j| {
@@ -643,6 +718,51 @@ mod tests {
     }
 
     #[test]
+    fn weight_gradients_of_awkward_sizes_on_every_instruction_set() {
+        for isa in Isa::available() {
+            for (m, n, k) in [(1, 1, 1), (8, 48, 16), (13, 27, 33), (40, 70, 9), (5, 200, 0)] {
+                let (ld_x, ld_dy, ld_c) = (m + 3, padded(n), n + 5);
+                let (x, dy) = (numbers(1, k * ld_x + m), numbers(2, (k + 1) * ld_dy));
+                let start = numbers(3, m * ld_c);
+                let product = plain(|i, kk| x[kk * ld_x + i], |kk, j| dy[kk * ld_dy + j], m, n, k);
+                let now = Stretch { x: &x, dy: &dy, k };
+                for (next, accumulate) in [(None, false), (Some(now), true)] {
+                    let mut c = start.clone();
+                    gemm_transposed(isa, now, next, (ld_x, ld_dy), (m, n), accumulate, &mut c, ld_c);
+                    for i in 0..m {
+                        let before = |j: usize| if accumulate { f64::from(start[i * ld_c + j]) } else { 0.0 };
+                        let expected: Vec<f64> = (0..n).map(|j| product[i * n + j] + before(j)).collect();
+                        let what = format!("{isa} {m}x{n}x{k}");
+                        assert_close(&c[i * ld_c..i * ld_c + n], &expected, 1e-5, &what);
+                        let behind = i * ld_c + n..((i + 1) * ld_c).min(c.len());
+                        assert_eq!(c[behind.clone()], start[behind], "writes past the row");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_line_of_the_next_operands_is_asked_for_once() {
+        let numbers = [0.0f32; 4096];
+        for (m, n, slots) in [(128, 256, 96), (256, 27, 32), (64, 64, 16), (9, 16, 2)] {
+            let next = Stretch { x: &numbers[..], dy: &numbers[2048..], k: 1 };
+            let (x_lines, lines) = (m_lines(m), m_lines(m) + m_lines(n));
+            let spread = Spread { next: Some(next), x_stride: 256, dy_stride: 256, x_lines, lines };
+            let asked: Vec<_> = (0..slots).filter_map(|slot| spread.tile(slot, slots)).collect();
+            let expected: Vec<_> = (0..x_lines)
+                .map(|line| next.x.as_ptr().wrapping_add(16 * line))
+                .chain((0..lines - x_lines).map(|line| next.dy.as_ptr().wrapping_add(16 * line)))
+                .collect();
+            assert_eq!(asked.iter().map(|asked| asked.0).collect::<Vec<_>>(), expected, "{m} x {n}");
+        }
+    }
+
+    fn m_lines(n: usize) -> usize {
+        n.div_ceil(16)
+    }
+
+    #[test]
     fn an_element_does_not_depend_on_its_tile() {
         let isa = Isa::detect();
         let (n, k) = (70, 40);
@@ -651,19 +771,10 @@ mod tests {
         let mut packed = Packed::new(isa, k, n);
         packed.pack(&b, n, k, n);
         let mut all = vec![0.0; 21 * n];
-        gemm(isa, Left::Rows { data: &a, stride: k }, &packed, 21, Init::Zero, &mut all, n, &[]);
+        gemm(isa, (&a, k), &packed, 21, Init::Zero, &mut all, n, &[]);
         for i in 0..21 {
             let mut one = vec![0.0; n];
-            gemm(
-                isa,
-                Left::Rows { data: &a[i * k..], stride: k },
-                &packed,
-                1,
-                Init::Zero,
-                &mut one,
-                n,
-                &[Ahead::All(&b)],
-            );
+            gemm(isa, (&a[i * k..], k), &packed, 1, Init::Zero, &mut one, n, &[&b]);
             assert_eq!(one[..], all[i * n..(i + 1) * n]);
         }
     }

@@ -28,7 +28,7 @@ pub use blocks::{Block, BlockMut, BlockSet};
 pub use buffer::Buffer;
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use gelu::{gelu, gelu_backward};
-pub use gemm::{Ahead, Init, Left, Packed, gemm, padded};
+pub use gemm::{Init, Packed, Stretch, gemm, gemm_transposed, padded};
 pub use isa::Isa;
 pub use layer_norm::{layer_norm, layer_norm_backward};
 pub use peak::{flop_per_peak_iteration, peak};

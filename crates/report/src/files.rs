@@ -26,7 +26,7 @@ pub enum ReportError {
 }
 
 /// Columns of `results.csv` that are no parameters, after `number`, the parameters, and before nothing.
-const COLUMNS: [&str; 18] = [
+const COLUMNS: [&str; 21] = [
     "seed",
     "pass",
     "state",
@@ -45,6 +45,9 @@ const COLUMNS: [&str; 18] = [
     "error",
     "engine",
     "other_engines",
+    "threads",
+    "trials_at_once",
+    "ms_per_step_alone",
 ];
 
 /// The rows of a study as CSV: `number`, one column per key of the grid, then the columns of [`Row`] by their
@@ -70,7 +73,7 @@ pub fn to_csv(study: &Study) -> io::Result<Vec<u8>> {
 }
 
 /// In the order of [`COLUMNS`].
-fn fields(row: &Row) -> [String; 18] {
+fn fields(row: &Row) -> [String; 21] {
     let number = |value: Option<f64>| value.map(|x| x.to_string()).unwrap_or_default();
     let state = serde_json::to_value(row.state).ok().and_then(|v| v.as_str().map(str::to_string));
     [
@@ -92,6 +95,9 @@ fn fields(row: &Row) -> [String; 18] {
         row.error.clone().unwrap_or_default(),
         row.engine.clone().unwrap_or_default(),
         row.other_engines.join(" "),
+        number(row.threads),
+        number(row.trials_at_once),
+        number(row.ms_per_step_alone),
     ]
 }
 

@@ -1,9 +1,9 @@
 //! The table of a study: one line per configuration, early and full side by side.
 
-use crate::Bounds;
 use crate::table::{Align, Column, Table};
+use crate::{Bounds, RESULTS_FILE};
 use diapason_study::{
-    CellReading, Cost, Pass, SEED_EARLY_STEP, SEED_LABEL, SeedNumbers, Study, Verdict, seed_numbers,
+    CellReading, Cost, Pass, SEED_EARLY_STEP, SEED_LABEL, SeedNumbers, Study, Timings, Verdict, seed_numbers,
 };
 use diapason_training::Protocol;
 use std::collections::BTreeMap;
@@ -108,7 +108,7 @@ fn push_pass(table: &mut Table, study: &Study, pass: &PassColumns) {
     push("bpc", 8, &|r| number(r.bpc, 4));
     push("accuracy", 5, &|r| share(r.accuracy));
     push("at last", 7, &|r| share(r.accuracy_last));
-    push("seconds", 1, &|r| seconds(r.train_seconds));
+    push("seconds", 1, &|r| seconds(r.seconds));
     if study.spec.cost == Cost::Flop {
         push("FLOP", 1, &|r| if r.flop.is_finite() { format!("{:.2e}", r.flop) } else { String::new() });
     }
@@ -124,9 +124,11 @@ fn push_pass(table: &mut Table, study: &Study, pass: &PassColumns) {
 pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
     let mut notes = Vec::new();
     let seeds = study.spec.seeds;
-    let mut legend =
-        "loss in nats per character on the validation windows, bpc in bits; seconds are training steps alone"
-            .to_string();
+    let timed = study.timed();
+    let mut legend = "loss in nats per character on the validation windows, bpc in bits".to_string();
+    if timed.is_none() {
+        legend += "; seconds are training steps alone";
+    }
     if study.verdict().is_some() {
         legend = format!("* chosen; {legend}");
     }
@@ -134,6 +136,22 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
         legend += ", means over seeds";
     }
     notes.push(legend);
+    let together = study.trials.iter().filter_map(|trial| trial.record.as_ref()?.trials_at_once);
+    let together = together.filter(|trials| *trials > 1.0).max_by(f64::total_cmp);
+    if let Some(Timings { machine, threads, .. }) = timed {
+        let mut note = format!(
+            "seconds are the steps times what one takes alone on {threads} threads, timed before training on {} ({})",
+            machine.host, machine.processor
+        );
+        if together.is_some() {
+            note += &format!("; trials ran side by side, and the times that they took are in {RESULTS_FILE}");
+        }
+        notes.push(note);
+    } else if let (Some(_), Some(most)) = (together, study.most_threads()) {
+        notes.push(format!(
+            "trials ran side by side: seconds are scaled as if each had had {most} threads, which is a rough comparison"
+        ));
+    }
     if study.passes().iter().any(|&pass| columns(study, pass).seed.iter().any(Option::is_some)) {
         notes.push(format!("seed's: {SEED_LABEL}; this study: {}, on this machine", study.spec.corpus.name));
     }

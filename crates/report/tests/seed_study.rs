@@ -2,8 +2,8 @@
 
 use diapason_report::{Bounds, StudyJson, to_csv, to_markdown, to_text, write_files};
 use diapason_study::{
-    CorpusStamp, Cost, Grid, Pass, SEED_EARLY_STEP, SEED_GRID, SEED_NUMBERS, SEED_STEPS, SeedNumbers, Study,
-    StudySpec, Trial, TrialFailure, TrialRecord, TrialState,
+    CorpusStamp, Cost, Grid, Machine, Pass, SEED_EARLY_STEP, SEED_GRID, SEED_NUMBERS, SEED_STEPS,
+    SeedNumbers, Study, StudySpec, Timing, Timings, Trial, TrialFailure, TrialRecord, TrialState,
 };
 use diapason_training::{Config, Protocol, Reading, SeedRule};
 use std::path::PathBuf;
@@ -50,6 +50,8 @@ fn study() -> Study {
             last: Some(reading(&full[i], SEED_STEPS)),
             train_seconds: full[i].seconds,
             tokens_per_second: Some(2048.0 * SEED_STEPS as f64 / full[i].seconds),
+            threads: None,
+            trials_at_once: None,
             parameters: model.parameters() as u64,
             tokens_per_step: 2048,
             flop_per_step: model.training_flop(2048, 32),
@@ -62,7 +64,7 @@ fn study() -> Study {
         let folder = PathBuf::from("trials").join(cell.params.folder_name()).join("seed-0");
         Trial { number: i, cell: i, seed: 0, folder, record: Some(record) }
     });
-    Study { spec, trials: trials.collect(), cells, interrupted: false }
+    Study { spec, trials: trials.collect(), cells, timings: None, interrupted: false }
 }
 
 fn record(study: &mut Study, number: usize) -> &mut TrialRecord {
@@ -296,7 +298,7 @@ fn csv_has_a_line_per_pass() {
         lines[0],
         "number,d_model,n_heads,n_layers,seed,pass,state,steps,stopped_early,validation_loss,validation_bpc,accuracy,\
          accuracy_last,train_seconds,tokens_per_second,parameters,flop,read_at,lost_by_seed_rule,error,engine,\
-         other_engines"
+         other_engines,threads,trials_at_once,ms_per_step_alone"
     );
     assert!(
         lines[2].starts_with("0,256,8,4,0,full,COMPLETE,20000,false,1.3307313919067383,"),
@@ -407,6 +409,62 @@ fn different_engines_are_said() {
     assert_eq!(json["trials"][0]["engine"], "colab");
     let csv = String::from_utf8(to_csv(&study).unwrap()).unwrap();
     let mut lines = csv.lines();
-    assert!(lines.next().unwrap().ends_with(",error,engine,other_engines"), "{csv}");
-    assert!(lines.nth(2).unwrap().ends_with(",colab,old older"), "{csv}");
+    assert!(lines.next().unwrap().contains(",error,engine,other_engines,"), "{csv}");
+    assert!(lines.nth(2).unwrap().contains(",colab,old older,"), "{csv}");
+}
+
+#[test]
+fn times_say_where_they_come_from() {
+    let mut study = study();
+    // As if the first two cells had run side by side: the same work in nearly twice the time.
+    for (number, (threads, trials_at_once)) in
+        [(1.0, 2.0), (1.0, 2.0), (2.0, 1.0), (2.0, 1.0)].into_iter().enumerate()
+    {
+        let record = record(&mut study, number);
+        (record.threads, record.trials_at_once) = (Some(threads), Some(trials_at_once));
+    }
+    record(&mut study, 0).train_seconds = 660.0;
+    record(&mut study, 0).tokens_per_second = Some(2048.0 * SEED_STEPS as f64 / 660.0);
+    assert_eq!(study.candidates(Pass::Full)[0].cost, 330.0);
+    assert_eq!(study.candidates(Pass::Full)[2].cost, SEED_NUMBERS[6].seconds);
+    let text = to_text(&study, &Bounds::default(), usize::MAX);
+    assert!(
+        text.contains("\ntrials ran side by side: seconds are scaled as if each had had 2 threads, "),
+        "{text}"
+    );
+
+    // Steps that were timed beforehand count, if all of them were.
+    let timing = |cell: usize, ms_per_step| {
+        let timing = Timing { ms_per_step, steps: 3, side_by_side: Vec::new() };
+        (Timings::key(&study.cells[cell].config), timing)
+    };
+    let mut timings = Timings {
+        machine: Machine { host: "bench".into(), processor: "a processor".into() },
+        threads: 2,
+        engine: "colab".into(),
+        configurations: [timing(0, 16.0), timing(1, 32.0), timing(2, 17.0)].into(),
+    };
+    let last = timing(3, 34.0);
+    study.timings = Some(timings.clone());
+    assert_eq!(study.candidates(Pass::Full)[0].cost, 330.0, "one is missing");
+    timings.configurations.extend([last]);
+    study.timings = Some(timings);
+    let costs: Vec<f64> = study.candidates(Pass::Full).iter().map(|candidate| candidate.cost).collect();
+    assert_eq!(costs, [320.0, 640.0, 340.0, 680.0]);
+    assert_eq!(study.candidates(Pass::Early)[1].cost, 128.0);
+    let text = to_text(&study, &Bounds::default(), usize::MAX);
+    assert!(
+        text.contains(
+            "\nseconds are the steps times what one takes alone on 2 threads, timed before training on bench \
+             (a processor); trials ran side by side, and the times that they took are in results.csv\n"
+        ),
+        "{text}"
+    );
+    assert!(text.contains(" 640.0 ") && text.contains(" 128,000"), "{text}");
+    let json = serde_json::to_value(StudyJson::new(&study, &Bounds::default())).unwrap();
+    assert_eq!(json["trials"][1]["threads"], 1.0);
+    assert_eq!(json["trials"][1]["trials_at_once"], 2.0);
+    assert_eq!(json["trials"][1]["ms_per_step_alone"], 16.0);
+    let csv = String::from_utf8(to_csv(&study).unwrap()).unwrap();
+    assert!(csv.lines().nth(2).unwrap().ends_with(",1,2,16"), "{csv}");
 }

@@ -52,6 +52,14 @@ pub enum StudyError {
         /// Why not.
         error: Box<EngineError>,
     },
+    /// More trials at once than fit into memory.
+    #[error("{trials} trials at once: {error}")]
+    AtOnce {
+        /// How many were asked for.
+        trials: usize,
+        /// What is missing.
+        error: Box<EngineError>,
+    },
     /// A text that is too short for a cell.
     #[error("{params}: {error}")]
     Text {
@@ -136,6 +144,7 @@ impl StudyError {
             Self::Engine { error, .. } if matches!(**error, EngineError::Memory { .. }) => {
                 Some("take this cell out of the grid, or make batch_size smaller".to_string())
             }
+            Self::AtOnce { .. } => Some("give a smaller number to --parallel".to_string()),
             Self::OtherSettings { .. } => Some(
                 "give the settings that it began with, or another folder; more values, seeds or steps may be added"
                     .to_string(),

@@ -7,7 +7,7 @@
 use crate::table::mean;
 use crate::trial::trials;
 use crate::{
-    Candidate, Cell, Cost, Decision, Params, StudyError, StudySpec, Tolerance, Trial, TrialRecord,
+    Candidate, Cell, Cost, Decision, Params, StudyError, StudySpec, Timings, Tolerance, Trial, TrialRecord,
     TrialState, decide,
 };
 use diapason_training::{Protocol, SeedRule};
@@ -64,6 +64,16 @@ pub struct Row {
     pub train_seconds: f64,
     /// Positions trained on per such second.
     pub tokens_per_second: Option<f64>,
+    /// Threads that the trial ran on, mean over its time.
+    #[serde(default)]
+    pub threads: Option<f64>,
+    /// Trials at work while it ran, itself included, mean over its time: above 1, `train_seconds` is not what it would
+    /// have been alone.
+    #[serde(default)]
+    pub trials_at_once: Option<f64>,
+    /// Milliseconds of a step alone on all threads, timed at the start of the study, if it was.
+    #[serde(default)]
+    pub ms_per_step_alone: Option<f64>,
     /// Number of parameters.
     pub parameters: u64,
     /// Floating-point operations of the steps done, by the field's usual count.
@@ -101,8 +111,11 @@ pub struct CellReading {
     pub accuracy_last: f64,
     /// Updates done.
     pub steps: f64,
-    /// Seconds in training steps.
+    /// Seconds in training steps, as they went by.
     pub train_seconds: f64,
+    /// Seconds of the same steps alone on all threads, which compare: the time of one step, if that was measured at
+    /// the start ([`Study::timed`]), times the steps; else `train_seconds`, scaled to the same number of threads.
+    pub seconds: f64,
     /// Positions trained on per such second.
     pub tokens_per_second: f64,
     /// Floating-point operations of the steps done.
@@ -147,6 +160,8 @@ pub struct Study {
     pub cells: Vec<Cell>,
     /// Every cell with every seed, in the order of their numbers.
     pub trials: Vec<Trial>,
+    /// What the steps of the cells take, if they were timed.
+    pub timings: Option<Timings>,
     /// Whether the run that returned this was asked to stop before all was done.
     pub interrupted: bool,
 }
@@ -169,7 +184,8 @@ impl Study {
     pub(crate) fn assembled(folder: &Path, spec: StudySpec, cells: Vec<Cell>) -> Result<Self, StudyError> {
         let steps_in_grid = spec.grid.axis("steps").is_some();
         let trials = trials(folder, &cells, spec.seeds, steps_in_grid, &spec.corpus.digest)?;
-        Ok(Self { spec, cells, trials, interrupted: false })
+        let timings = Timings::read(folder)?;
+        Ok(Self { spec, cells, trials, timings, interrupted: false })
     }
 
     /// The passes that each trial has.
@@ -190,23 +206,40 @@ impl Study {
         }
     }
 
+    /// The times that costs rest on: those measured at the start, if every cell that has begun is among them. Costs
+    /// from different sources would not compare.
+    pub fn timed(&self) -> Option<&Timings> {
+        let begun = self.trials.iter().filter(|trial| trial.record.is_some());
+        let cells: BTreeSet<usize> = begun.map(|trial| trial.cell).collect();
+        let configs = cells.iter().map(|cell| &self.cells[*cell].config);
+        self.timings.as_ref().filter(|timings| timings.cover(configs, &[1]))
+    }
+
+    /// What a step of each cell takes alone, milliseconds, if it was timed.
+    fn ms_per_step(&self) -> Vec<Option<f64>> {
+        let timing = |cell: &Cell| self.timings.as_ref()?.of(&cell.config);
+        self.cells.iter().map(|cell| timing(cell).map(|timing| timing.ms_per_step)).collect()
+    }
+
+    /// The most threads that a trial had, mean over its time; none if that is not known of any.
+    pub fn most_threads(&self) -> Option<f64> {
+        let records = self.trials.iter().filter_map(|trial| trial.record.as_ref());
+        records.filter_map(|record| record.threads).max_by(f64::total_cmp)
+    }
+
     /// One row per pass of each trial that has begun, in the order of numbers, early before full.
     pub fn rows(&self) -> Vec<Row> {
-        let mut rows = Vec::new();
+        let (mut rows, ms_per_step) = (Vec::new(), self.ms_per_step());
         for trial in &self.trials {
             if let Some(record) = &trial.record {
-                rows.extend(self.passes().iter().map(|&pass| self.row(trial, record, pass)));
+                let row = |&pass| self.row(trial, record, pass, ms_per_step[trial.cell]);
+                rows.extend(self.passes().iter().map(row));
             }
         }
         rows
     }
 
-    /// The row of one pass of a trial; `None` before the trial begins.
-    pub fn row_of(&self, trial: &Trial, pass: Pass) -> Option<Row> {
-        trial.record.as_ref().map(|record| self.row(trial, record, pass))
-    }
-
-    fn row(&self, trial: &Trial, record: &TrialRecord, pass: Pass) -> Row {
+    fn row(&self, trial: &Trial, record: &TrialRecord, pass: Pass, ms_per_step_alone: Option<f64>) -> Row {
         let as_seed = self.spec.protocol == Protocol::AsSeed;
         let reading = match pass {
             Pass::Early => record.early,
@@ -249,6 +282,9 @@ impl Study {
                 Pass::Early => Some(tokens / train_seconds).filter(|speed| speed.is_finite() && *speed > 0.0),
                 Pass::Full => record.tokens_per_second,
             },
+            threads: record.threads,
+            trials_at_once: record.trials_at_once,
+            ms_per_step_alone,
             parameters: record.parameters,
             flop: steps as f64 * record.flop_per_step,
             read_at: reading.map(|r| r.step),
@@ -266,12 +302,13 @@ impl Study {
     /// finished. So cells of a study that was cut short are compared on the same seeds; a cell without any result
     /// is left out.
     pub fn readings(&self, pass: Pass) -> Vec<CellReading> {
-        let rows: Vec<Vec<Row>> = (0..self.cells.len())
-            .map(|cell| {
-                let trials = self.trials.iter().filter(|trial| trial.cell == cell);
-                trials.filter_map(|trial| self.row_of(trial, pass)).collect()
-            })
-            .collect();
+        let mut rows: Vec<Vec<Row>> = vec![Vec::new(); self.cells.len()];
+        let ms_per_step = self.ms_per_step();
+        for trial in &self.trials {
+            if let Some(record) = &trial.record {
+                rows[trial.cell].push(self.row(trial, record, pass, ms_per_step[trial.cell]));
+            }
+        }
         let finished = |rows: &[Row]| -> BTreeSet<u64> {
             rows.iter().filter(|row| row.state == TrialState::Complete).map(|row| row.seed).collect()
         };
@@ -282,6 +319,12 @@ impl Study {
             .filter(|seeds| !seeds.is_empty())
             .reduce(|common, seeds| &common & &seeds)
             .unwrap_or_default();
+        let (timed, most_threads) = (self.timed().is_some(), self.most_threads());
+        let seconds = |row: &Row| match row.ms_per_step_alone.filter(|_| timed) {
+            Some(ms) => row.steps as f64 * ms / 1e3,
+            // As if its neighbours' threads had been its own.
+            None => row.train_seconds * row.threads.zip(most_threads).map_or(1.0, |(had, most)| had / most),
+        };
         let reading = |rows: &Vec<Row>| {
             let left_out = match rows.iter().find(|row| row.state == TrialState::Fail) {
                 Some(row) => {
@@ -306,7 +349,10 @@ impl Study {
                 accuracy_last: average(&|row| row.accuracy_last),
                 steps: average(&|row| Some(row.steps as f64)),
                 train_seconds: average(&|row| Some(row.train_seconds)),
-                tokens_per_second: average(&|row| row.tokens_per_second),
+                seconds: average(&|row| Some(seconds(row))),
+                tokens_per_second: average(&|row| {
+                    row.tokens_per_second.map(|speed| speed * row.train_seconds / seconds(row))
+                }),
                 flop: average(&|row| Some(row.flop)),
                 parameters: rows.first().map(|row| row.parameters),
             }
@@ -322,7 +368,7 @@ impl Study {
             .map(|(reading, cell)| Candidate {
                 params: cell.params.clone(),
                 cost: match self.spec.cost {
-                    Cost::Seconds => reading.train_seconds,
+                    Cost::Seconds => reading.seconds,
                     Cost::Flop => reading.flop,
                     Cost::Parameters => reading.parameters.map_or(f64::NAN, |n| n as f64),
                 },

@@ -72,6 +72,12 @@ pub struct TrialRecord {
     pub train_seconds: f64,
     /// Positions trained on per such second; none before the first step.
     pub tokens_per_second: Option<f64>,
+    /// Threads that it ran on, mean over its time: they change when a neighbour ends.
+    #[serde(default)]
+    pub threads: Option<f64>,
+    /// Trials at work while it ran, itself included, mean over its time.
+    #[serde(default)]
+    pub trials_at_once: Option<f64>,
     /// Number of parameters.
     pub parameters: u64,
     /// Positions in a step.
@@ -113,6 +119,8 @@ impl TrialRecord {
             last: None,
             train_seconds: 0.0,
             tokens_per_second: None,
+            threads: None,
+            trials_at_once: None,
             parameters: model.parameters() as u64,
             tokens_per_step: tokens as u64,
             flop_per_step: model.training_flop(tokens, config.sequence_length),

@@ -388,7 +388,7 @@ fn what_cannot_run_is_refused_before_anything_is_written() {
     );
     assert_eq!(
         refused(&spec(&corpus, &["d_model=8,4096"])),
-        "d_model=4096: this needs 100.0 GiB of memory, and the machine has 1.0 GiB"
+        "d_model=4096: this needs 100.0 GiB of memory, and the machine has 10.0 GiB"
     );
     let long = refused(&spec(&corpus, &["max_len=512", "sequence_length=8,400"]));
     assert!(

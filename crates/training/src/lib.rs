@@ -26,5 +26,5 @@ pub use diapason_corpus::files;
 pub use evaluate::{Evaluation, EvaluationError, evaluate_split};
 pub use folder::create_folder;
 pub use lock::{FolderLock, LockError};
-pub use run::{BEST, CHECKPOINT, CURVE, Event, RunOutcome, RunSpec, RunState, TrainingError, run};
+pub use run::{BEST, CHECKPOINT, CURVE, Control, Event, RunOutcome, RunSpec, RunState, TrainingError, run};
 pub use schedule::Protocol;

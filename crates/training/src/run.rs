@@ -20,7 +20,7 @@ use diapason_model::initialise;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Name of the file in a run's folder that holds everything: weights, optimizer, history.
@@ -65,6 +65,21 @@ impl RunSpec {
             init: None,
             allow_other_engine: false,
         }
+    }
+}
+
+/// What may be asked of a run while it goes on. It looks here between steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Control<'a> {
+    /// Stop, with a checkpoint, as soon as one of these is true.
+    pub stop: &'a [&'a AtomicBool],
+    /// On how many threads to compute; none: on as many as the engine was made for. No result depends on it.
+    pub threads: Option<&'a AtomicUsize>,
+}
+
+impl Control<'_> {
+    fn stops(&self) -> bool {
+        self.stop.iter().any(|flag| flag.load(Ordering::Relaxed))
     }
 }
 
@@ -290,7 +305,7 @@ pub fn run(
     corpus: &Corpus,
     engine: &mut dyn Engine,
     spec: &RunSpec,
-    interrupt: &AtomicBool,
+    control: &Control<'_>,
     observe: &mut dyn FnMut(&Event),
 ) -> Result<RunOutcome, TrainingError> {
     let vocabulary = corpus.alphabet.len();
@@ -349,7 +364,8 @@ pub fn run(
             },
         },
         engine,
-        interrupt,
+        control: *control,
+        threads: None,
         observe,
         unsaved: true,
         saved_at: Instant::now(),
@@ -385,7 +401,9 @@ struct Run<'a> {
     engine: &'a mut dyn Engine,
     spec: &'a RunSpec,
     schedule: Schedule,
-    interrupt: &'a AtomicBool,
+    control: Control<'a>,
+    /// What `control` asked for last.
+    threads: Option<usize>,
     observe: &'a mut dyn FnMut(&Event),
     /// What the next checkpoint says.
     header: Header,
@@ -561,6 +579,7 @@ impl Run<'_> {
         let mut told = Told { at: Instant::now(), tokens: 0, seconds: 0.0 };
         loop {
             let step = self.header.step;
+            self.take_threads();
             if self.evaluation_is_missing() {
                 if validation.is_none() || self.schedule.fresh_windows() {
                     validation = Some(self.schedule.windows(self.corpus.validation(), step));
@@ -578,7 +597,7 @@ impl Run<'_> {
             if curve.last().is_some_and(|point| point.step == step) && self.schedule.out_of_patience(curve) {
                 return Ok(RunState::StoppedEarly);
             }
-            if self.interrupted() {
+            if self.control.stops() {
                 return Ok(RunState::Interrupted { step });
             }
             if self.unsaved
@@ -661,15 +680,11 @@ impl Run<'_> {
             sequence_length: windows.sequence_length,
         };
         let count = batch.windows();
-        let (interrupt, observe) = (self.interrupt, &mut *self.observe);
+        let (control, observe) = (self.control, &mut *self.observe);
         let mut progress = |done| {
             observe(&Event::Evaluating { step, done, windows: count });
             // Once all windows are done there is nothing to save by breaking off.
-            if done < count && interrupt.load(Ordering::Relaxed) {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            if done < count && control.stops() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let evaluation = match evaluate::evaluate_windows(self.engine, batch, &mut progress) {
             Ok(evaluation) => evaluation,
@@ -706,8 +721,16 @@ impl Run<'_> {
         Ok(None)
     }
 
-    fn interrupted(&self) -> bool {
-        self.interrupt.load(Ordering::Relaxed)
+    /// Gives the engine its share of the machine, if that has changed. What is remembered is the wish: a system may
+    /// grant fewer threads.
+    fn take_threads(&mut self) {
+        let wish = self.control.threads.map(|threads| threads.load(Ordering::Relaxed));
+        if self.threads != wish
+            && let Some(threads) = wish
+        {
+            self.engine.set_threads(threads);
+        }
+        self.threads = wish;
     }
 
     /// Puts weights, and moments or zeros, into the engine.

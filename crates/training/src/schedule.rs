@@ -37,6 +37,13 @@ impl Protocol {
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Standard, Self::AsSeed].into_iter().find(|protocol| protocol.name() == name)
     }
+
+    /// Windows that a run evaluates for each of its steps, on average: what an estimate of its time needs. `config`
+    /// is a validated one.
+    pub fn evaluated_windows_per_step(self, config: &Config) -> f64 {
+        let schedule = Schedule::new(config, self, 0, None);
+        schedule.windows as f64 * schedule.ahead(0) as f64 / config.steps.max(1) as f64
+    }
 }
 
 /// The key of the fixed validation windows. A constant: the same windows for every configuration and seed.
@@ -192,6 +199,13 @@ mod tests {
             assert_eq!(schedule.ahead(step), ahead, "{protocol:?} {early:?} after {step}");
         }
         steps
+    }
+
+    #[test]
+    fn evaluations_have_a_price_per_step() {
+        let config = Config { steps: 20_000, eval_every: 0, validation_windows: 4000, ..Config::default() };
+        assert_eq!(Protocol::Standard.evaluated_windows_per_step(&config), 4.0);
+        assert_eq!(Protocol::AsSeed.evaluated_windows_per_step(&config), 21.0 * 1024.0 / 20_000.0);
     }
 
     #[test]

@@ -6,11 +6,11 @@ use diapason_engine::{Batch, CpuEngine, Engine, Scores, Shape, StepMetrics, Upda
 use diapason_engine::{Cache, EngineId, State, StateMut};
 use diapason_model::{ModelConfig, initialise};
 use diapason_training::{
-    BEST, CHECKPOINT, Checkpoint, Config, CurvePoint, RunSpec, RunState, evaluate_split, run,
+    BEST, CHECKPOINT, Checkpoint, Config, Control, CurvePoint, RunSpec, RunState, evaluate_split, run,
 };
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 fn config() -> Config {
     Config {
@@ -36,14 +36,13 @@ fn engine(config: &Config, threads: usize) -> CpuEngine {
     CpuEngine::new(model.clone(), &initialise(&model, 99), threads, shape).unwrap()
 }
 
-/// An engine that raises a flag after so many of its steps.
-struct Stopping<'a> {
+/// An engine that tells of each step by its number, before it does it.
+struct Watched<F> {
     engine: CpuEngine,
-    steps: u64,
-    flag: &'a AtomicBool,
+    tell: F,
 }
 
-impl Engine for Stopping<'_> {
+impl<F: FnMut(u64, usize) + Send> Engine for Watched<F> {
     fn id(&self) -> &EngineId {
         self.engine.id()
     }
@@ -53,8 +52,11 @@ impl Engine for Stopping<'_> {
     fn threads(&self) -> usize {
         self.engine.threads()
     }
+    fn set_threads(&mut self, threads: usize) {
+        self.engine.set_threads(threads);
+    }
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
-        self.flag.store(update.number == self.steps, Ordering::Relaxed);
+        (self.tell)(update.number, self.engine.threads());
         self.engine.step(batch, update)
     }
     fn gradient(&mut self, batch: Batch<'_>, gradient: &mut [f32]) -> StepMetrics {
@@ -96,7 +98,7 @@ fn threads_and_interruptions_change_nothing() {
     let (corpus, config) = (common::corpus(0), config());
     let straight = tempfile::tempdir().unwrap();
     let spec = RunSpec { resume: true, ..RunSpec::new(config.clone(), 1, straight.path()) };
-    let never = AtomicBool::new(false);
+    let never = Control { stop: &[], threads: None };
     let mut one = engine(&config, 1);
     let outcome = run(&corpus, &mut one, &spec, &never, &mut |_| {}).unwrap();
     assert_eq!(outcome.state, RunState::Complete);
@@ -109,11 +111,27 @@ fn threads_and_interruptions_change_nothing() {
     let spec = RunSpec { folder: folder.path().to_path_buf(), ..spec };
     for (threads, stop) in [(2, 13), (3, 50), (1, 51)] {
         let flag = AtomicBool::new(false);
-        let mut stopping = Stopping { engine: engine(&config, threads), steps: stop, flag: &flag };
-        let outcome = run(&corpus, &mut stopping, &spec, &flag, &mut |_| {}).unwrap();
+        let tell = |number, _| flag.store(number == stop, Ordering::Relaxed);
+        let mut stopping = Watched { engine: engine(&config, threads), tell };
+        let control = Control { stop: &[&AtomicBool::new(false), &flag], threads: None };
+        let outcome = run(&corpus, &mut stopping, &spec, &control, &mut |_| {}).unwrap();
         assert_eq!(outcome.state, RunState::Interrupted { step: stop });
     }
     let outcome = run(&corpus, &mut engine(&config, 4), &spec, &never, &mut |_| {}).unwrap();
+    assert!(traces(folder.path(), &outcome.curve) == expected, "{:?}", outcome.curve);
+
+    // Threads that come and go while it runs: what is asked for during a step holds from the next one on.
+    let folder = tempfile::tempdir().unwrap();
+    let spec = RunSpec { folder: folder.path().to_path_buf(), ..spec };
+    let (share, mut seen) = (AtomicUsize::new(3), Vec::new());
+    let tell = |number: u64, threads| {
+        seen.push(threads);
+        share.store(1 + number as usize % 3, Ordering::Relaxed);
+    };
+    let control = Control { stop: &[], threads: Some(&share) };
+    let mut changing = Watched { engine: engine(&config, 1), tell };
+    let outcome = run(&corpus, &mut changing, &spec, &control, &mut |_| {}).unwrap();
+    assert_eq!(seen[..4], [3, 2, 3, 1]);
     assert!(traces(folder.path(), &outcome.curve) == expected, "{:?}", outcome.curve);
 
     // The weights that come back from the file predict as those in memory do.

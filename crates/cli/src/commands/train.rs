@@ -8,7 +8,7 @@ use crate::shell;
 use crate::signals::Signals;
 use diapason_corpus::Corpus;
 use diapason_study::{Params, STUDY_FILE};
-use diapason_training::{BEST, CHECKPOINT, CURVE, Config, Reading, RunOutcome, RunSpec, RunState};
+use diapason_training::{BEST, CHECKPOINT, CURVE, Config, Control, Reading, RunOutcome, RunSpec, RunState};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     let config = config.validated(corpus.alphabet.len()).map_err(|e| Failure::from(e).typed())?;
     corpus.require(config.sequence_length)?;
     let model = config.model(corpus.alphabet.len())?;
-    let mut engine = engine(model.clone(), shape(&config), args.machine.threads())?;
+    let mut engine = engine(model, shape(&config), args.machine.threads())?;
 
     let folder = args.out.clone().unwrap_or_else(|| default_folder(&request.corpus, &config, args.seed));
     if folder.join(STUDY_FILE).exists() {
@@ -38,12 +38,11 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
         allow_other_engine: args.allow_other_engine,
         ..RunSpec::new(config, args.seed, &folder)
     };
-    let tokens = spec.config.batch_size * spec.config.sequence_length;
-    let flop = model.training_flop(tokens, spec.config.sequence_length);
     let mut progress = Training::new();
-    progress.trial(String::new(), flop);
-    let outcome = diapason_training::run(&corpus, &mut engine, &spec, signals.graceful(), &mut |event| {
-        progress.event(event, signals);
+    progress.begin(0, String::new());
+    let control = Control { stop: &[signals.graceful()], threads: None };
+    let outcome = diapason_training::run(&corpus, &mut engine, &spec, &control, &mut |event| {
+        progress.event(0, event, signals);
     })?;
     progress.finish();
 

@@ -3,17 +3,17 @@
 use super::{configured, engine, json, key_of, open, request, shape, slug};
 use crate::args::{self, Text, Tune};
 use crate::failure::{Failure, note};
-use crate::progress::{Training, duration};
+use crate::progress::{Training, Work, duration};
 use crate::shell;
 use crate::signals::Signals;
 use diapason_corpus::english::{FLOOR_WINDOWS, window_floor};
 use diapason_corpus::{Corpus, CorpusRequest};
-use diapason_engine::CpuEngine;
+use diapason_engine::{CpuEngine, memory_needed};
 use diapason_model::ModelConfig;
 use diapason_report::{Bounds, REPORT_FILE, RESULTS_FILE, StudyJson, to_text, write_files};
 use diapason_study::{
-    Cell, CorpusStamp, Cost, Engines, Grid, MadeEngine, Params, QUICK_GRID, QUICK_STEPS, SEED_GRID,
-    SEED_STEPS, STUDY_FILE, Study, StudyEvent, StudySpec, TrialRecord, TrialState, run_study,
+    Cell, CorpusStamp, Cost, Engines, Forecast, Grid, MadeEngine, Params, Plan, QUICK_GRID, QUICK_STEPS,
+    SEED_GRID, SEED_STEPS, STUDY_FILE, Study, StudyEvent, StudySpec, TrialRecord, TrialState, run_study,
 };
 use diapason_training::{BEST, CHECKPOINT, Config, Protocol};
 use std::collections::BTreeSet;
@@ -66,7 +66,7 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
         ..StudySpec::new(&name, &corpus, config, grid)
     };
 
-    let study = train(&corpus, &spec, &folder, args.allow_other_engine, signals)?;
+    let study = train(&corpus, &spec, &folder, &args, signals)?;
     if study.interrupted {
         return Err(Failure::Interrupted {
             exit_code: signals.exit_code(),
@@ -116,32 +116,83 @@ fn train(
     corpus: &Corpus,
     spec: &StudySpec,
     folder: &Path,
-    allow_other: bool,
+    args: &Tune,
     signals: &Signals,
 ) -> Result<Study, Failure> {
-    let check =
-        |model: &ModelConfig, config: &Config| CpuEngine::check_memory(model, shape(config), spec.threads);
-    let make = |model: ModelConfig, config: &Config| -> MadeEngine {
-        Ok(Box::new(engine(model, shape(config), spec.threads)?))
+    let make = |model: ModelConfig, config: &Config, threads: usize| -> MadeEngine {
+        Ok(Box::new(engine(model, shape(config), threads)?))
     };
-    let engines = Engines { check: &check, make: &make, allow_other };
-    let mut progress = Training::new();
+    let engines = Engines {
+        memory: &|model, config| memory_needed(model, shape(config), spec.threads),
+        available: CpuEngine::memory_available(),
+        make: &make,
+        allow_other: args.allow_other_engine,
+        // At most 1024: the parser has checked.
+        trials_at_once: args.parallel.map(|n| n as usize),
+    };
+    let (mut timing, mut progress) = (Work::count(), Training::new());
     let study = run_study(corpus, spec, folder, &engines, signals.graceful(), &mut |event| match event {
-        StudyEvent::Planned { trials, work } => {
+        StudyEvent::Timing { done, of } => timing.at("timing steps", *done as u64, Some(*of as u64)),
+        StudyEvent::Planned { trials, work, plan } => {
+            timing.finish();
             if work.is_empty() {
                 progress.say(&format!("nothing to train: {trials} of {trials} trials are done"));
+            } else {
+                if let Some(text) = way_of_running(plan) {
+                    progress.say(&text);
+                }
+                progress.study(*trials, trials - work.len());
             }
-            progress.plan(work.iter().map(|work| work.flop).sum());
         }
-        StudyEvent::TrialStarted { number, trials, params, seed, flop_per_step, .. } => {
+        StudyEvent::TrialStarted { number, trials, params, seed } => {
             let seed = if spec.seeds > 1 { format!(" seed={seed}") } else { String::new() };
-            progress.trial(format!("trial {}/{trials} {params}{seed}", number + 1), *flop_per_step);
+            progress.begin(*number, format!("trial {}/{trials} {params}{seed}", number + 1));
         }
-        StudyEvent::Training { event, .. } => progress.event(event, signals),
-        StudyEvent::TrialFinished { number, record } => progress.say(&finished(*number, record)),
+        StudyEvent::Training { number, event } => progress.event(*number, event, signals),
+        StudyEvent::TimeLeft { seconds } => progress.left(*seconds),
+        StudyEvent::TrialFinished { number, record } => progress.end(*number, &finished(*number, record)),
     })?;
     progress.finish();
     Ok(study)
+}
+
+/// `two trials at a time, one thread each: about 31 min 10 s; one at a time: 33 min 05 s`. Nothing where there was
+/// nothing to choose.
+fn way_of_running(plan: &Plan) -> Option<String> {
+    let (trials, threads) = (plan.trials_at_once, plan.threads);
+    let each = match threads / trials {
+        0 => "one thread each".to_string(),
+        1 if threads % trials == 0 => "one thread each".to_string(),
+        n if threads % trials == 0 => format!("{} threads each", in_words(n)),
+        n => format!("{} or {} threads each", in_words(n), in_words(n + 1)),
+    };
+    let way = match trials {
+        1 => "one trial at a time, on all threads".to_string(),
+        n => format!("{} trials at a time, {each}", in_words(n)),
+    };
+    let (chosen, others): (Vec<&Forecast>, Vec<&Forecast>) =
+        plan.forecasts.iter().partition(|forecast| forecast.trials_at_once == trials);
+    match chosen.first() {
+        Some(chosen) if trials > 1 || !others.is_empty() => {
+            let mut text = format!("{way}: about {}", duration(chosen.seconds));
+            for other in others {
+                text +=
+                    &format!("; {} at a time: {}", in_words(other.trials_at_once), duration(other.seconds));
+            }
+            Some(text)
+        }
+        _ => (trials > 1).then_some(way),
+    }
+}
+
+fn in_words(n: usize) -> String {
+    match n {
+        1 => "one".to_string(),
+        2 => "two".to_string(),
+        3 => "three".to_string(),
+        4 => "four".to_string(),
+        n => n.to_string(),
+    }
 }
 
 /// What is known of the text: how good a model can be at best.
@@ -241,4 +292,31 @@ fn finished(number: usize, record: &TrialRecord) -> String {
 fn study_name(request: &CorpusRequest, quick: bool, as_seed: bool) -> String {
     let base = if quick { "quick".to_string() } else { slug(&request.corpus) };
     if as_seed { format!("{base}-as-seed") } else { base }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_of_running_is_said_in_one_line() {
+        let said = |trials_at_once, threads, forecasts: &[(usize, f64)]| {
+            let forecasts =
+                forecasts.iter().map(|&(trials_at_once, seconds)| Forecast { trials_at_once, seconds });
+            way_of_running(&Plan { trials_at_once, threads, forecasts: forecasts.collect() })
+        };
+        let both = [(1, 1980.0), (2, 1865.0)];
+        assert_eq!(
+            said(2, 2, &both).unwrap(),
+            "two trials at a time, one thread each: about 31 min 05 s; one at a time: 33 min 00 s"
+        );
+        assert_eq!(
+            said(1, 2, &both).unwrap(),
+            "one trial at a time, on all threads: about 33 min 00 s; two at a time: 31 min 05 s"
+        );
+        assert_eq!(said(4, 6, &[]).unwrap(), "four trials at a time, one or two threads each");
+        assert_eq!(said(2, 16, &[(1, 5.0)]).unwrap(), "two trials at a time, 8 threads each");
+        assert_eq!(said(3, 2, &[]).unwrap(), "three trials at a time, one thread each");
+        assert_eq!(said(1, 2, &[(1, 5.0)]), None);
+    }
 }

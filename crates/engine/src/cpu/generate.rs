@@ -3,7 +3,7 @@
 use super::passes::{Context, Scratch};
 use super::sizes::{BlockFields, EndFields, Sizes};
 use super::weights::{DOWN, KEY, OUTPUT, QUERY, UP, VALUE};
-use diapason_kernels::{Buffer, Init, Left, attention_step, gelu, gemm, layer_norm};
+use diapason_kernels::{Buffer, Init, attention_step, gelu, gemm, layer_norm};
 use diapason_model::LAYER_NORM_EPSILON;
 
 /// Streams that one thread advances together: as many rows as the micro-tile of the products has.
@@ -106,7 +106,7 @@ impl Context<'_> {
             let (scale, bias) = (parameter(&p.attention_norm_scale), parameter(&p.attention_norm_bias));
             layer_norm(isa, x, n, d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, hat, rstd, y);
             for (part, which) in [QUERY, KEY, VALUE].into_iter().enumerate() {
-                let rows = Left::Rows { data: y, stride: s.ld_d };
+                let rows = (&y[..], s.ld_d);
                 gemm(isa, rows, w(which), n, Init::Zero, &mut qkv[part * d..], s.ld_qkv, &[]);
             }
             for stream in 0..n {
@@ -117,20 +117,20 @@ impl Context<'_> {
                 let out = &mut attended[stream * s.ld_d..][..d];
                 attention_step(isa, s.h, d / s.h, row, keys, values, s.ld_d, position + 1, out, scores);
             }
-            let rows = Left::Rows { data: attended, stride: s.ld_d };
+            let rows = (&attended[..], s.ld_d);
             gemm(isa, rows, w(OUTPUT), n, Init::Accumulate, x, s.ld_d, &[]);
             let (scale, bias) = (parameter(&p.mlp_norm_scale), parameter(&p.mlp_norm_bias));
             layer_norm(isa, x, n, d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, hat, rstd, y);
-            let rows = Left::Rows { data: y, stride: s.ld_d };
+            let rows = (&y[..], s.ld_d);
             gemm(isa, rows, w(UP), n, Init::Bias(parameter(&p.up_bias)), hidden, s.ld_f, &[]);
             gelu(isa, hidden, n, s.f, s.ld_f, g);
-            let rows = Left::Rows { data: g, stride: s.ld_f };
+            let rows = (&g[..], s.ld_f);
             gemm(isa, rows, w(DOWN), n, Init::AccumulateBias(parameter(&p.down_bias)), x, s.ld_d, &[]);
         }
         let (scale, bias) =
             (parameter(&self.layout.final_norm_scale), parameter(&self.layout.final_norm_bias));
         layer_norm(isa, x, n, d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, hat, rstd, y);
-        let rows = Left::Rows { data: y, stride: s.ld_d };
+        let rows = (&y[..], s.ld_d);
         gemm(isa, rows, &self.weights.head().forward, n, Init::Zero, padded_logits, s.ld_v, &[]);
         for (row, out) in padded_logits.chunks_exact(s.ld_v).zip(logits.chunks_exact_mut(s.v)) {
             out.copy_from_slice(&row[..s.v]);

@@ -7,13 +7,16 @@
 use super::passes::Item;
 use super::sizes::{BlockFields, EndFields, Sizes, SmallFields};
 use diapason_kernels::{
-    AdamUpdate, Ahead, Block, BlockMut, BlockSet, Buffer, Init, Isa, Left, Packed, adam, add, gemm, padded,
+    AdamUpdate, Block, BlockMut, BlockSet, Buffer, Isa, Stretch, adam, add, gemm_transposed, padded,
 };
 use diapason_model::Layout;
 use std::ops::Range;
 
-/// Rows and columns of a rectangle, at most: its gradient and the packed operand stay in the second-level cache.
-const RECTANGLE: usize = 256;
+/// Rows of a rectangle, at most: its gradient, the operands of an item and those of the next (which come meanwhile) have room in the
+/// second-level cache.
+const ROWS: usize = 128;
+/// Columns of a rectangle, at most.
+const COLUMNS: usize = 256;
 
 /// How one rectangle of gradients comes about.
 enum Task {
@@ -39,27 +42,22 @@ struct Operand {
 pub(super) struct TaskScratch {
     /// Gradient of a rectangle.
     gradient: Buffer,
-    /// Packed rows of dY.
-    packed: Packed,
 }
 
 impl TaskScratch {
-    pub(super) fn new(isa: Isa, s: &Sizes, layout: &Layout) -> Self {
-        Self {
-            gradient: Buffer::zeroed(Self::gradient_len(s, layout)),
-            packed: Packed::new(isa, s.tokens(), RECTANGLE.max(s.v)),
-        }
+    pub(super) fn new(s: &Sizes, layout: &Layout) -> Self {
+        Self { gradient: Buffer::zeroed(Self::gradient_len(s, layout)) }
     }
 
     fn gradient_len(s: &Sizes, layout: &Layout) -> usize {
         // The embeddings' gradients are whole, with the tied head's beside.
         let embeddings = layout.token_embedding.len().max(layout.position_embedding.len());
         let head = s.d * padded(s.v);
-        (RECTANGLE * padded(RECTANGLE)).max(embeddings + head).max(s.f)
+        (ROWS * padded(COLUMNS)).max(embeddings + head).max(s.f)
     }
 
     pub(super) fn bytes(s: &Sizes, layout: &Layout) -> usize {
-        4 * Self::gradient_len(s, layout) + Packed::bytes(s.tokens(), RECTANGLE.max(s.v))
+        4 * Self::gradient_len(s, layout)
     }
 }
 
@@ -69,10 +67,10 @@ pub(super) struct Gradient {
     set: BlockSet,
 }
 
-/// Cuts 0..n into pieces of at most RECTANGLE, as equal as multiples of `grain` allow.
-fn pieces(n: usize, grain: usize) -> impl Iterator<Item = Range<usize>> {
-    let count = n.div_ceil(RECTANGLE);
-    let size = n.div_ceil(count.max(1)).next_multiple_of(grain).min(RECTANGLE);
+/// Cuts 0..n into pieces of at most `most`, as equal as multiples of `grain` allow.
+fn pieces(n: usize, grain: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = n.div_ceil(most);
+    let size = n.div_ceil(count.max(1)).next_multiple_of(grain).min(most);
     (0..n).step_by(size.max(1)).map(move |start| start..(start + size).min(n))
 }
 
@@ -85,8 +83,8 @@ impl Gradient {
                           inputs: usize,
                           outputs: usize,
                           task: &dyn Fn(Range<usize>, Range<usize>) -> Task| {
-            for rows in pieces(inputs, 8) {
-                for columns in pieces(outputs, 16) {
+            for rows in pieces(inputs, 8, ROWS) {
+                for columns in pieces(outputs, 16, COLUMNS) {
                     blocks.push(Block {
                         start: range.start + rows.start * outputs + columns.start,
                         rows: rows.len(),
@@ -164,39 +162,23 @@ impl Gradient {
         mut row: impl FnMut(usize, &[f32]),
     ) {
         let block = self.set.blocks()[index];
-        let TaskScratch { gradient, packed } = scratch;
+        let TaskScratch { gradient } = scratch;
         let width = match &self.tasks[index] {
             Task::Matrix { block, x, dy, rows, columns } => {
                 let base = block * s.block_len();
-                let width = padded(columns.len());
                 let (x_from, dy_from) = (base + x.start + rows.start, base + dy.start + columns.start);
-                for (i, item) in items.iter().enumerate() {
-                    let left = Left::Columns { data: &item.blocks[x_from..], stride: x.stride };
-                    let right = (&item.blocks[dy_from..], dy.stride);
-                    // The next item's operands are fetched meanwhile; behind the last, nothing.
-                    let ahead = items.get(i + 1).map(|next| {
-                        [
-                            Ahead::Columns {
-                                data: &next.blocks[x_from..],
-                                stride: x.stride,
-                                columns: rows.len(),
-                            },
-                            Ahead::Columns {
-                                data: &next.blocks[dy_from..],
-                                stride: dy.stride,
-                                columns: columns.len(),
-                            },
-                        ]
-                    });
-                    let ahead = ahead.as_ref().map_or(&[][..], |ahead| ahead);
-                    let (m, n) = (rows.len(), columns.len());
-                    product(isa, left, m, right, n, item.tokens, i == 0, gradient, width, packed, ahead);
-                }
+                let width = padded(columns.len());
+                let (strides, shape) = ((x.stride, dy.stride), (rows.len(), columns.len()));
+                product(isa, items, strides, shape, gradient, width, |item| Stretch {
+                    x: &item.blocks[x_from..],
+                    dy: &item.blocks[dy_from..],
+                    k: item.tokens,
+                });
                 width
             }
             Task::Head { rows, columns } => {
                 let width = padded(columns.len());
-                head(isa, s, items, rows, columns, gradient, width, packed);
+                head(isa, s, items, rows, columns, gradient, width);
                 width
             }
             Task::Small(start) => {
@@ -212,7 +194,7 @@ impl Gradient {
                 if *tied {
                     // W = E^T: dE += dW^T.
                     let width = padded(s.v);
-                    head(isa, s, items, &(0..s.d), &(0..s.v), rest, width, packed);
+                    head(isa, s, items, &(0..s.d), &(0..s.v), rest, width);
                     for symbol in 0..s.v {
                         for c in 0..s.d {
                             sums[symbol * s.d + c] += rest[c * width + symbol];
@@ -232,23 +214,20 @@ impl Gradient {
     }
 }
 
-/// `out` (+)= X^T dY for one item: X^T [m, tokens], dY [tokens, n] at (data, stride).
-fn product(
+/// `out` = X^T dY summed over the items in their order, `stretch` of each, with the row strides and the widths (`shape`) of X and dY.
+fn product<'a>(
     isa: Isa,
-    x: Left<'_>,
-    m: usize,
-    dy: (&[f32], usize),
-    n: usize,
-    tokens: usize,
-    first: bool,
+    items: &'a [Item],
+    strides: (usize, usize),
+    shape: (usize, usize),
     out: &mut [f32],
     out_stride: usize,
-    packed: &mut Packed,
-    ahead: &[Ahead<'_>],
+    stretch: impl Fn(&'a Item) -> Stretch<'a>,
 ) {
-    packed.pack(dy.0, dy.1, tokens, n);
-    let init = if first { Init::Zero } else { Init::Accumulate };
-    gemm(isa, x, packed, m, init, out, out_stride, ahead);
+    for (i, item) in items.iter().enumerate() {
+        let next = items.get(i + 1).map(&stretch);
+        gemm_transposed(isa, stretch(item), next, strides, shape, i > 0, out, out_stride);
+    }
 }
 
 /// A rectangle of the output matrix's gradient.
@@ -260,14 +239,13 @@ fn head(
     columns: &Range<usize>,
     out: &mut [f32],
     out_stride: usize,
-    packed: &mut Packed,
 ) {
     let e = EndFields::new(s);
-    for (i, item) in items.iter().enumerate() {
-        let x = Left::Columns { data: &item.ends[e.final_in.start + rows.start..], stride: s.ld_d };
-        let dy = (&item.ends[e.logits.start + columns.start..], s.ld_v);
-        product(isa, x, rows.len(), dy, columns.len(), item.tokens, i == 0, out, out_stride, packed, &[]);
-    }
+    product(isa, items, (s.ld_d, s.ld_v), (rows.len(), columns.len()), out, out_stride, |item| Stretch {
+        x: &item.ends[e.final_in.start + rows.start..],
+        dy: &item.ends[e.logits.start + columns.start..],
+        k: item.tokens,
+    });
 }
 
 /// `sums` [_, D]: each row of `d_embedded` added to the row that `place` names for its position in the batch.
@@ -304,7 +282,7 @@ mod tests {
     fn pieces_tile() {
         for n in 1..2000 {
             let mut end = 0;
-            for piece in pieces(n, 16) {
+            for piece in pieces(n, 16, 256) {
                 assert_eq!(piece.start, end);
                 assert!(piece.len() <= 256 && !piece.is_empty());
                 end = piece.end;

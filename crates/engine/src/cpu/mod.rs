@@ -69,10 +69,10 @@ struct ThreadScratch {
 }
 
 impl ThreadScratch {
-    fn new(isa: Isa, s: &Sizes, layout: &Layout) -> Self {
+    fn new(s: &Sizes, layout: &Layout) -> Self {
         Self {
             passes: Buffer::zeroed(s.scratch_len()),
-            tasks: TaskScratch::new(isa, s, layout),
+            tasks: TaskScratch::new(s, layout),
             evaluation: Buffer::zeroed(CpuEngine::evaluation_len(s)),
             decode: None,
         }
@@ -133,7 +133,7 @@ impl CpuEngine {
             second_moment: Buffer::zeroed(layout.total),
             weights: Weights::new(isa, &sizes, &layout),
             gradient: Gradient::new(&sizes, &layout),
-            threads: (0..pool.threads()).map(|_| ThreadScratch::new(isa, &sizes, &layout)).collect(),
+            threads: (0..pool.threads()).map(|_| ThreadScratch::new(&sizes, &layout)).collect(),
             items: (0..shape.batch_size.div_ceil(sizes.sequences)).map(|_| Item::new(&sizes)).collect(),
             pool,
             sizes,
@@ -150,7 +150,7 @@ impl CpuEngine {
     /// With both figures when it has not.
     pub fn check_memory(model: &ModelConfig, shape: Shape, threads: usize) -> Result<(), EngineError> {
         let needed = memory_needed(model, shape, threads);
-        let available = memory::available();
+        let available = Self::memory_available();
         let gib = |bytes: u128| bytes as f64 / f64::from(1 << 30);
         match available {
             Some(available) if needed > available => {
@@ -158,6 +158,11 @@ impl CpuEngine {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Bytes that this process can still get; none where the system does not say.
+    pub fn memory_available() -> Option<u128> {
+        memory::available()
     }
 
     /// Numbers that a thread needs to evaluate an item.
@@ -179,7 +184,7 @@ impl CpuEngine {
         self.items.clear();
         self.gradient = Gradient::new(&self.sizes, &self.layout);
         for thread in &mut self.threads {
-            *thread = ThreadScratch::new(self.isa, &self.sizes, &self.layout);
+            *thread = ThreadScratch::new(&self.sizes, &self.layout);
         }
     }
 
@@ -226,6 +231,17 @@ impl Engine for CpuEngine {
 
     fn threads(&self) -> usize {
         self.pool.threads()
+    }
+
+    fn set_threads(&mut self, threads: usize) {
+        if threads.max(1) == self.pool.threads() {
+            return;
+        }
+        self.pool = Pool::new(threads);
+        // The scratch of threads that leave stays: they may come back.
+        while self.threads.len() < self.pool.threads() {
+            self.threads.push(ThreadScratch::new(&self.sizes, &self.layout));
+        }
     }
 
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {

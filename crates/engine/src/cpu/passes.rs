@@ -7,8 +7,8 @@
 use super::sizes::{BlockFields, EndFields, Sizes, SmallFields, split};
 use super::weights::{DOWN, KEY, OUTPUT, QUERY, UP, VALUE, Weights};
 use diapason_kernels::{
-    Ahead, Buffer, Init, Isa, Left, add_rows, attention_backward, attention_forward, cross_entropy_backward,
-    gelu, gelu_backward, gemm, layer_norm, layer_norm_backward,
+    Buffer, Init, Isa, add_rows, attention_backward, attention_forward, cross_entropy_backward, gelu,
+    gelu_backward, gemm, layer_norm, layer_norm_backward,
 };
 use diapason_model::{LAYER_NORM_EPSILON, Layout};
 
@@ -157,7 +157,7 @@ impl Context<'_> {
         let (scale, bias) = (parameter(&p.attention_norm_scale), parameter(&p.attention_norm_bias));
         layer_norm(isa, x, n, d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, attention_in, attention_rstd, y);
         for (part, which) in [QUERY, KEY, VALUE].into_iter().enumerate() {
-            let rows = Left::Rows { data: y, stride: s.ld_d };
+            let rows = (&y[..], s.ld_d);
             gemm(isa, rows, w(which), n, Init::Zero, &mut qkv[part * d..], s.ld_qkv, &[]);
         }
         let shape = s.attention();
@@ -167,15 +167,15 @@ impl Context<'_> {
             let stats = &mut stats[2 * i * s.t * s.h..][..2 * s.t * s.h];
             attention_forward(isa, &shape, qkv, out, stats, attention);
         }
-        let rows = Left::Rows { data: attended, stride: s.ld_d };
+        let rows = (&attended[..], s.ld_d);
         gemm(isa, rows, w(OUTPUT), n, Init::Accumulate, x, s.ld_d, &[]);
 
         let (scale, bias) = (parameter(&p.mlp_norm_scale), parameter(&p.mlp_norm_bias));
         layer_norm(isa, x, n, d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, mlp_in, mlp_rstd, y);
-        let rows = Left::Rows { data: y, stride: s.ld_d };
+        let rows = (&y[..], s.ld_d);
         gemm(isa, rows, w(UP), n, Init::Bias(parameter(&p.up_bias)), hidden, s.ld_f, &[]);
         gelu(isa, hidden, n, f, s.ld_f, g);
-        let rows = Left::Rows { data: g, stride: s.ld_f };
+        let rows = (&g[..], s.ld_f);
         gemm(isa, rows, w(DOWN), n, Init::AccumulateBias(parameter(&p.down_bias)), x, s.ld_d, &[]);
     }
 
@@ -232,10 +232,10 @@ impl Context<'_> {
 
         // MLP: out = mid + GELU(LayerNorm(mid) Wup + bup) Wdown + bdown.
         add_rows(isa, d_out, n, s.ld_d, d_down_bias);
-        let rows = Left::Rows { data: d_out, stride: s.ld_d };
+        let rows = (&d_out[..], s.ld_d);
         gemm(isa, rows, w(DOWN), n, Init::Zero, d_hidden, s.ld_f, &[]);
         gelu_backward(isa, hidden, d_hidden, n, f, s.ld_f, d_up_bias);
-        let rows = Left::Rows { data: d_hidden, stride: s.ld_f };
+        let rows = (&d_hidden[..], s.ld_f);
         gemm(isa, rows, w(UP), n, Init::Zero, y, s.ld_d, &[]);
         layer_norm_backward(
             isa,
@@ -254,9 +254,9 @@ impl Context<'_> {
         );
 
         // Attention: mid = x + Attention(LayerNorm(x) Wqkv) Wout.
-        let rows = Left::Rows { data: d_mid, stride: s.ld_d };
+        let rows = (&d_mid[..], s.ld_d);
         // Attention reads query, key and value in narrow columns, which the processor does not foresee.
-        gemm(isa, rows, w(OUTPUT), n, Init::Zero, y, s.ld_d, &[Ahead::All(qkv), Ahead::All(attended)]);
+        gemm(isa, rows, w(OUTPUT), n, Init::Zero, y, s.ld_d, &[qkv, attended]);
         let shape = s.attention();
         for i in 0..n / s.t {
             let qkv = &mut qkv[i * s.t * s.ld_qkv..][..s.t * s.ld_qkv];
@@ -265,7 +265,7 @@ impl Context<'_> {
             attention_backward(isa, &shape, qkv, &attended[rows.clone()], &y[rows], stats, attention);
         }
         for (part, which) in [QUERY, KEY, VALUE].into_iter().enumerate() {
-            let rows = Left::Rows { data: &qkv[part * d..], stride: s.ld_qkv };
+            let rows = (&qkv[part * d..], s.ld_qkv);
             let init = if part == 0 { Init::Zero } else { Init::Accumulate };
             gemm(isa, rows, w(which), n, init, y, s.ld_d, &[]);
         }
@@ -300,7 +300,7 @@ impl Context<'_> {
         let bias = &self.parameters[self.layout.final_norm_bias.clone()];
         let Scratch { x, y, .. } = scratch;
         layer_norm(self.isa, x, n, s.d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, final_in, final_rstd, y);
-        let rows = Left::Rows { data: y, stride: s.ld_d };
+        let rows = (&y[..], s.ld_d);
         gemm(self.isa, rows, &self.weights.head().forward, n, Init::Zero, logits, s.ld_v, &[]);
     }
 
@@ -320,7 +320,7 @@ impl Context<'_> {
         let bias = &self.parameters[self.layout.final_norm_bias.clone()];
         let (d_scale, d_bias) = small.split_at_mut(s.d);
         let y = &mut *scratch.y;
-        let rows = Left::Rows { data: d_logits, stride: s.ld_v };
+        let rows = (&d_logits[..], s.ld_v);
         gemm(self.isa, rows, &self.weights.head().backward, n, Init::Zero, y, s.ld_d, &[]);
         layer_norm_backward(
             self.isa, y, n, s.d, s.ld_d, scale, bias, final_in, final_rstd, None, dx, d_scale, d_bias,

@@ -2,6 +2,9 @@
 //! trained by gradient descent with momentum. It uses the first V x V parameters; the rest, which depend on
 //! the configuration, add a constant to one logit, so that different configurations have different losses.
 
+// Every test binary includes this file and uses a part of it.
+#![allow(dead_code)]
+
 use diapason_corpus::{Alphabet, Corpus, SplitRequest};
 use diapason_engine::{
     Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update,
@@ -9,19 +12,31 @@ use diapason_engine::{
 use diapason_model::ModelConfig;
 use diapason_study::{Engines, Grid, MadeEngine, Row, Study, StudyError, StudyEvent, StudySpec, run_study};
 use diapason_training::Config;
-use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// A learning rate from which on the toy diverges, at its third update.
 pub(crate) const TOO_FAST: f64 = 10.0;
 
+/// Called after each update with its number in its trial, the model, and the engine's threads.
+pub(crate) type OnStep = Box<dyn Fn(u64, &ModelConfig, usize) + Send + Sync>;
+
 /// What all engines of a test share.
 #[derive(Default)]
 pub(crate) struct Hooks {
-    /// Updates done by all engines.
+    /// Updates done by all engines, those that were only timed left out.
     pub(crate) steps: AtomicU64,
+    /// Updates that were only timed.
+    pub(crate) timed: AtomicU64,
+    /// Called after each update that is not only timed.
+    pub(crate) on_step: Option<OnStep>,
+    /// Refuses to make engines for a model with so many layers; 0: none.
+    pub(crate) no_engine: usize,
+    /// Trials at once that are asked for.
+    pub(crate) trials_at_once: Option<usize>,
+    /// How many engines of a usual size fit into memory; 0: any number.
+    pub(crate) room: u128,
     /// Sets the interrupt when that many updates are done; 0: never.
     pub(crate) interrupt_at: AtomicU64,
     /// Panics when that many updates are done, as a crash; 0: never.
@@ -36,15 +51,17 @@ struct Toy {
     parameters: Vec<f32>,
     first: Vec<f32>,
     second: Vec<f32>,
+    threads: usize,
     hooks: Arc<Hooks>,
 }
 
 impl Toy {
-    fn new(model: ModelConfig, hooks: Arc<Hooks>) -> Self {
+    fn new(model: ModelConfig, threads: usize, hooks: Arc<Hooks>) -> Self {
         let n = model.parameters();
         assert!(n > model.vocabulary * model.vocabulary);
         let id = EngineId { version: "0".into(), isa: "toy".into(), precision: "f32".into() };
-        Self { id, model, parameters: vec![0.0; n], first: vec![0.0; n], second: vec![0.0; n], hooks }
+        let zeros = || vec![0.0; n];
+        Self { id, model, parameters: zeros(), first: zeros(), second: zeros(), threads, hooks }
     }
 
     /// Probabilities of the symbol after `last`.
@@ -69,12 +86,20 @@ impl Engine for Toy {
     }
 
     fn threads(&self) -> usize {
-        1
+        self.threads
+    }
+
+    fn set_threads(&mut self, threads: usize) {
+        self.threads = threads;
     }
 
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
         let mut gradient = vec![0.0; self.parameters.len()];
         let metrics = self.gradient(batch, &mut gradient);
+        if update.learning_rate == 0.0 {
+            self.hooks.timed.fetch_add(1, Ordering::Relaxed);
+            return metrics;
+        }
         for (i, g) in gradient.iter().enumerate() {
             self.first[i] = 0.5 * self.first[i] + g;
             self.parameters[i] -= 0.5 * self.first[i];
@@ -84,6 +109,9 @@ impl Engine for Toy {
             self.hooks.interrupt.store(true, Ordering::Relaxed);
         }
         assert!(steps != self.hooks.crash_at.load(Ordering::Relaxed), "a crash");
+        if let Some(on_step) = &self.hooks.on_step {
+            on_step(update.number, &self.model, self.threads);
+        }
         if f64::from(update.learning_rate) >= TOO_FAST && update.number >= 3 {
             return StepMetrics { loss: f64::NAN };
         }
@@ -182,30 +210,56 @@ pub(crate) struct Ran {
     pub(crate) engines: usize,
     /// How many updates were done.
     pub(crate) steps: u64,
+    /// How many updates were only timed.
+    pub(crate) timed: u64,
     /// Numbers of the trials that were started, in order.
     pub(crate) started: Vec<usize>,
 }
 
 /// Runs a study with toy engines.
 pub(crate) fn ran(corpus: &Corpus, spec: &StudySpec, folder: &Path, hooks: Hooks) -> Ran {
+    ran_watched(corpus, spec, folder, hooks, &mut |_| {})
+}
+
+/// The same, seen by `watch`.
+pub(crate) fn ran_watched(
+    corpus: &Corpus,
+    spec: &StudySpec,
+    folder: &Path,
+    hooks: Hooks,
+    watch: &mut dyn FnMut(&StudyEvent<'_>),
+) -> Ran {
     let hooks = Arc::new(hooks);
-    let made = Cell::new(0);
-    let make = |model: ModelConfig, _: &Config| -> MadeEngine {
-        made.set(made.get() + 1);
-        Ok(Box::new(Toy::new(model, Arc::clone(&hooks))))
+    let made = AtomicUsize::new(0);
+    let make = |model: ModelConfig, _: &Config, threads: usize| -> MadeEngine {
+        if model.n_layers == hooks.no_engine {
+            return Err(EngineError::Memory { needed_gib: 2.0, available_gib: 1.0 });
+        }
+        made.fetch_add(1, Ordering::Relaxed);
+        Ok(Box::new(Toy::new(model, threads, Arc::clone(&hooks))))
     };
-    let check = |model: &ModelConfig, _: &Config| match model.d_model {
-        4096.. => Err(EngineError::Memory { needed_gib: 100.0, available_gib: 1.0 }),
-        _ => Ok(()),
+    let gib = 1 << 30;
+    let engines = Engines {
+        memory: &|model, _| if model.d_model >= 4096 { 100 * gib } else { gib / hooks.room.max(1) },
+        available: Some(gib * if hooks.room == 0 { 10 } else { 1 }),
+        make: &make,
+        allow_other: false,
+        trials_at_once: hooks.trials_at_once,
     };
-    let engines = Engines { check: &check, make: &make, allow_other: false };
     let mut started = Vec::new();
     let study = run_study(corpus, spec, folder, &engines, &hooks.interrupt, &mut |event| {
         if let StudyEvent::TrialStarted { number, .. } = event {
             started.push(*number);
         }
+        watch(event);
     });
-    Ran { study, engines: made.get(), steps: hooks.steps.load(Ordering::Relaxed), started }
+    Ran {
+        study,
+        engines: made.load(Ordering::Relaxed),
+        steps: hooks.steps.load(Ordering::Relaxed),
+        timed: hooks.timed.load(Ordering::Relaxed),
+        started,
+    }
 }
 
 /// Runs a study that has to succeed.
@@ -213,7 +267,15 @@ pub(crate) fn done(corpus: &Corpus, spec: &StudySpec, folder: &Path) -> Study {
     ran(corpus, spec, folder, Hooks::default()).study.expect("the study runs")
 }
 
-/// The rows of a study without the times, which no two runs share.
+/// The rows of a study without the times and the company, which no two runs share.
 pub(crate) fn timeless(study: &Study) -> Vec<Row> {
-    study.rows().into_iter().map(|row| Row { train_seconds: 0.0, tokens_per_second: None, ..row }).collect()
+    let timeless = |row| Row {
+        train_seconds: 0.0,
+        tokens_per_second: None,
+        threads: None,
+        trials_at_once: None,
+        ms_per_step_alone: None,
+        ..row
+    };
+    study.rows().into_iter().map(timeless).collect()
 }

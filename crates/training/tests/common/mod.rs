@@ -5,7 +5,7 @@ use diapason_corpus::{Alphabet, Corpus, SplitRequest};
 use diapason_engine::{Batch, Cache, Engine, EngineId, Scores, State, StateMut, StepMetrics, Update};
 use diapason_model::{Layout, ModelConfig};
 use diapason_random::{Purpose, Stream};
-use diapason_training::{Config, Event, RunOutcome, RunSpec, TrainingError};
+use diapason_training::{Config, Control, Event, RunOutcome, RunSpec, TrainingError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -216,7 +216,7 @@ fn unimplemented_here<T>() -> T {
 
 /// Runs without a listener.
 pub fn run(corpus: &Corpus, engine: &mut Bigram, spec: &RunSpec) -> Result<RunOutcome, TrainingError> {
-    diapason_training::run(corpus, engine, spec, &AtomicBool::new(false), &mut |_| {})
+    diapason_training::run(corpus, engine, spec, &Control { stop: &[], threads: None }, &mut |_| {})
 }
 
 /// Runs until `flag` is up; returns the events, too.
@@ -227,7 +227,8 @@ pub fn run_watched(
     flag: &AtomicBool,
 ) -> (Result<RunOutcome, TrainingError>, Vec<Event>) {
     let mut events = Vec::new();
-    let outcome = diapason_training::run(corpus, engine, spec, flag, &mut |e| events.push(e.clone()));
+    let control = Control { stop: &[flag], threads: None };
+    let outcome = diapason_training::run(corpus, engine, spec, &control, &mut |e| events.push(e.clone()));
     (outcome, events)
 }
 

@@ -1,0 +1,188 @@
+//! What a training step may not do once it runs: allocate, read or write, take a lock.
+//!
+//! Allocations are counted by the allocator, over all threads. For everything else the system is asked: after some
+//! steps the process forbids itself all system calls but the wait and wake of a sleeping thread, and is killed at the
+//! first other one. Each of these tests runs in a process of its own, which is this program again with a role.
+
+use diapason_corpus::windows::{Windows, training_windows};
+use diapason_engine::{Batch, CpuEngine, Engine, Shape, Update};
+use diapason_model::{Architecture, ModelConfig, initialise};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use std::alloc::System;
+use std::process::{Command, Stdio};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// The environment variable that gives a process of this program its role.
+const ROLE: &str = "DIAPASON_TEST_ROLE";
+
+/// Steps until all room has been made.
+const FIRST: u64 = 3;
+/// Steps that are watched.
+const WATCHED: u64 = 20;
+
+/// A run without all that lies around its steps.
+struct Run {
+    engine: CpuEngine,
+    text: Vec<u8>,
+    windows: Windows,
+    step: u64,
+}
+
+impl Run {
+    fn new(threads: usize) -> Self {
+        let model = ModelConfig {
+            architecture: Architecture::Seed,
+            vocabulary: 27,
+            d_model: 64,
+            n_heads: 4,
+            n_layers: 2,
+            mlp_ratio: 4.0,
+            max_len: 32,
+            tie_embeddings: false,
+        };
+        let shape = Shape { batch_size: 20, sequence_length: 32 };
+        let engine = CpuEngine::new(model.clone(), &initialise(&model, 0), threads, shape).unwrap();
+        let text = (0..10_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as u8 % 27).collect();
+        Self { engine, text, windows: Windows::default(), step: 0 }
+    }
+
+    /// Windows, forward, loss, backward, update.
+    fn steps(&mut self, count: u64) {
+        for _ in 0..count {
+            training_windows(&self.text, 0, self.step, 20, 32, &mut self.windows);
+            self.step += 1;
+            let update =
+                Update { number: self.step, learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+            let Windows { inputs, targets, sequence_length } = &self.windows;
+            let batch = Batch { inputs, targets, sequence_length: *sequence_length };
+            assert!(self.engine.step(batch, &update).loss.is_finite());
+        }
+    }
+}
+
+/// This program again, to run nothing but `test` in `role`.
+fn again(test: &str, role: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([test, "--exact", "--nocapture"]).env(ROLE, role).stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn steps_allocate_nothing() {
+    if std::env::var_os(ROLE).is_none() {
+        let output = again("steps_allocate_nothing", "counted").output().unwrap();
+        assert!(output.status.success(), "{output:#?}");
+        return;
+    }
+    for threads in [1, 2, 3] {
+        let mut run = Run::new(threads);
+        run.steps(FIRST);
+        let region = Region::new(ALLOCATOR);
+        run.steps(WATCHED);
+        let change = region.change();
+        let calls = change.allocations + change.reallocations + change.deallocations;
+        assert_eq!(calls, 0, "{threads} threads: {change:?}");
+        // The counter counts, on other threads too.
+        std::thread::spawn(|| drop(vec![0u8; 100])).join().unwrap();
+        assert!(region.change().allocations >= 1);
+    }
+}
+
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod system_calls {
+    use super::{FIRST, ROLE, Run, WATCHED, again};
+    use seccompiler::{
+        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+        SeccompRule,
+    };
+    use std::collections::BTreeMap;
+    use std::error::Error;
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Stdio;
+
+    /// What a process says when it has come through. Nothing else of this length is let through.
+    const THROUGH: &str = "no other system call was made\n";
+
+    /// From here on this process is killed at any system call, of any of its threads, but futex (the wait and wake of
+    /// a sleeping thread), restart_syscall (the wait goes on after the process was stopped), clock_gettime (where the
+    /// clock is not read without the kernel), and the writing of [`THROUGH`] to stdout.
+    fn forbid() -> Result<(), Box<dyn Error>> {
+        let argument = |index, length, value| SeccompCondition::new(index, length, SeccompCmpOp::Eq, value);
+        let to_stdout = argument(0, SeccompCmpArgLen::Dword, 1)?;
+        let of_the_length = argument(2, SeccompCmpArgLen::Qword, THROUGH.len() as u64)?;
+        let rules = BTreeMap::from([
+            (libc::SYS_futex, vec![]),
+            (libc::SYS_restart_syscall, vec![]),
+            (libc::SYS_clock_gettime, vec![]),
+            (libc::SYS_write, vec![SeccompRule::new(vec![to_stdout, of_the_length])?]),
+        ]);
+        let filter = SeccompFilter::new(
+            rules,
+            SeccompAction::KillProcess,
+            SeccompAction::Allow,
+            std::env::consts::ARCH.try_into()?,
+        )?;
+        let program: BpfProgram = filter.try_into()?;
+        Ok(seccompiler::apply_filter_all_threads(&program)?)
+    }
+
+    /// The process with a role: some steps freely, then some under the filter; then waits to be killed, since ending
+    /// takes more system calls.
+    fn watched(role: &str) {
+        let mut run = Run::new(role.trim_end_matches("+control").parse().unwrap());
+        run.steps(FIRST);
+        let mut out = std::io::stdout().lock();
+        out.flush().unwrap();
+        if let Err(error) = forbid() {
+            writeln!(out, "\nnot permitted: {error}").unwrap();
+            return;
+        }
+        run.steps(WATCHED);
+        if role.ends_with("+control") {
+            let _ = std::fs::metadata("/");
+        }
+        out.write_all(THROUGH.as_bytes()).unwrap();
+        out.flush().unwrap();
+        loop {
+            std::thread::park();
+        }
+    }
+
+    #[test]
+    fn steps_only_wait_and_wake() {
+        if let Ok(role) = std::env::var(ROLE) {
+            return watched(&role);
+        }
+        for (role, comes_through) in [("1", true), ("2", true), ("3", true), ("2+control", false)] {
+            let mut command = again("system_calls::steps_only_wait_and_wake", role);
+            let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+            let mut through = false;
+            let mut lines = Vec::new();
+            for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+                lines.push(line.unwrap());
+                through = lines.last().is_some_and(|line| line.ends_with(THROUGH.trim_end()));
+                if through {
+                    break;
+                }
+            }
+            let _ = child.kill();
+            let status = child.wait().unwrap();
+            if let Some(refusal) = lines.iter().find(|line| line.starts_with("not permitted")) {
+                // Not through a macro: the harness would keep it to itself.
+                let _ = writeln!(std::io::stderr(), "SKIPPED: seccomp is {refusal}");
+                return;
+            }
+            if comes_through {
+                assert!(through, "{role} threads: a step made another system call: {status}; {lines:?}");
+            } else {
+                assert!(
+                    !through && status.signal() == Some(libc::SIGSYS),
+                    "the filter does not kill: {lines:?}"
+                );
+            }
+        }
+    }
+}
