@@ -163,11 +163,14 @@ impl Storage {
     }
 
     fn wait<T>(&mut self, run: impl FnOnce(&mut dyn Database, &mut Wait<'_>) -> Result<T>) -> Result<T> {
-        let until = Instant::now() + self.patience;
+        let patience = self.patience;
+        // From the first failure on: a process that was stopped in the midst of its work has lost no patience.
+        let mut until = None;
         let Self { database, give_up, outage, .. } = self;
         let place = database.place();
         let stopped = || give_up.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed));
         let mut next = |error: StorageError, tries: u32| {
+            let until = *until.get_or_insert_with(|| Instant::now() + patience);
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(error);

@@ -228,6 +228,51 @@ fn the_dead_are_succeeded_at_once() {
     }
 }
 
+/// Clocks of workers are never compared: one that is two hours fast or slow takes nothing over and loses nothing. (Its
+/// clock is only wrong where libfaketime is installed.)
+#[test]
+fn wrong_clocks_do_no_harm() {
+    let Some(fixture) = Fixture::new(Kind::Postgres) else { return };
+    let study = study_with(&fixture, 3);
+    let mut storage = fixture.open();
+    let worker = Worker::this_process("cpu-1");
+    let policy = Policy { lease: Duration::from_secs(3600), ..Policy::default() };
+    assert!(matches!(storage.claim(study, &worker, &policy).unwrap(), Claimed::Work(_)));
+    let library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"]
+        .map(|folder| format!("{folder}/faketime/libfaketime.so.1"))
+        .into_iter()
+        .find(|path| std::path::Path::new(path).is_file());
+    let mut children = Vec::new();
+    for (held, clock) in [(2, "+7200"), (3, "-7200")] {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child
+            .args(["--exact", "a_process_that_claims_and_waits", "--nocapture"])
+            .env("DIAPASON_TEST_CLAIMER", &fixture.url)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        if let Some(library) = &library {
+            child.env("LD_PRELOAD", library).env("FAKETIME", clock);
+        }
+        children.push(child.spawn().unwrap());
+        until("the child has claimed", || storage.item_counts(study).unwrap().of(ItemState::Held) == held);
+    }
+    for item in storage.items(study, None, None, 3).unwrap() {
+        let left = item.lease_left.unwrap();
+        assert!(item.claims == 1 && (3000.0..=3600.0).contains(&left), "{}: {left} s", item.key);
+    }
+    for trial in storage.trials(study, Page::default()).unwrap() {
+        let start = trial.datetime_start.unwrap();
+        assert!(start.starts_with("20"), "{start}");
+    }
+    let off = "SELECT MAX(ABS(EXTRACT(EPOCH FROM timezone('UTC', now()) - datetime_start))) FROM trials";
+    assert!(fixture.number(off) < 600, "also the times that people see are the database's");
+    assert!(matches!(storage.claim(study, &worker, &policy).unwrap(), Claimed::Nothing { .. }));
+    for mut child in children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
 #[test]
 fn a_process_that_claims_and_waits() {
     let Ok(url) = std::env::var("DIAPASON_TEST_CLAIMER") else { return };
