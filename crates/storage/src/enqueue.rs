@@ -14,6 +14,9 @@ use crate::{Result, StorageError};
 use serde_json::{Map, Value as Json};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+/// So many new trials that PostgreSQL's idea of its tables is wrong until it looks at them again.
+const MANY: usize = 1000;
+
 /// A parameter of a trial that is enqueued.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Param {
@@ -73,7 +76,7 @@ impl Storage {
                 });
             }
         }
-        self.write(|on| {
+        let done = self.write(|on| {
             lock_study(on, study)?;
             check_distributions(on, study, trials)?;
             let known =
@@ -88,7 +91,11 @@ impl Storage {
                 number += chunk.len() as i64;
             }
             Ok(Enqueued { added: new.len(), known: trials.len() - new.len() })
-        })
+        })?;
+        if done.added >= MANY {
+            self.look_again()?;
+        }
+        Ok(done)
     }
 
     /// Makes work items for the WAITING trials that another program enqueued. `recognise` says what such a trial is;

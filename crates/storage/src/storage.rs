@@ -1,6 +1,6 @@
 //! A database with studies in it.
 
-use crate::database::{Access, Database, Statements, Value, Wait, insert_all};
+use crate::database::{Access, Database, Dialect, Statements, Value, Wait, insert_all};
 use crate::encode::{self, Direction};
 use crate::postgres::Postgres;
 use crate::schema::{self, Present};
@@ -217,6 +217,17 @@ impl Storage {
             })
         })?;
         answer.ok_or_else(|| StorageError::Content { what: "no answer".to_string() })
+    }
+
+    /// After many rows were inserted: PostgreSQL plans with what it knew of its tables, and would read them whole until
+    /// it looks at them again by itself, a minute later. Whose tables they are not is warned by the server and goes on.
+    pub(crate) fn look_again(&mut self) -> Result<()> {
+        self.write(|on| match on.dialect() {
+            Dialect::Sqlite => Ok(()),
+            Dialect::Postgres => on.batch(
+                "ANALYZE trials, trial_params, trial_user_attributes, trial_system_attributes, diapason_items",
+            ),
+        })
     }
 
     /// Makes a study, or finds it: any number of workers may begin one at once. Its attributes are set with it, in
