@@ -363,18 +363,18 @@ fn port(text: &str) -> Result<u16> {
 
 /// `db.example.org:5433`, `[::1]:5433`, `/var/run/postgresql`.
 fn host_and_port(text: &str, default_port: u16) -> Result<(String, u16)> {
-    let text = decode(text)?;
+    // The colon is looked for before %3A becomes one, and %2Ftmp may have a port after it.
     let (host, port_text) = if text.starts_with('/') {
-        (text.as_str(), None)
+        (text, None)
     } else if let Some(rest) = text.strip_prefix('[') {
         let (host, after) = rest.split_once(']').ok_or_else(|| refuse("a `[` before the host has no `]`"))?;
         (host, after.strip_prefix(':'))
     } else if text.matches(':').count() > 1 {
-        (text.as_str(), None)
+        (text, None)
     } else {
         match text.split_once(':') {
             Some((host, port)) => (host, Some(port)),
-            None => (text.as_str(), None),
+            None => (text, None),
         }
     };
     if host.is_empty() {
@@ -384,7 +384,7 @@ fn host_and_port(text: &str, default_port: u16) -> Result<(String, u16)> {
         Some(text) => port(text)?,
         None => default_port,
     };
-    Ok((host.to_string(), port))
+    Ok((decode(host)?, port))
 }
 
 /// Where a server on this machine listens, as libpq built by distributions has it.
@@ -547,6 +547,9 @@ mod tests {
         let found = server("postgresql://[::1]:7000/db", &variables);
         assert_eq!(found.hosts, [("::1".to_string(), 7000)]);
         assert!(found.to_string().starts_with("postgresql://berta@[::1]:7000/db"));
+        let found = server("postgresql://%2Frun%2Fx:7000/db", &variables);
+        assert_eq!(found.hosts, [("/run/x".to_string(), 7000)]);
+        assert_eq!(server(&found.to_string(), &[]).hosts, found.hosts);
         let found = server("postgresql://%2Frun%2Fx/db", &variables);
         assert_eq!(found.hosts, [("/run/x".to_string(), 6000)]);
     }
