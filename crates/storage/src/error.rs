@@ -1,0 +1,137 @@
+//! What can go wrong between a program and its database.
+//!
+//! Two cases must never be taken for one another: the *lease* is lost (somebody else has the trial, stop working
+//! on it), and the *connection* is lost (nobody knows, go on and try again). So they are two variants, and
+//! nothing else in the crate decides which of them an error is.
+
+use std::path::PathBuf;
+
+/// Why something could not be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// A storage URL, or a `PG*` variable, that cannot be meant. Never repeats the text that was typed, which may
+    /// hold a password.
+    #[error("storage URL: {0}")]
+    Url(String),
+    /// A database file on a file system where SQLite's locks do not work.
+    #[error("{} is on a network file system ({kind}), where SQLite would corrupt it", path.display())]
+    NetworkFileSystem {
+        /// The file.
+        path: PathBuf,
+        /// What file system it is.
+        kind: &'static str,
+    },
+    /// There is no database at this place.
+    #[error("there is no study database at {place}")]
+    NoDatabase {
+        /// Where, without a password.
+        place: String,
+    },
+    /// A database that this program, or Optuna of today, does not understand.
+    #[error("the database at {place} cannot be used: {what}")]
+    Incompatible {
+        /// Where, without a password.
+        place: String,
+        /// What is not as it should be.
+        what: String,
+    },
+    /// The database cannot be reached, or is too busy to answer, for longer than one was ready to wait.
+    #[error("cannot reach the database at {place}: {cause}")]
+    Unreachable {
+        /// Where, without a password.
+        place: String,
+        /// The last reason.
+        cause: String,
+    },
+    /// The database refuses: no permission, disk full, damaged.
+    #[error("the database at {place} refused: {cause}")]
+    Database {
+        /// Where, without a password.
+        place: String,
+        /// Its words, in one line.
+        cause: String,
+    },
+    /// There is no study of that name.
+    #[error("there is no study `{}`", crate::printable(name))]
+    NoStudy {
+        /// The name.
+        name: String,
+    },
+    /// There already is a study of that name, and it is another.
+    #[error("there already is a study `{}`", crate::printable(name))]
+    StudyExists {
+        /// The name.
+        name: String,
+    },
+    /// Somebody else has the trial, or it is finished: whoever gets this must stop working on it.
+    #[error("the trial `{}` is no longer this worker's", crate::printable(key))]
+    LeaseLost {
+        /// Key of the work item.
+        key: String,
+    },
+    /// Something that the schema has no room for.
+    #[error("cannot store {what}")]
+    Refused {
+        /// What, and why not.
+        what: String,
+    },
+    /// Something in the database that is not as Optuna writes it.
+    #[error("the database holds {what}")]
+    Content {
+        /// What, and where.
+        what: String,
+    },
+    /// A path in the database that leads out of the study's folder.
+    #[error("the path `{}` from the database {why}", crate::printable(path))]
+    Path {
+        /// The path as stored.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The wait for the database was interrupted.
+    #[error("interrupted while waiting for the database at {place}")]
+    Interrupted {
+        /// Where, without a password.
+        place: String,
+    },
+}
+
+/// Shorthand of this crate.
+pub(crate) type Result<T, E = StorageError> = std::result::Result<T, E>;
+
+impl StorageError {
+    /// What to do about it, if that is known.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Url(_) => {
+                "as in sqlite:///folder/study.db or postgresql://USER@HOST/DATABASE; a password goes into PGPASSWORD or ~/.pgpass"
+            }
+            Self::NetworkFileSystem { .. } => {
+                "put the study on a local disk, or share it through PostgreSQL: --storage postgresql://USER@HOST/DATABASE"
+            }
+            Self::NoDatabase { .. } => "`tune` makes one; check the path",
+            Self::Incompatible { .. } => {
+                "`optuna storage upgrade` brings an older database to the revision of Optuna 3.2 to 5.0"
+            }
+            Self::Unreachable { .. } => {
+                "nothing is lost: checkpoints are on the disk; start again when the database is there"
+            }
+            Self::NoStudy { .. } => "`diapason study list` names those that are there",
+            Self::StudyExists { .. } => "choose another name, or continue that study with its own settings",
+            Self::Path { .. } => "whoever can write to the database wrote this; it is not followed",
+            _ => return None,
+        };
+        Some(text.to_string())
+    }
+
+    /// Whether the same thing may work a moment later without anybody doing anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+}
+
+/// A message of a library in one line.
+pub(crate) fn one_line(text: &str) -> String {
+    crate::printable(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
+}
