@@ -10,6 +10,7 @@ mod memory;
 mod progress;
 mod shell;
 mod signals;
+mod storage;
 
 use args::{Cli, Command};
 use clap::Parser;

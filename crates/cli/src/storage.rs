@@ -1,0 +1,88 @@
+//! Where a study's database is: one answer for every command that asks.
+//!
+//! `--storage` counts first, then `DIAPASON_STORAGE`, then the folder of the study. What is typed may be a URL, as
+//! Optuna has it, or a path: of a database file, or of a folder that has a `study.db`. A text that looks like a URL is
+//! never taken for a path: it may hold a password, and paths are repeated in messages.
+
+use crate::failure::Failure;
+use diapason_storage::StorageUrl;
+use std::path::{Path, PathBuf};
+
+/// Name of the database in a study's folder.
+pub(crate) const DATABASE: &str = "study.db";
+
+/// The variable that `--storage` can be left to.
+pub(crate) const VARIABLE: &str = "DIAPASON_STORAGE";
+
+/// The database of the study that has, or would have, this folder: what `--storage` says, else `DIAPASON_STORAGE`,
+/// else the folder's own. Nothing is looked for but folders in place of files.
+pub(crate) fn place(storage: Option<&str>, folder: &Path) -> Result<StorageUrl, Failure> {
+    Ok(given(storage)?.unwrap_or_else(|| StorageUrl::Sqlite(folder.join(DATABASE))))
+}
+
+/// The database that `--storage` or `DIAPASON_STORAGE` names, if one of them does.
+pub(crate) fn given(storage: Option<&str>) -> Result<Option<StorageUrl>, Failure> {
+    if let Some(text) = storage {
+        return named(text).map(Some);
+    }
+    match std::env::var(VARIABLE) {
+        Ok(text) if text.is_empty() => Ok(None),
+        Ok(text) => named(&text).map(Some).map_err(|failure| failure.in_file(Path::new(VARIABLE))),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(Failure::usage(format!("{VARIABLE} is not UTF-8"))),
+    }
+}
+
+/// A URL, or the path of a file or folder.
+fn named(text: &str) -> Result<StorageUrl, Failure> {
+    if text.trim().is_empty() || is_url(text) {
+        return StorageUrl::parse(text).map_err(|error| Failure::from(error).typed());
+    }
+    let path = PathBuf::from(text);
+    Ok(StorageUrl::Sqlite(if path.is_dir() || text.ends_with('/') { path.join(DATABASE) } else { path }))
+}
+
+/// Whether the text is meant as a URL: it begins with a word of more than one letter and a colon. (`C:\study.db` does
+/// not; a file `a:b` is `./a:b`.)
+fn is_url(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(scheme, _)| scheme.len() > 1 && !scheme.contains(['/', '\\', '.']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        match named(text) {
+            Ok(url) => url.to_string(),
+            Err(failure) => format!("{failure:?}"),
+        }
+    }
+
+    #[test]
+    fn urls_and_paths() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().to_str().unwrap();
+        assert_eq!(shown("sqlite:///a/b.db"), "sqlite:///a/b.db");
+        assert_eq!(shown("a/b.db"), "sqlite:///a/b.db");
+        assert_eq!(shown("./a:b"), "sqlite:///./a:b");
+        assert_eq!(shown("not/there/"), "sqlite:///not/there/study.db");
+        assert_eq!(shown(name), format!("sqlite:///{name}/study.db"));
+        assert_eq!(shown("postgresql://u:hunter2@h:1/d"), "postgresql://u@h:1/d");
+        // Slips of the keyboard are not repeated, and make no file of that name.
+        for slip in ["", " ", "postgresql:/u:hunter2@h/d", "u:hunter2@h/d", "mysql://u:hunter2@h/d"] {
+            let shown = shown(slip);
+            assert!(shown.starts_with("Usage") && !shown.contains("hunter2"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn the_folder_is_the_last_resort() {
+        let url = place(Some("x.db"), Path::new("studies/a")).unwrap();
+        assert_eq!(url.to_string(), "sqlite:///x.db");
+        if std::env::var_os(VARIABLE).is_none() {
+            let url = place(None, Path::new("studies/a")).unwrap();
+            assert_eq!(url.to_string(), "sqlite:///studies/a/study.db");
+        }
+    }
+}
