@@ -27,11 +27,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// What a worker tells.
 pub(crate) enum News {
     /// It has taken this trial.
-    Taken {
-        number: usize,
-        params: Params,
-        seed: u64,
-    },
+    Taken { number: usize, params: Params, seed: u64 },
     /// Something happened inside the trial.
     Training(usize, Event),
     /// The trial is over, or has been stopped, or could not go on; none: somebody else has it.

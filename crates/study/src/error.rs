@@ -119,7 +119,10 @@ pub enum StudyError {
         folder: PathBuf,
     },
     /// A study that another program made: it does not say what is to be trained.
-    #[error("the study `{}` was made by another program: it has no text and no configuration", printable(name))]
+    #[error(
+        "the study `{}` was made by another program: it has no text and no configuration",
+        printable(name)
+    )]
     NotOurs {
         /// Its name.
         name: String,

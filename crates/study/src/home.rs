@@ -16,7 +16,7 @@ pub const DATABASE_FILE: &str = "study.db";
 pub(crate) const SPEC: &str = "diapason:spec";
 
 /// Where a study is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Home {
     /// The folder of its checkpoints.
     pub folder: PathBuf,

@@ -21,7 +21,6 @@ use crate::worker::Site;
 use crate::{Cell, Engines, Home, Params, Study, StudyError, StudySpec, TrialRecord, TrialState};
 use diapason_corpus::Corpus;
 use diapason_engine::EngineError;
-use diapason_model::ModelConfig;
 use diapason_storage::{
     Attributes, Courier, Direction, ItemState, NewTrial, Opening, Policy, Storage, StudyId,
 };
@@ -176,8 +175,7 @@ pub fn run_study(
         };
         study.ways(&study.work(vocabulary)?, corpus, engines)?;
 
-        create_folder(&home.folder)
-            .map_err(|source| StudyError::Io { path: home.folder.clone(), source })?;
+        create_folder(&home.folder).map_err(|source| StudyError::Io { path: home.folder.clone(), source })?;
         let mut storage = Storage::open(&home.storage, Opening::Create)?;
         let attribute = home::attribute(&study.spec)?;
         let attributes = [(Attributes::User, SPEC.to_string(), attribute.clone())];
@@ -518,7 +516,8 @@ impl Study {
             Some(_) => worthwhile(&kinds, &[1]),
             None => worthwhile(&kinds, ways),
         };
-        let known = self.timings_of_this_machine(threads).is_some_and(|timings| timings.cover(configs(), &ways));
+        let known =
+            self.timings_of_this_machine(threads).is_some_and(|timings| timings.cover(configs(), &ways));
         let most = ways.last().copied().unwrap_or(0) as u128;
         let fit = |kind: &Kind<'_>| {
             engines.available.is_none_or(|there| most * (engines.memory)(&kind.model, kind.config) <= there)
@@ -550,8 +549,9 @@ impl Study {
         vocabulary: usize,
     ) -> Result<(Plan, Outlook), StudyError> {
         let of = |work: &Work| &self.cells[self.trials[work.number].cell].config;
-        let timings =
-            self.timings_of_this_machine(engines.threads).filter(|timings| timings.cover(work.iter().map(of), &[1]));
+        let timings = self
+            .timings_of_this_machine(engines.threads)
+            .filter(|timings| timings.cover(work.iter().map(of), &[1]));
         let mut trials = Vec::new();
         for work in work {
             let config = of(work);

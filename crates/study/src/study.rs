@@ -284,7 +284,7 @@ impl Study {
         };
         let tokens = (steps * record.tokens_per_step) as f64;
         Row {
-            number: trial.stored.as_ref().map_or(trial.number as i64, |stored| stored.number),
+            number: trial.shown_number(),
             params: record.params.clone(),
             seed: trial.seed,
             pass,

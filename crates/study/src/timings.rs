@@ -11,11 +11,11 @@
 //! different days do not compare.
 
 use crate::{Engines, StudyError, value_text};
-use diapason_storage::{Storage, StudyId};
 use diapason_corpus::Corpus;
 use diapason_corpus::windows::{Windows, training_windows};
 use diapason_engine::{Batch, Engine, Update};
 use diapason_model::{ModelConfig, initialise};
+use diapason_storage::{Storage, StudyId};
 use diapason_training::Config;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -146,7 +146,8 @@ impl Timings {
         let mut by_machine: BTreeMap<String, Self> = BTreeMap::new();
         for cost in storage.costs(study)? {
             // What another program may have written is nothing to us.
-            let Ok(Detail { machine, threads, engine, measured, timing }) = serde_json::from_value(cost.detail)
+            let Ok(Detail { machine, threads, engine, measured, timing }) =
+                serde_json::from_value(cost.detail)
             else {
                 continue;
             };

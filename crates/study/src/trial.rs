@@ -304,6 +304,11 @@ pub struct StoredTrial {
 }
 
 impl Trial {
+    /// Its number for people: the one that Optuna's tools show, once it has one.
+    pub fn shown_number(&self) -> i64 {
+        self.stored.as_ref().map_or(self.number as i64, |stored| stored.number)
+    }
+
     /// The trial to be enqueued.
     pub(crate) fn new_trial(&self, cell: &Cell, spec: &StudySpec) -> Result<NewTrial, StudyError> {
         let trajectory = Trajectories::of(spec).of_config(&cell.config);
@@ -399,9 +404,11 @@ pub(crate) fn trials(
     from: Option<(&mut Storage, StudyId)>,
 ) -> Result<Vec<Trial>, StudyError> {
     let trajectories = Trajectories::of(spec);
-    let place = |number, index, cell: &Cell, seed, there| place(number, index, cell, seed, there, |cell, seed| {
-        TrialRecord::begun(cell, seed, vocabulary, &spec.corpus.digest)
-    });
+    let place = |number, index, cell: &Cell, seed, there| {
+        place(number, index, cell, seed, there, |cell, seed| {
+            TrialRecord::begun(cell, seed, vocabulary, &spec.corpus.digest)
+        })
+    };
     let mut known = BTreeMap::new();
     let mut adopted = Vec::new();
     if let Some((storage, study)) = from {
@@ -461,14 +468,7 @@ fn place(
         let reason = there.attributes.get(FAIL_REASON).and_then(Json::as_str).unwrap_or("failed");
         record.insert(begun(cell, seed)?).fail(reason.to_string());
     }
-    Ok(Trial {
-        number,
-        cell: index,
-        seed,
-        record,
-        folder: there.folder,
-        stored: Some(there.stored),
-    })
+    Ok(Trial { number, cell: index, seed, record, folder: there.folder, stored: Some(there.stored) })
 }
 
 /// What is known of a trial whose work item is in this state.
@@ -509,11 +509,15 @@ impl There {
         let seed = attribute(SEED).and_then(Json::as_u64).ok_or_else(|| missing(SEED))?;
         let config = attribute(CONFIG).cloned().ok_or_else(|| missing(CONFIG))?;
         let config = serde_json::from_value(config).map_err(|error| wrong(format!("{CONFIG}: {error}")))?;
-        let path = attribute(CHECKPOINT_PATH).and_then(Json::as_str).ok_or_else(|| missing(CHECKPOINT_PATH))?;
+        let path =
+            attribute(CHECKPOINT_PATH).and_then(Json::as_str).ok_or_else(|| missing(CHECKPOINT_PATH))?;
         // What leads out of the study's folder is refused.
         inside(folder, path)?;
         let params = trial.params.iter().map(|(key, value)| {
-            Ok((key.clone(), serde_json::from_value(value.clone()).map_err(|error| wrong(error.to_string()))?))
+            Ok((
+                key.clone(),
+                serde_json::from_value(value.clone()).map_err(|error| wrong(error.to_string()))?,
+            ))
         });
         Ok(Some(Self {
             seed,

@@ -9,7 +9,7 @@
 use crate::crew::{Next, Place};
 use crate::home::spec_of;
 use crate::trial::{recognise, record};
-use crate::{Cell, Study, StudyError, StudySpec, TrialRecord, TrialState};
+use crate::{Cell, Study, StudyError, TrialRecord, TrialState};
 use diapason_corpus::Corpus;
 use diapason_engine::{Engine, EngineError};
 use diapason_model::ModelConfig;
@@ -99,21 +99,9 @@ impl<'a> Site<'a> {
     ) -> Self {
         let place = |trial: &crate::Trial| Some((trial.stored.as_ref()?.key.clone(), trial.number));
         let places = study.trials.iter().filter_map(place).collect();
-        let worker = Worker {
-            allow_other_engine: engines.allow_other,
-            ..Worker::this_process(engines.id.clone())
-        };
-        Self {
-            corpus,
-            study,
-            places,
-            folder,
-            engines,
-            courier,
-            id,
-            worker,
-            policy,
-        }
+        let mut worker = Worker::this_process(engines.id.clone());
+        worker.allow_other_engine = engines.allow_other;
+        Self { corpus, study, places, folder, engines, courier, id, worker, policy }
     }
 
     /// The next trial for one of this process's workers. Everything that decides who trains what is behind this.
@@ -148,9 +136,9 @@ impl<'a> Site<'a> {
     /// Makes work of the trials that other programs enqueued since; how many.
     fn adopt(&self) -> Result<usize, StudyError> {
         let (id, spec, vocabulary) = (self.id, self.study.spec.clone(), self.corpus.alphabet.len());
-        let adopted = self.courier.call(move |storage| {
-            storage.adopt(id, |waiting| recognise(waiting, &spec, vocabulary))
-        })?;
+        let adopted = self
+            .courier
+            .call(move |storage| storage.adopt(id, |waiting| recognise(waiting, &spec, vocabulary)))?;
         Ok(adopted.added)
     }
 
@@ -264,7 +252,8 @@ impl<'a> Site<'a> {
                 Event::Evaluated(point) => {
                     let is_early = spec.protocol == Protocol::Standard && early_step == Some(point.step);
                     record.take_in(point, is_early);
-                    let words = if is_early || account.is_due() { account.of(&record) } else { Record::new() };
+                    let words =
+                        if is_early || account.is_due() { account.of(&record) } else { Record::new() };
                     Some(words.value(point.step, point.validation_loss))
                 }
                 Event::Checkpoint { step } => Some(Record::new().safe_step(*step)),

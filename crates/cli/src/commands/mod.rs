@@ -8,6 +8,8 @@ pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod train;
 pub(crate) mod tune;
+pub(crate) mod worker;
+mod working;
 
 use crate::args::Text;
 use crate::failure::Failure;
