@@ -4,10 +4,17 @@
 //! Optuna has it, or a path: of a database file, or of a folder that has a `study.db`. A text that looks like a URL is
 //! never taken for a path: it may hold a password, and paths are repeated in messages.
 
-use crate::failure::Failure;
-use diapason_storage::StorageUrl;
+use crate::failure::{Failure, note};
+use diapason_storage::{Opening, Storage, StorageUrl};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a server is waited for that cannot be reached when the program starts.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Time between two tries.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Name of the database in a study's folder.
 pub(crate) const DATABASE: &str = "study.db";
@@ -31,6 +38,26 @@ pub(crate) fn given(storage: Option<&str>) -> Result<Option<StorageUrl>, Failure
         Ok(text) => named(&text).map(Some).map_err(|failure| failure.in_file(Path::new(VARIABLE))),
         Err(std::env::VarError::NotPresent) => Ok(None),
         Err(std::env::VarError::NotUnicode(_)) => Err(Failure::usage(format!("{VARIABLE} is not UTF-8"))),
+    }
+}
+
+/// Waits for a server that cannot be reached at the moment: workers are started by machines, and a database may just be
+/// restarted. Says so at once, since it may be a slip of the keyboard.
+pub(crate) fn reach(url: &StorageUrl) -> Result<(), Failure> {
+    let until = Instant::now() + PATIENCE;
+    let mut said = false;
+    loop {
+        match Storage::open(url, Opening::Read) {
+            Err(error) if error.is_transient() && Instant::now() < until => {
+                if !std::mem::replace(&mut said, true) {
+                    note(&format!("{error}; trying again for {} seconds", PATIENCE.as_secs()));
+                }
+                std::thread::sleep(PAUSE);
+            }
+            // Whatever else it is, whoever opens it for something will find out.
+            Err(error) if error.is_transient() => return Err(error.into()),
+            _ => return Ok(()),
+        }
     }
 }
 
@@ -86,10 +113,13 @@ fn named(text: &str) -> Result<StorageUrl, Failure> {
     Ok(StorageUrl::Sqlite(if path.is_dir() || text.ends_with('/') { path.join(DATABASE) } else { path }))
 }
 
-/// Whether the text is meant as a URL: it begins with a word of more than one letter and a colon. (`C:\study.db` does
-/// not; a file `a:b` is `./a:b`.)
+/// Whether the text is meant as a URL: it begins with a word and a colon. (`C:\study.db` does not; a file `a:b` is
+/// `./a:b`.)
 fn is_url(text: &str) -> bool {
-    text.split_once(':').is_some_and(|(scheme, _)| scheme.len() > 1 && !scheme.contains(['/', '\\', '.']))
+    text.split_once(':').is_some_and(|(scheme, rest)| {
+        let is_drive = scheme.len() == 1 && rest.starts_with(['/', '\\']);
+        !is_drive && !scheme.contains(['/', '\\', '.'])
+    })
 }
 
 #[cfg(test)]

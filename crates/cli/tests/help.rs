@@ -7,7 +7,7 @@ use common::Here;
 #[test]
 fn help_texts() {
     let here = Here::new();
-    let commands = ["", "tune", "train", "eval", "generate", "corpus", "decide", "config", "bench"];
+    let commands = ["", "tune", "worker", "train", "eval", "generate", "corpus", "decide", "config", "bench"];
     for command in commands {
         let args: Vec<&str> = ["help", command].into_iter().filter(|word| !word.is_empty()).collect();
         let ran = here.run(&args).ok();
@@ -23,7 +23,7 @@ fn help_texts() {
 #[test]
 fn every_command_has_an_example() {
     let here = Here::new();
-    for command in ["tune", "train", "eval", "generate", "decide", "config", "bench"] {
+    for command in ["tune", "worker", "train", "eval", "generate", "decide", "config", "bench"] {
         let help = here.run(&[command, "--help"]).ok().stdout;
         assert!(help.contains("Example"), "{help}");
         assert!(help.contains(&format!("diapason {command}")), "{help}");

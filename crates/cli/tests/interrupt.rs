@@ -148,8 +148,8 @@ fn a_study_with_two_trials_at_work_loses_neither() {
         both("best.safetensors").iter().all(|best| best.exists())
     });
     assert_eq!(killed.code, None, "{killed:?}");
-    // Both have gone on when both records have been written anew.
-    let written = || both("trial.json").map(|file| std::fs::metadata(file).unwrap().modified().unwrap());
+    // Both have gone on when both curves have been written anew.
+    let written = || both("curve.csv").map(|file| std::fs::metadata(file).unwrap().modified().unwrap());
     let before = written();
     let gone_on = || written().iter().zip(&before).all(|(now, before)| now > before);
     let stopped = interrupted(&here, &tune("s", "2"), "INT", gone_on);

@@ -73,10 +73,9 @@ fn how_the_trials_run_is_said_once() {
     );
     assert!(lines[0].contains(": about ") && lines[0].contains("; "), "{lines:?}");
     assert!(stderr.contains("trial 3/3 learning_rate=0.01: step 800/800"), "{stderr}");
-    let timings: Value = serde_json::from_slice(&here.read("timed/timings.json")).unwrap();
-    assert_eq!(timings["threads"], 2);
-    let kinds: Vec<&Value> = timings["configurations"].as_object().unwrap().values().collect();
-    assert!(kinds.len() == 1 && kinds[0]["ms_per_step"].as_f64().unwrap() > 0.0, "{kinds:?}");
+    let costs = here.costs("timed");
+    assert!(costs.len() == 1 && costs[0].seconds_per_step > 0.0, "{costs:?}");
+    assert_eq!(costs[0].detail["threads"], 2, "{costs:?}");
     let report = String::from_utf8(here.read("timed/report.md")).unwrap();
     assert!(report.contains("- seconds are the steps times what one takes alone on 2 threads"), "{report}");
 }

@@ -128,12 +128,14 @@ impl Storage {
                     fixed_params: fixed,
                     user_attributes: trial.user_attributes.clone(),
                 };
-                let own = match recognise(&waiting) {
-                    Some(new) => {
-                        check(&new)?;
-                        adopt_as(on, study, &trial, &new)?
-                    }
-                    None => false,
+                let own = recognise(&waiting).map(|new| {
+                    check(&new)?;
+                    adopt_as(on, study, &trial, &new)
+                });
+                // One that the study has no room for is not to keep all the others waiting.
+                let own = match own {
+                    Some(Err(StorageError::Refused { .. })) | None => false,
+                    Some(own) => own?,
                 };
                 if own {
                     done.added += 1;

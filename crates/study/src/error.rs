@@ -153,7 +153,8 @@ pub enum StudyError {
     },
     /// What is left was begun with another arithmetic.
     #[error(
-        "{trials} trials of this study were begun by another engine than {engine}: their results would be neither's"
+        "{} begun by another engine than {engine}: a result would be neither's",
+        match trials { 1 => "1 trial of this study was".to_string(), n => format!("{n} trials of this study were") }
     )]
     OtherEngine {
         /// How many.
@@ -186,6 +187,9 @@ impl StudyError {
             Self::Trial { error, .. } => match &**error {
                 TrainingError::Checkpoint(damaged) if !matches!(damaged, Read { .. } | Write { .. }) => {
                     Some("put the file back as it was, or remove its folder: the trial then starts anew".to_string())
+                }
+                TrainingError::WeightsAlone { .. } => {
+                    Some("put the checkpoint back, or remove that folder: the trial then starts anew".to_string())
                 }
                 error => error.hint(),
             },

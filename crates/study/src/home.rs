@@ -8,9 +8,16 @@ use crate::{STUDY_FILE, StudyError, StudySpec};
 use diapason_storage::{Attributes, Opening, Storage, StorageError, StorageUrl, StudyId};
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Name of the file with a study's database, in its folder.
 pub const DATABASE_FILE: &str = "study.db";
+
+/// How long a database is waited for that cannot be opened at the moment.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Time between two tries.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The study's attribute that holds its specification.
 pub(crate) const SPEC: &str = "diapason:spec";
@@ -55,6 +62,18 @@ impl Home {
         Ok(self.find(Opening::Read)?.and_then(|found| found.spec))
     }
 
+    /// Opens the database. A server that is just being restarted is waited for; whether it can be reached at all is
+    /// the caller's to find out first.
+    pub(crate) fn open(&self, opening: Opening) -> Result<Storage, StorageError> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match Storage::open(&self.storage, opening) {
+                Err(error) if error.is_transient() && Instant::now() < until => std::thread::sleep(PAUSE),
+                opened => return opened,
+            }
+        }
+    }
+
     /// The study in the database; none if there is no database, or no such study in it. Nothing is written.
     pub(crate) fn find(&self, opening: Opening) -> Result<Option<Found>, StudyError> {
         if let StorageUrl::Sqlite(path) = &self.storage
@@ -62,7 +81,7 @@ impl Home {
         {
             return Ok(None);
         }
-        let mut storage = match Storage::open(&self.storage, opening) {
+        let mut storage = match self.open(opening) {
             Ok(storage) => storage,
             Err(StorageError::NoDatabase { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),

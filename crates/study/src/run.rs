@@ -22,7 +22,7 @@ use crate::{Cell, Engines, Home, Params, Study, StudyError, StudySpec, TrialReco
 use diapason_corpus::Corpus;
 use diapason_engine::EngineError;
 use diapason_storage::{
-    Attributes, Courier, Direction, ItemState, NewTrial, Opening, Policy, Storage, StudyId,
+    Attributes, Courier, Direction, ItemId, ItemState, NewTrial, Opening, Policy, Storage, StudyId,
 };
 use diapason_training::{Config, Event, create_folder};
 use std::collections::{BTreeMap, BTreeSet};
@@ -176,7 +176,7 @@ pub fn run_study(
         study.ways(&study.work(vocabulary)?, corpus, engines)?;
 
         create_folder(&home.folder).map_err(|source| StudyError::Io { path: home.folder.clone(), source })?;
-        let mut storage = Storage::open(&home.storage, Opening::Create)?;
+        let mut storage = home.open(Opening::Create)?;
         let attribute = home::attribute(&study.spec)?;
         let attributes = [(Attributes::User, SPEC.to_string(), attribute.clone())];
         let id = storage.create_study(&study.spec.name, Direction::Minimize, &attributes)?;
@@ -190,10 +190,11 @@ pub fn run_study(
         }
         study.spec.write(&home.folder)?;
         study.enqueue(&mut storage, id)?;
+        study.try_again(&mut storage, id)?;
         break (study, storage, id);
     };
     let spec = study.spec.clone();
-    storage.adopt(id, |waiting| recognise(waiting, &spec, vocabulary))?;
+    adopt(&mut storage, id, &spec, vocabulary, observe)?;
     let study = Study::load(&mut storage, id, spec, vocabulary, &home.folder)?;
     work_on(corpus, study, storage, id, home, engines, interrupt, observe)
 }
@@ -215,10 +216,40 @@ pub fn join_study(
     };
     let spec = spec.ok_or(StudyError::NotOurs { name })?;
     spec.check_corpus(corpus, &home.folder)?;
-    storage.adopt(id, |waiting| recognise(waiting, &spec, vocabulary))?;
+    // Whoever began the study, or made it longer, may have been killed before this.
+    Study::load(&mut storage, id, spec.clone(), vocabulary, &home.folder)?.enqueue(&mut storage, id)?;
+    adopt(&mut storage, id, &spec, vocabulary, observe)?;
     let study = Study::load(&mut storage, id, spec, vocabulary, &home.folder)?;
     create_folder(&home.folder).map_err(|source| StudyError::Io { path: home.folder.clone(), source })?;
     work_on(corpus, study, storage, id, home, engines, interrupt, observe)
+}
+
+/// Makes work of the trials that other programs enqueued.
+fn adopt(
+    storage: &mut Storage,
+    id: StudyId,
+    spec: &StudySpec,
+    vocabulary: usize,
+    observe: &mut dyn FnMut(&StudyEvent<'_>),
+) -> Result<(), StudyError> {
+    let adopted = storage.adopt(id, |waiting| recognise(waiting, spec, vocabulary))?;
+    if let Some(text) = left_alone(adopted.known) {
+        observe(&StudyEvent::Note { text });
+    }
+    Ok(())
+}
+
+/// What to say of trials that other programs enqueued and that are no work here.
+pub(crate) fn left_alone(trials: usize) -> Option<String> {
+    let why = "they have unknown keys or impossible values, or the study has the same already";
+    match trials {
+        0 => None,
+        1 => Some(
+            format!("1 enqueued trial cannot be trained here and is left alone: {why}")
+                .replace("they have", "it has"),
+        ),
+        n => Some(format!("{n} enqueued trials cannot be trained here and are left alone: {why}")),
+    }
 }
 
 fn work_on(
@@ -284,7 +315,7 @@ fn work_on(
                 give_up.store(true, Ordering::Relaxed);
             }
             let outage = outages.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(text) = outage.and_then(|error| seen.outage(error)) {
+            for text in outage.and_then(|error| seen.outage(error)).into_iter().chain(site.notes()) {
                 observe(&StudyEvent::Note { text });
             }
             match news {
@@ -374,8 +405,7 @@ impl Seen {
 }
 
 impl Study {
-    /// Brings into the database what it does not have: new trials, more steps for those that are done, and another
-    /// try for those that failed by something that may have been mended since.
+    /// Brings into the database what it does not have: new trials, and more steps for those that are done.
     fn enqueue(&self, storage: &mut Storage, id: StudyId) -> Result<(), StudyError> {
         let new = self.trials.iter().filter(|trial| trial.stored.is_none());
         let new: Vec<NewTrial> = new
@@ -384,21 +414,26 @@ impl Study {
         if !new.is_empty() {
             storage.enqueue(id, &new)?;
         }
-        let (mut longer, mut failed) = (Vec::new(), Vec::new());
-        for trial in &self.trials {
-            let (Some(stored), Some(record)) = (&trial.stored, &trial.record) else { continue };
-            if record.is_finished(self.cells[trial.cell].config.steps) {
-                continue;
-            }
-            match stored.state {
-                ItemState::Done => longer.push(stored.item),
-                ItemState::Failed => failed.push(stored.item),
-                _ => {}
-            }
-        }
-        storage.extend(id, &longer)?;
-        storage.try_again(id, &failed)?;
+        storage.extend(id, &self.unfinished(ItemState::Done))?;
         Ok(())
+    }
+
+    /// Gives trials another try that failed by something that may have been mended since.
+    fn try_again(&self, storage: &mut Storage, id: StudyId) -> Result<(), StudyError> {
+        storage.try_again(id, &self.unfinished(ItemState::Failed))?;
+        Ok(())
+    }
+
+    /// Items in this state that have something left to do.
+    fn unfinished(&self, state: ItemState) -> Vec<ItemId> {
+        let is_unfinished = |trial: &&crate::Trial| {
+            trial
+                .record
+                .as_ref()
+                .is_some_and(|record| !record.is_finished(self.cells[trial.cell].config.steps))
+        };
+        let stored = self.trials.iter().filter(is_unfinished).filter_map(|trial| trial.stored.as_ref());
+        stored.filter(|stored| stored.state == state).map(|stored| stored.item).collect()
     }
 
     /// Every trial that is not finished with what is left to do, in order, for a text of `vocabulary` symbols.

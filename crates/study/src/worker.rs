@@ -8,6 +8,7 @@
 
 use crate::crew::{Next, Place};
 use crate::home::spec_of;
+use crate::run::left_alone;
 use crate::trial::{recognise, record};
 use crate::{Cell, Study, StudyError, TrialRecord, TrialState};
 use diapason_corpus::Corpus;
@@ -18,20 +19,18 @@ use diapason_storage::{
     printable,
 };
 use diapason_training::{
-    CHECKPOINT, Config, Control, CurvePoint, Event, LockError, Occasion, Protocol, Reading, RunOutcome,
-    RunSpec, TrainingError, create_folder, run,
+    CHECKPOINT, Config, Control, CurvePoint, Event, Occasion, Protocol, Reading, RunOutcome, RunSpec,
+    create_folder, run,
 };
 use serde_json::{Map, Value as Json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Shortest time between two accounts of a trial's attributes while it runs.
 const ACCOUNT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Time between two tries to get a folder that another process has not yet left.
-const FOLDER_PAUSE: Duration = Duration::from_millis(200);
 
 /// An engine, or why there is none.
 pub type MadeEngine = Result<Box<dyn Engine>, EngineError>;
@@ -85,6 +84,8 @@ pub(crate) struct Site<'a> {
     id: StudyId,
     worker: Worker,
     policy: Policy,
+    /// What there is to say that is about no trial.
+    notes: Mutex<Vec<String>>,
 }
 
 impl<'a> Site<'a> {
@@ -101,7 +102,12 @@ impl<'a> Site<'a> {
         let places = study.trials.iter().filter_map(place).collect();
         let mut worker = Worker::this_process(engines.id.clone());
         worker.allow_other_engine = engines.allow_other;
-        Self { corpus, study, places, folder, engines, courier, id, worker, policy }
+        Self { corpus, study, places, folder, engines, courier, id, worker, policy, notes: Mutex::default() }
+    }
+
+    /// What there is to say that is about no trial, once.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        std::mem::take(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The next trial for one of this process's workers. Everything that decides who trains what is behind this.
@@ -139,6 +145,7 @@ impl<'a> Site<'a> {
         let adopted = self
             .courier
             .call(move |storage| storage.adopt(id, |waiting| recognise(waiting, &spec, vocabulary)))?;
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).extend(left_alone(adopted.known));
         Ok(adopted.added)
     }
 
@@ -193,7 +200,7 @@ impl<'a> Site<'a> {
         let mut known =
             record(&claim.trial.user_attributes, &cell.params, ItemState::Held, claim.trial.number)?;
         let has_checkpoint = folder.join(CHECKPOINT).exists();
-        if claim.step > 0 && !has_checkpoint {
+        if !has_checkpoint && (claim.step > 0 || known.is_some()) {
             let lease = claim.lease.clone();
             self.courier.call(move |storage| storage.restart(&lease))?;
             known = None;
@@ -265,9 +272,7 @@ impl<'a> Site<'a> {
             }
             tell(event);
         };
-        let outcome = in_its_turn(&self.policy, &stop, || {
-            run(self.corpus, engine.as_mut(), &run_spec, &control, &mut observe)
-        });
+        let outcome = run(self.corpus, engine.as_mut(), &run_spec, &control, &mut observe);
         drop(engine);
         let outcome = match outcome {
             Ok(outcome) => outcome,
@@ -333,25 +338,6 @@ fn how_it_came(claim: &Claim, has_checkpoint: bool, folder: &Path) -> Option<Str
         }
         How::New | How::Continued if !has_checkpoint && claim.step > 0 => Some(from),
         How::New | How::Continued => None,
-    }
-}
-
-/// Runs once the folder is free: whoever had the trial before may not have noticed yet that it is no longer his.
-fn in_its_turn(
-    policy: &Policy,
-    stop: &[&AtomicBool],
-    mut run: impl FnMut() -> Result<RunOutcome, TrainingError>,
-) -> Result<RunOutcome, TrainingError> {
-    let until = Instant::now() + policy.lease;
-    loop {
-        match run() {
-            Err(TrainingError::Lock(LockError::Held { .. }))
-                if Instant::now() < until && !stop.iter().any(|flag| flag.load(Ordering::Relaxed)) =>
-            {
-                std::thread::sleep(FOLDER_PAUSE);
-            }
-            outcome => return outcome,
-        }
     }
 }
 

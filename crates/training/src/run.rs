@@ -23,6 +23,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+/// How long a folder is waited for that another process is just writing into.
+const FOLDER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Time between two tries to get it.
+const FOLDER_PAUSE: Duration = Duration::from_millis(20);
+
 /// Name of the file in a run's folder that holds everything: weights, optimizer, history.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
 /// Name of the file with the weights of the best evaluation.
@@ -340,7 +346,12 @@ pub fn run(
         if spec.folder.join(CHECKPOINT).exists() { None } else { Some(begin(engine, spec, &alphabet)?) };
     create_folder(&spec.folder)
         .map_err(|source| TrainingError::Write { path: spec.folder.clone(), source })?;
-    let _lock = FolderLock::acquire(&spec.folder)?;
+    // A run behind a fence takes the folder only while it writes: whoever has been given the run of a process that
+    // hangs shall not wait for that process.
+    let _lock = match control.fence {
+        None => Some(FolderLock::acquire(&spec.folder)?),
+        Some(_) => None,
+    };
 
     let there = spec.folder.join(CHECKPOINT).exists();
     if there && !spec.resume {
@@ -395,15 +406,17 @@ pub fn run(
     run.started();
     // The first checkpoint is written at once: a folder that cannot be written to should fail now, not after
     // a minute.
-    if run.unsaved && run.may_write(Occasion::Best) {
-        run.save()?;
-    }
-    run.write_curve()?;
+    run.write(Occasion::Best, |run| {
+        if run.unsaved {
+            run.save()?;
+        }
+        run.write_curve()
+    })?;
     let state = run.go_on()?;
     run.unsaved |= state != run.header.progress.state;
     run.header.progress.state = state;
-    if run.unsaved && run.may_write(Occasion::Last) {
-        run.save()?;
+    if run.unsaved {
+        run.write(Occasion::Last, Run::save)?;
     }
     Ok(run.outcome())
 }
@@ -509,9 +522,7 @@ impl Run<'_> {
             let is_there = matches!(Checkpoint::read_header(&path), Ok(header) if header.step == best);
             // Killed between the checkpoint and the best weights? They are the checkpoint's.
             if !is_there && best == self.header.step {
-                if self.may_write(Occasion::Best) {
-                    self.save_best()?;
-                }
+                self.write(Occasion::Best, |run| run.save_best())?;
             } else if !is_there {
                 (self.observe)(&Event::Note(format!(
                     "{} is missing or damaged: the weights of the best step so far, {best}, are lost",
@@ -644,9 +655,8 @@ impl Run<'_> {
             }
             if self.unsaved
                 && self.saved_at.elapsed() >= Duration::from_secs(self.header.config.checkpoint_seconds)
-                && self.may_write(Occasion::Passing)
             {
-                self.save()?;
+                self.write(Occasion::Passing, Self::save)?;
             }
             if let Some(diverged) = self.step(&mut windows, &mut told) {
                 return Ok(diverged);
@@ -755,15 +765,14 @@ impl Run<'_> {
             progress.state = RunState::Complete;
         }
         self.leave_out_foreign_evaluation();
-        if !self.may_write(Occasion::Best) {
-            // Somebody else's run by now.
-        } else if curve::best(&self.header.progress.curve).is_some_and(|best| best.step == step) {
-            self.save()?;
-            self.save_best()?;
-            self.write_curve()?;
-        } else {
-            self.write_curve()?;
-        }
+        let is_best = curve::best(&self.header.progress.curve).is_some_and(|best| best.step == step);
+        self.write(Occasion::Best, |run| {
+            if is_best {
+                run.save()?;
+                run.save_best()?;
+            }
+            run.write_curve()
+        })?;
         (self.observe)(&Event::Evaluated(point));
         Ok(None)
     }
@@ -780,15 +789,47 @@ impl Run<'_> {
         self.threads = wish;
     }
 
-    /// Whether the folder is still this run's to write to. Equal runs come to equal files, so a file of a later step
-    /// can only be what another has made of this run.
-    fn may_write(&self, occasion: Occasion) -> bool {
-        let Some(fence) = self.control.fence else { return true };
+    /// Writes `what` into the folder, if that is still this run's to write to.
+    ///
+    /// Equal runs come to equal files, so a file of a later step can only be what another has made of this run: it
+    /// stays. The look and the writing are one thing to every other process: one that was stopped between the two has
+    /// the folder meanwhile.
+    fn write(
+        &mut self,
+        occasion: Occasion,
+        what: impl FnOnce(&mut Self) -> Result<(), TrainingError>,
+    ) -> Result<(), TrainingError> {
+        let Some(fence) = self.control.fence else { return what(self) };
+        // This may take a while, for which the folder is not to be kept from others.
+        if !fence(occasion) {
+            return Ok(());
+        }
+        let Some(_lock) = self.turn(occasion)? else { return Ok(()) };
         let is_later = |name| {
             Checkpoint::read_header(&self.spec.folder.join(name))
                 .is_ok_and(|there: Header| there.step > self.header.step)
         };
-        fence(occasion) && !is_later(CHECKPOINT) && !is_later(BEST)
+        if is_later(CHECKPOINT) || is_later(BEST) { Ok(()) } else { what(self) }
+    }
+
+    /// The folder, for as long as it takes to write; none if it is not worth waiting for.
+    fn turn(&self, occasion: Occasion) -> Result<Option<FolderLock>, TrainingError> {
+        let until = Instant::now() + FOLDER_PATIENCE;
+        loop {
+            let held = match FolderLock::acquire(&self.spec.folder) {
+                Ok(lock) => return Ok(Some(lock)),
+                Err(held @ LockError::Held { .. }) => held,
+                Err(error) => return Err(error.into()),
+            };
+            // What is not written now is computed again by whoever goes on.
+            if occasion == Occasion::Passing || self.control.stops() {
+                return Ok(None);
+            }
+            if Instant::now() >= until {
+                return Err(held.into());
+            }
+            std::thread::sleep(FOLDER_PAUSE);
+        }
     }
 
     /// Writes the checkpoint.

@@ -53,6 +53,7 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
             .with_hint("choose another folder with --out; `diapason train --resume` goes on with a run"));
     }
     let storage = storage::place(args.place.storage.as_deref(), &folder)?;
+    storage::reach(&storage)?;
     let home = Home { folder: folder.clone(), storage, name: args.place.study.clone() };
     let home = if home.is_local() { home } else { Home { name: home.name.or(Some(name.clone())), ..home } };
     let corpus = open(&request)?;

@@ -29,6 +29,7 @@ pub(crate) fn run(args: Worker, signals: &Signals) -> Result<(), Failure> {
                 .with_hint("`diapason study list --storage URL` names them"));
         }
     };
+    storage::reach(&url)?;
     let home = Home { folder: folder.clone(), storage: url, name: args.place.study.clone() };
     let Some(spec) = home.spec()? else {
         return Err(match &home.name {

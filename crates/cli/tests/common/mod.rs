@@ -3,7 +3,10 @@
 // Every test binary includes this file and uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
+use diapason_storage::{Cost, Opening, Storage, StorageError, StorageUrl, TrialState};
 use serde_json::Value;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -34,7 +37,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    fn new(output: Output) -> Self {
+    pub fn new(output: Output) -> Self {
         Self {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -117,6 +120,18 @@ impl Here {
         command.spawn().unwrap()
     }
 
+    /// The database of the study in this folder.
+    pub fn storage(&self, study: &str) -> Storage {
+        Storage::open(&StorageUrl::Sqlite(self.path(study).join("study.db")), Opening::Read).unwrap()
+    }
+
+    /// What a step was measured to take in the study in this folder.
+    pub fn costs(&self, study: &str) -> Vec<Cost> {
+        let mut storage = self.storage(study);
+        let studies = storage.studies().unwrap();
+        storage.costs(studies[0].id).unwrap()
+    }
+
     /// Every file and folder below, sorted.
     pub fn files(&self) -> Vec<String> {
         fn walk(folder: &Path, root: &Path, found: &mut Vec<String>) {
@@ -133,6 +148,63 @@ impl Here {
         found.sort();
         found
     }
+}
+
+/// What came of a trial, as far as it may depend on nothing but its settings.
+#[derive(Debug, PartialEq)]
+pub struct Outcome {
+    pub state: TrialState,
+    /// Bits of its value.
+    pub value: Vec<u64>,
+    /// Steps and bits of what it reported.
+    pub curve: Vec<(i64, u64)>,
+    /// Attributes without times, and what the machine was like.
+    pub attributes: BTreeMap<String, Value>,
+    /// What its last and its best weights come to.
+    pub weights: [u64; 2],
+    /// Columns of its `curve.csv` but the time.
+    pub csv: Vec<String>,
+}
+
+/// What came of every trial of a study's only database, by the key of its work item, and the numbers of all trials.
+pub fn outcomes(storage: &mut Storage, folder: &Path) -> (BTreeMap<String, Outcome>, Vec<i64>) {
+    let studies = storage.studies().unwrap();
+    assert_eq!(studies.len(), 1);
+    let (mut outcomes, mut numbers) = (BTreeMap::new(), Vec::new());
+    storage
+        .export(studies[0].id, |trial| -> Result<(), StorageError> {
+            numbers.push(trial.number);
+            let Some(item) = trial.item else { return Ok(()) };
+            let checkpoint = folder.join(trial.user_attributes["checkpoint"].as_str().unwrap());
+            let curve = std::fs::read_to_string(checkpoint.with_file_name("curve.csv")).unwrap();
+            let measured = ["_seconds", "tokens_per_second", "threads", "trials_at_once"];
+            let outcome = Outcome {
+                state: trial.state,
+                value: trial.values.iter().map(|value| value.to_bits()).collect(),
+                curve: trial.intermediate_values.iter().map(|(step, x)| (*step, x.to_bits())).collect(),
+                attributes: trial
+                    .user_attributes
+                    .iter()
+                    .filter(|(key, _)| !measured.iter().any(|end| key.ends_with(end)))
+                    .map(|(key, value)| (key.clone(), value.clone()))
+                    .collect(),
+                weights: [tensors(&checkpoint), tensors(&checkpoint.with_file_name("best.safetensors"))],
+                csv: curve.lines().map(|line| line.rsplit_once(',').unwrap().0.to_string()).collect(),
+            };
+            assert!(outcomes.insert(item.key.clone(), outcome).is_none(), "{} twice", item.key);
+            Ok(())
+        })
+        .unwrap();
+    (outcomes, numbers)
+}
+
+/// The numbers in a checkpoint, as one; what lies before them contains measured times.
+pub fn tensors(path: &Path) -> u64 {
+    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut hasher = DefaultHasher::new();
+    bytes[8 + header..].hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Waits for a program in the background.
