@@ -4,9 +4,9 @@ import json
 import math
 import sys
 
-from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
-multiplexer = EventMultiplexer(size_guidance={"scalars": 0, "tensors": 0})
+multiplexer = EventMultiplexer(tensor_size_guidance={"scalars": 0})
 multiplexer.AddRunsFromDirectory(sys.argv[1])
 multiplexer.Reload()
 
