@@ -38,6 +38,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Tune(Tune),
+    Worker(Worker),
     Train(Train),
     Eval(Eval),
     Generate(Generate),
@@ -165,20 +166,18 @@ pub(crate) struct Tune {
     )]
     pub(crate) early: f64,
 
-    #[command(flatten)]
-    pub(crate) machine: Machine,
-
-    /// Trials at once, each on its share of the threads [default: whatever ends the study soonest]
+    /// No grid: train the trials that other programs enqueue, as Python's `study.enqueue_trial` does
     ///
-    /// Results do not depend on it. Before training, a few steps of each configuration are timed alone on all
-    /// threads and side by side, and the trials run in the way that ends sooner. When fewer are left, each gets
-    /// more threads.
-    #[arg(long, value_name = "N", value_parser = |text: &str| between(text, 1, 1024), help_heading = "Machine")]
-    pub(crate) parallel: Option<u64>,
+    /// With --storage and --study this works on a study that Python's Optuna made. Their parameters are keys of the
+    /// configuration, and `seed`; --set and --steps say the rest.
+    #[arg(long, conflicts_with_all = ["grid", "seeds"], help_heading = "Search")]
+    pub(crate) enqueued: bool,
 
-    /// Go on with a run that another version or instruction set began; it is then marked
-    #[arg(long, help_heading = "Machine")]
-    pub(crate) allow_other_engine: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
+
+    #[command(flatten)]
+    pub(crate) working: Working,
 
     /// The study's folder [default: studies/NAME, by corpus and protocol]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
@@ -187,6 +186,83 @@ pub(crate) struct Tune {
     /// End with one JSON object on stdout instead of the table
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
+}
+
+/// Work on a study that `tune` has begun, beside other workers.
+///
+/// Any number of workers, on any number of machines, share a study through its database. Each trial is claimed by one of
+/// them. A worker that is killed leaves its trial to the others, who go on from its last checkpoint if they see the same
+/// folder, else from step 0. Results are the same to the last bit as those of one worker alone.
+///
+/// The study knows its text and its settings: a worker needs the address only. It ends when the study is finished.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = "\
+Examples:
+  diapason worker --storage studies/quick/study.db
+      A second worker on this machine, for a study that `diapason tune` has begun.
+  diapason worker --storage postgresql://me@db.example.org/studies --study text8 --out /shared/text8
+      A worker on any machine. The password comes from PGPASSWORD or ~/.pgpass.
+
+docs/studies.md has examples for Slurm, Kubernetes and GNU parallel.")]
+pub(crate) struct Worker {
+    #[command(flatten)]
+    pub(crate) place: Place,
+
+    /// The study's text, where it lies elsewhere on this machine [default: as `tune` was told]
+    #[arg(long, value_name = "CORPUS", help_heading = "Text")]
+    pub(crate) corpus: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) working: Working,
+
+    /// Leave when no trial is to be had; else wait for those that others have, in case one of them dies
+    #[arg(long, help_heading = "Machine")]
+    pub(crate) no_wait: bool,
+
+    /// The folder of the checkpoints; share it, and trials are taken over where they were left [default: that of the
+    /// database file, or studies/NAME]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// Where a study's database is.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Study")]
+pub(crate) struct Place {
+    /// The database: a file, a study's folder, sqlite:///FILE or postgresql://USER@HOST/DATABASE
+    ///
+    /// Or DIAPASON_STORAGE. A password belongs into PGPASSWORD or ~/.pgpass; what is left out of the URL comes from PGHOST,
+    /// PGPORT, PGUSER, PGDATABASE, PGSSLMODE and their kin. [default: study.db in the study's folder]
+    #[arg(long, value_name = "URL")]
+    pub(crate) storage: Option<String>,
+
+    /// The study's name in the database [default: the only one of a file; on a server, the name that `tune` gives]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) study: Option<String>,
+}
+
+/// How a process works on a study.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Machine")]
+pub(crate) struct Working {
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+
+    /// Trials at once, each on its share of the threads [default: whatever ends the study soonest]
+    ///
+    /// Results do not depend on it. Before training, a few steps of each configuration are timed alone on all
+    /// threads and side by side, and the trials run in the way that ends sooner. When fewer are left, each gets
+    /// more threads.
+    #[arg(long, value_name = "N", value_parser = |text: &str| between(text, 1, 1024))]
+    pub(crate) parallel: Option<u64>,
+
+    /// Go on with a run that another version or instruction set began; it is then marked
+    #[arg(long)]
+    pub(crate) allow_other_engine: bool,
+
+    /// Seconds of silence after which this worker's trials are given to another
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = |text: &str| between(text, 2, 86_400))]
+    pub(crate) lease: u64,
 }
 
 /// What a configuration costs.

@@ -19,6 +19,9 @@ use signals::Signals;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Err(failure) = storage::hide_password() {
+        return failure.report();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return failure::usage(&error),
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
 fn run(command: Command, signals: &Signals) -> Result<(), Failure> {
     match command {
         Command::Tune(args) => commands::tune::run(args, signals),
+        Command::Worker(args) => commands::worker::run(args, signals),
         Command::Train(args) => commands::train::run(args, signals),
         Command::Eval(args) => commands::eval::run(args),
         Command::Generate(args) => commands::generate::run(args),

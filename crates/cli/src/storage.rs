@@ -6,6 +6,7 @@
 
 use crate::failure::Failure;
 use diapason_storage::StorageUrl;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Name of the database in a study's folder.
@@ -31,6 +32,49 @@ pub(crate) fn given(storage: Option<&str>) -> Result<Option<StorageUrl>, Failure
         Err(std::env::VarError::NotPresent) => Ok(None),
         Err(std::env::VarError::NotUnicode(_)) => Err(Failure::usage(format!("{VARIABLE} is not UTF-8"))),
     }
+}
+
+/// Takes the password out of this process's command line, where everybody on the machine can read it: the program
+/// starts itself again without it. From then on it is in the environment, which only its owner can read, and in nothing
+/// that is printed.
+pub(crate) fn hide_password() -> Result<(), Failure> {
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    let mut password = None;
+    for at in 1..words.len() {
+        let Some(word) = words[at].to_str() else { continue };
+        let (before, url) = match word.strip_prefix("--storage=") {
+            Some(url) => ("--storage=", url),
+            None if words[at - 1] == "--storage" => ("", word),
+            None => continue,
+        };
+        if let Some((shown, secret)) = StorageUrl::split_password(url) {
+            words[at] = format!("{before}{shown}").into();
+            password = Some(secret);
+        }
+    }
+    match password {
+        Some(password) => start_again(&words, &password),
+        None => Ok(()),
+    }
+}
+
+#[cfg(unix)]
+fn start_again(words: &[OsString], password: &str) -> Result<(), Failure> {
+    use std::os::unix::process::CommandExt;
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from(&words[0]));
+    let error = std::process::Command::new(program)
+        .arg0(&words[0])
+        .args(&words[1..])
+        .env("PGPASSWORD", password)
+        .exec();
+    Err(Failure::failed(format!("cannot take the password out of the list of processes: {error}"))
+        .with_hint("give it in PGPASSWORD or ~/.pgpass instead"))
+}
+
+#[cfg(not(unix))]
+fn start_again(_: &[OsString], _: &str) -> Result<(), Failure> {
+    Err(Failure::usage("--storage holds a password, which other users could read")
+        .with_hint("give it in PGPASSWORD or ~/.pgpass instead"))
 }
 
 /// A URL, or the path of a file or folder.

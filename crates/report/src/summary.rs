@@ -169,7 +169,10 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
         if let Some(failure) = trial.record.as_ref().and_then(|record| record.failure.as_ref()) {
             notes.push(format!(
                 "failed: trial {}, {}, seed {}: {}",
-                trial.number, study.cells[trial.cell].params, trial.seed, failure.message
+                trial.shown_number(),
+                study.cells[trial.cell].params,
+                trial.seed,
+                failure.message
             ));
         }
     }
@@ -204,7 +207,7 @@ fn engines(study: &Study) -> Vec<String> {
     let records = || study.trials.iter().filter_map(|trial| Some((trial, trial.record.as_ref()?)));
     let mut by_engine: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (trial, record) in records().filter(|(_, record)| !record.engine.is_empty()) {
-        by_engine.entry(&record.engine).or_default().push(trial.number.to_string());
+        by_engine.entry(&record.engine).or_default().push(trial.shown_number().to_string());
     }
     if by_engine.len() > 1 {
         let engines: Vec<String> = by_engine
@@ -223,7 +226,7 @@ fn engines(study: &Study) -> Vec<String> {
     for (trial, record) in records().filter(|(_, record)| !record.other_engines.is_empty()) {
         notes.push(format!(
             "trial {} went on with another engine, {}, than it began with, {}: its result is neither's",
-            trial.number,
+            trial.shown_number(),
             record.engine,
             record.other_engines.join(", ")
         ));

@@ -28,7 +28,7 @@ fn study() -> Study {
         protocol: Protocol::Standard,
         early_fraction: 0.2,
         first_steps: SEED_STEPS,
-        threads: 2,
+        enqueued_only: false,
         tolerance: 0.01,
         cost: Cost::Seconds,
         corpus: CorpusStamp { name: "text8".into(), digest: "sha256:00".into(), request: None },
@@ -62,9 +62,9 @@ fn study() -> Study {
             config: cell.config.clone(),
         };
         let folder = PathBuf::from("trials").join(cell.params.folder_name()).join("seed-0");
-        Trial { number: i, cell: i, seed: 0, folder, record: Some(record) }
+        Trial { number: i, cell: i, seed: 0, folder, record: Some(record), stored: None }
     });
-    Study { spec, trials: trials.collect(), cells, timings: None, interrupted: false }
+    Study { spec, trials: trials.collect(), cells, timings: Vec::new(), interrupted: false }
 }
 
 fn record(study: &mut Study, number: usize) -> &mut TrialRecord {
@@ -442,13 +442,14 @@ fn times_say_where_they_come_from() {
         machine: Machine { host: "bench".into(), processor: "a processor".into() },
         threads: 2,
         engine: "colab".into(),
+        measured: 0,
         configurations: [timing(0, 16.0), timing(1, 32.0), timing(2, 17.0)].into(),
     };
     let last = timing(3, 34.0);
-    study.timings = Some(timings.clone());
+    study.timings = vec![timings.clone()];
     assert_eq!(study.candidates(Pass::Full)[0].cost, 330.0, "one is missing");
     timings.configurations.extend([last]);
-    study.timings = Some(timings);
+    study.timings = vec![timings];
     let costs: Vec<f64> = study.candidates(Pass::Full).iter().map(|candidate| candidate.cost).collect();
     assert_eq!(costs, [320.0, 640.0, 340.0, 680.0]);
     assert_eq!(study.candidates(Pass::Early)[1].cost, 128.0);

@@ -126,6 +126,18 @@ impl StorageUrl {
         }
     }
 
+    /// The URL without the password that it holds, and that password; none if it holds none, or is no URL. For
+    /// whoever must not leave it where others can read it, as in the list of processes.
+    pub fn split_password(url: &str) -> Option<(String, String)> {
+        match Self::parse_with(url, &|name| (name == "PGPASSFILE").then(|| "/dev/null".to_string())) {
+            Ok(Self::Postgres(server)) => {
+                let password = server.password.as_ref()?.reveal().to_string();
+                Some((server.to_string(), password))
+            }
+            _ => None,
+        }
+    }
+
     fn parse_with(url: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let Some((scheme, rest)) = url.split_once("://") else {
             return Err(refuse("there is no `://` in it"));

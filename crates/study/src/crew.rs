@@ -1,39 +1,63 @@
-//! The workers of a study: which trial each takes, and on how many threads.
+//! The workers of a process: which trial each has, and on how many threads.
 //!
-//! A worker takes the next trial that nobody has taken, trains it to its end, and takes another. When none is left,
-//! its threads go to those still at work, who look between two steps how many they have. Nothing else is
-//! shared: a trial's result depends neither on its worker nor on its neighbours.
+//! A worker claims a trial, trains it to its end, and claims another. When there is none for it, its threads go to those
+//! still at work, who look between two steps how many they have. Nothing else is shared: a trial's result depends
+//! neither on its worker nor on its neighbours.
 //!
 //! A worker that fails raises the flag that stops the others at their next step, each with a checkpoint. What
 //! the workers have to tell goes through one channel to the thread that called them, so whoever watches a study
 //! is called from one thread, in order.
 
 use crate::timings::share;
-use crate::{StudyError, TrialRecord};
+use crate::worker::Task;
+use crate::{Params, StudyError, TrialRecord};
 use diapason_training::Event;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Time between two looks for a trial, where there was none.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Time between two looks at the flags, and longest silence of a crew.
+const TICK: Duration = Duration::from_millis(100);
 
 /// What a worker tells.
 pub(crate) enum News {
     /// It has taken this trial.
-    Taken(usize),
+    Taken { number: usize, params: Params, seed: u64 },
     /// Something happened inside the trial.
     Training(usize, Event),
-    /// The trial is over, or has been stopped, or could not go on.
-    Left(usize, Box<Result<TrialRecord, StudyError>>),
+    /// The trial is over, or has been stopped, or could not go on; none: somebody else has it.
+    Left(usize, Box<Result<Option<TrialRecord>, StudyError>>),
+    /// There is nothing for it now; so many trials are with others.
+    Waiting(u64),
+    /// It can take no more trials.
+    Stopped(StudyError),
+    /// Nothing has happened for a while.
+    Tick,
 }
 
-/// Trains the trial of that number at that place, and tells what happens.
+/// What there is for a worker.
+pub(crate) enum Next {
+    Trial(Box<Task>),
+    /// Nothing now: so many trials are with others, who may leave them.
+    Wait(u64),
+    /// Nothing any more.
+    Nothing,
+}
+
+/// Finds a worker a trial.
+pub(crate) type Take<'a> = dyn Fn() -> Result<Next, StudyError> + Sync + 'a;
+
+/// Trains the trial at that place, and tells what happens.
 pub(crate) type Train<'a> =
-    dyn Fn(usize, Place<'_>, &mut dyn FnMut(&Event)) -> Result<TrialRecord, StudyError> + Sync + 'a;
+    dyn Fn(Task, Place<'_>, &mut dyn FnMut(&Event)) -> Result<Option<TrialRecord>, StudyError> + Sync + 'a;
 
 /// What the workers share.
 pub(crate) struct Crew<'a> {
-    /// Trials that nobody has taken.
-    waiting: Mutex<std::vec::IntoIter<usize>>,
     cores: Cores,
     /// Stops everybody: the caller's flag, and the one that a worker raises when it fails.
     interrupt: &'a AtomicBool,
@@ -63,9 +87,20 @@ impl Cores {
 
     /// Takes a worker's threads for the others.
     fn leave(&self, worker: usize) {
+        self.set(worker, false);
+    }
+
+    /// Gives it its share again.
+    fn join(&self, worker: usize) {
+        self.set(worker, true);
+    }
+
+    fn set(&self, worker: usize, is_at_work: bool) {
         let mut at_work = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
-        at_work[worker] = false;
-        self.deal(&at_work);
+        if at_work[worker] != is_at_work {
+            at_work[worker] = is_at_work;
+            self.deal(&at_work);
+        }
     }
 
     fn deal(&self, at_work: &[bool]) {
@@ -101,42 +136,40 @@ impl<'a> Place<'a> {
         self.crew.cores.count.load(Ordering::Relaxed)
     }
 
-    /// The next trial for this worker. Everything that decides who trains what is here.
-    fn take(&self) -> Option<usize> {
-        if self.stop().iter().any(|flag| flag.load(Ordering::Relaxed)) {
-            return None;
+    fn is_stopped(&self) -> bool {
+        self.stop().iter().any(|flag| flag.load(Ordering::Relaxed))
+    }
+
+    /// Waits before the next look for a trial.
+    fn pause(&self) {
+        let until = Instant::now() + PAUSE;
+        while Instant::now() < until && !self.is_stopped() {
+            std::thread::sleep(TICK);
         }
-        self.crew.waiting.lock().unwrap_or_else(PoisonError::into_inner).next()
     }
 }
 
-/// Has `trials` trained by `workers` workers on `threads` threads in all, and tells `hear` what they tell. `train`
-/// trains one trial.
+/// Has `workers` workers on `threads` threads in all train the trials that `take` finds, and tells `hear` what they
+/// tell. `train` trains one trial.
 ///
 /// # Panics
-/// When `train` or `hear` does; all other workers have stopped by then.
+/// When `take`, `train` or `hear` does; all other workers have stopped by then.
 pub(crate) fn work(
-    trials: Vec<usize>,
     workers: usize,
     threads: usize,
     interrupt: &AtomicBool,
+    take: &Take<'_>,
     train: &Train<'_>,
     hear: &mut dyn FnMut(News),
 ) {
-    let workers = workers.clamp(1, trials.len().max(1));
-    let crew = Crew {
-        waiting: Mutex::new(trials.into_iter()),
-        cores: Cores::new(threads, workers),
-        interrupt,
-        failed: AtomicBool::new(false),
-    };
+    let crew = Crew { cores: Cores::new(threads, workers), interrupt, failed: AtomicBool::new(false) };
     let crew = &crew;
     std::thread::scope(|scope| {
         let (tell, news) = channel();
         let handles: Vec<_> = (0..workers)
             .filter_map(|worker| {
                 let tell = tell.clone();
-                let begin = move || at_work(Place { crew, worker }, train, &tell);
+                let begin = move || at_work(Place { crew, worker }, take, train, &tell);
                 if worker == 0 {
                     return Some(scope.spawn(begin));
                 }
@@ -150,8 +183,12 @@ pub(crate) fn work(
             .collect();
         drop(tell);
         let stop = RaisedOnPanic(&crew.failed);
-        for news in news {
-            hear(news);
+        loop {
+            match news.recv_timeout(TICK) {
+                Ok(news) => hear(news),
+                Err(RecvTimeoutError::Timeout) => hear(News::Tick),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
         }
         drop(stop);
         for handle in handles {
@@ -162,18 +199,34 @@ pub(crate) fn work(
     });
 }
 
-fn at_work(place: Place<'_>, train: &Train<'_>, tell: &Sender<News>) {
+fn at_work(place: Place<'_>, take: &Take<'_>, train: &Train<'_>, tell: &Sender<News>) {
     let crew = place.crew;
     let stop = RaisedOnPanic(&crew.failed);
     // Nobody listens any more only if the listener has panicked, and then the flag is up.
     let say = |news| _ = tell.send(news);
-    while let Some(number) = place.take() {
-        say(News::Taken(number));
-        let result = train(number, place, &mut |event| say(News::Training(number, event.clone())));
-        if result.is_err() {
-            crew.failed.store(true, Ordering::Relaxed);
+    while !place.is_stopped() {
+        match take() {
+            Ok(Next::Trial(task)) => {
+                crew.cores.join(place.worker);
+                let number = task.number;
+                say(News::Taken { number, params: task.cell.params.clone(), seed: task.seed });
+                let result = train(*task, place, &mut |event| say(News::Training(number, event.clone())));
+                if result.is_err() {
+                    crew.failed.store(true, Ordering::Relaxed);
+                }
+                say(News::Left(number, Box::new(result)));
+            }
+            Ok(Next::Wait(others)) => {
+                crew.cores.leave(place.worker);
+                say(News::Waiting(others));
+                place.pause();
+            }
+            Ok(Next::Nothing) => break,
+            Err(error) => {
+                crew.failed.store(true, Ordering::Relaxed);
+                say(News::Stopped(error));
+            }
         }
-        say(News::Left(number, Box::new(result)));
     }
     crew.cores.leave(place.worker);
     drop(stop);

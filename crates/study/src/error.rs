@@ -3,7 +3,8 @@
 use crate::{Difference, Params};
 use diapason_corpus::CorpusError;
 use diapason_engine::EngineError;
-use diapason_training::{CheckpointError, ConfigError, LockError, TrainingError};
+use diapason_storage::{StorageError, printable};
+use diapason_training::{CheckpointError, ConfigError, TrainingError};
 use std::path::PathBuf;
 
 /// Why a study cannot begin, go on or be read.
@@ -108,9 +109,58 @@ pub enum StudyError {
         /// The cause.
         source: std::io::Error,
     },
-    /// Another process works on this study.
+    /// The database cannot be used.
     #[error(transparent)]
-    Lock(#[from] LockError),
+    Storage(#[from] StorageError),
+    /// There is no study in this folder.
+    #[error("there is no study in {}", folder.display())]
+    NoStudy {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A study that another program made: it does not say what is to be trained.
+    #[error(
+        "the study `{}` was made by another program: it has no text and no configuration",
+        printable(name)
+    )]
+    NotOurs {
+        /// Its name.
+        name: String,
+    },
+    /// A database with several studies, where one was expected.
+    #[error("{place} holds {studies} studies")]
+    WhichStudy {
+        /// The database.
+        place: String,
+        /// How many.
+        studies: usize,
+    },
+    /// A trial in the database that is not as this program writes it.
+    #[error("trial {number} in the database: {message}")]
+    Attributes {
+        /// Its number.
+        number: i64,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A value that Optuna has no place for.
+    #[error("{key} = {value} has no place in an Optuna study")]
+    NoParam {
+        /// The key.
+        key: String,
+        /// The value.
+        value: String,
+    },
+    /// What is left was begun with another arithmetic.
+    #[error(
+        "{trials} trials of this study were begun by another engine than {engine}: their results would be neither's"
+    )]
+    OtherEngine {
+        /// How many.
+        trials: u64,
+        /// This process's engine.
+        engine: String,
+    },
     /// A trial that cannot go on: a damaged checkpoint, a full disk.
     #[error("the trial {params}, seed {seed}: {error}")]
     Trial {
@@ -139,7 +189,22 @@ impl StudyError {
                 }
                 error => error.hint(),
             },
-            Self::Lock(error) => error.hint(),
+            Self::Storage(error) => error.hint(),
+            Self::NotOurs { .. } => Some(
+                "`tune --storage URL --study NAME --enqueued` with --corpus and --set says what its trials are trained on"
+                    .to_string(),
+            ),
+            Self::NoStudy { .. } => Some("`diapason tune` begins one".to_string()),
+            Self::WhichStudy { .. } => {
+                Some("say which one with --study; `diapason study list` names them".to_string())
+            }
+            Self::Attributes { .. } => {
+                Some("another program has changed it; put the database back as it was".to_string())
+            }
+            Self::OtherEngine { .. } => Some(
+                "finish them with the version and processor that began them; --allow-other-engine goes on all the same, and marks them"
+                    .to_string(),
+            ),
             Self::Grid { .. } => Some("an axis looks like n_heads=8,16".to_string()),
             Self::Engine { error, .. } if matches!(**error, EngineError::Memory { .. }) => {
                 Some("take this cell out of the grid, or make batch_size smaller".to_string())

@@ -2,8 +2,9 @@
 //!
 //! - [`Grid`]: the search space, cell by cell, checked before anything runs.
 //! - [`StudySpec`]: everything that was asked for, remembered in `study.toml`.
-//! - [`run_study`]: the trials, one after the other or side by side, each a run of `diapason-training` read early and in
-//!   full.
+//! - [`run_study`]: begins or continues a study, and works on it; [`join_study`]: works on one that is there. The
+//!   trials, one after the other or side by side, are runs of `diapason-training` read early and in full.
+//! - [`Home`]: where a study is kept; its database is an Optuna study.
 //! - [`Timings`]: what a step of each configuration takes, measured at the start.
 //! - [`Study`]: a study as it stands, running, killed or finished: [`Row`]s, [`Candidate`]s, [`Verdict`].
 //! - [`decide`]: the rule that chooses, on any table ([`read_table`]).
@@ -13,14 +14,15 @@
 //!
 //! ```text
 //! study.toml                                   what was asked
-//! timings.json                                 what a step of each configuration takes
-//! trials/d_model=256,n_heads=8/seed-0/         trial.json, checkpoint.safetensors, best.safetensors, curve.csv
+//! study.db                                     the Optuna study, unless it lives on a server
+//! trials/d_model=256,n_heads=8/seed-0/         checkpoint.safetensors, best.safetensors, curve.csv
 //! ```
 
 mod crew;
 mod decide;
 mod error;
 mod grid;
+mod home;
 mod pace;
 mod params;
 mod presets;
@@ -31,16 +33,19 @@ mod study;
 mod table;
 mod timings;
 mod trial;
+mod worker;
 
 pub use decide::{Candidate, Comparison, Cost, Decision, Tolerance, decide, percent};
 pub use error::StudyError;
 pub use grid::{Axis, Cell, Grid};
+pub use home::{DATABASE_FILE, Home};
 pub use params::{Params, value_text};
 pub use presets::{QUICK_GRID, QUICK_STEPS};
-pub use run::{Engines, Forecast, MadeEngine, Plan, StudyEvent, Work, run_study};
+pub use run::{Forecast, Plan, StudyEvent, Work, join_study, run_study};
 pub use seed::{SEED_EARLY_STEP, SEED_GRID, SEED_LABEL, SEED_NUMBERS, SEED_STEPS, SeedNumbers, seed_numbers};
 pub use spec::{CorpusStamp, Difference, STUDY_FILE, StudySpec};
 pub use study::{CellReading, Pass, PassDecision, Row, Study, Verdict};
 pub use table::{CandidateTable, RESULT_COLUMNS, TableError, read_table};
-pub use timings::{Machine, SideBySide, TIMINGS_FILE, Timing, Timings};
-pub use trial::{TRIAL_FILE, Trial, TrialFailure, TrialRecord, TrialState};
+pub use timings::{Machine, SideBySide, Timing, Timings};
+pub use trial::{StoredTrial, Trial, TrialFailure, TrialRecord, TrialState};
+pub use worker::{Engines, MadeEngine};

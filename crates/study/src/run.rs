@@ -3,56 +3,44 @@
 //! Everything that can be refused is refused before the first step: other settings than the study began with,
 //! impossible cells, too little memory for any one of them. Then the configurations' steps are timed
 //! ([`crate::timings`]), which tells what each costs and whether trials run side by side or one at a time on all
-//! threads ([`crate::pace`]), and workers take the trials ([`crate::crew`]). After that a study does not give up: a
-//! trial that diverges is recorded and the next one begins. A study that was killed is continued by the same call:
-//! finished trials are left alone, the interrupted ones go on from their checkpoints.
+//! threads ([`crate::pace`]), and workers claim the trials ([`crate::crew`], [`crate::worker`]). After that a study
+//! does not give up: a trial that diverges is recorded and the next one begins. A study that was killed is continued by
+//! the same call: finished trials are left alone, the interrupted ones go on from their checkpoints. Any number of
+//! processes may work on a study at once.
 //!
-//! Trials are taken in the order of their numbers: every cell with the first seed, then every cell with the second, so
+//! Trials are claimed in the order of their numbers: every cell with the first seed, then every cell with the second, so
 //! that a study that is cut short has compared all cells with fewer seeds, not some cells with all. No result
 //! depends on the order, on the number of trials at once, or on the threads.
 
-use crate::crew::{self, News, Place};
+use crate::crew::{self, News};
+use crate::home::{self, Found, SPEC, spec_of};
 use crate::pace::{Outlook, Pace, seconds_until_done};
 use crate::timings::{Benches, Kind, Machine, Timings, measure, worthwhile};
-use crate::{Cell, Params, Study, StudyError, StudySpec, TrialRecord, TrialState};
+use crate::trial::recognise;
+use crate::worker::Site;
+use crate::{Cell, Engines, Home, Params, Study, StudyError, StudySpec, TrialRecord, TrialState};
 use diapason_corpus::Corpus;
-use diapason_engine::{Engine, EngineError};
-use diapason_model::ModelConfig;
-use diapason_training::{
-    Config, Control, CurvePoint, Event, FolderLock, Protocol, Reading, RunSpec, create_folder, run,
+use diapason_engine::EngineError;
+use diapason_storage::{
+    Attributes, Courier, Direction, ItemState, NewTrial, Opening, Policy, Storage, StudyId,
 };
-use std::collections::BTreeMap;
-use std::path::Path;
+use diapason_training::{Config, Event, create_folder};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Shortest time between two writings of a trial's record while it runs.
-const RECORD_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a database that cannot be reached is waited for: long enough for a server to be restarted.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Shortest time between two warnings that it cannot be reached.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Shortest time between two estimates of the time left.
 const ESTIMATE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How much faster a window is evaluated than trained on: forward of forward and backward.
 const EVALUATION_SPEED: f64 = 3.0;
-
-/// An engine, or why there is none.
-pub type MadeEngine = Result<Box<dyn Engine>, EngineError>;
-
-/// How a study comes by engines.
-#[derive(Clone, Copy)]
-pub struct Engines<'a> {
-    /// Bytes that an engine for this configuration allocates, on all the study's threads. Asked for every cell that
-    /// has work left before the first trial starts.
-    pub memory: &'a (dyn Fn(&ModelConfig, &Config) -> u128 + Sync),
-    /// Bytes that there are; none where the system does not say.
-    pub available: Option<u128>,
-    /// An engine for this configuration on so many threads. Its parameters are overwritten before the first step.
-    pub make: &'a (dyn Fn(ModelConfig, &Config, usize) -> MadeEngine + Sync),
-    /// Whether a trial that an engine of another arithmetic began may be gone on with; it is then marked.
-    pub allow_other: bool,
-    /// How many trials run at once, each on its share of the threads; none: whatever ends the study soonest.
-    pub trials_at_once: Option<usize>,
-}
 
 /// What a trial still has to do.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -136,13 +124,23 @@ pub enum StudyEvent<'a> {
     TrialFinished {
         /// Its number.
         number: usize,
-        /// What is known of it.
-        record: &'a TrialRecord,
+        /// What is known of it; none if somebody else has it by now.
+        record: Option<&'a TrialRecord>,
+    },
+    /// There is nothing to do for now: what is left is with other workers.
+    Waiting {
+        /// How many trials they have.
+        others: u64,
+    },
+    /// Something the user should know.
+    Note {
+        /// What.
+        text: String,
     },
 }
 
-/// Runs, or continues, the study in `folder`. Stops at the next step when `interrupt` becomes true; the study
-/// that comes back then says so.
+/// Begins, or continues, the study at `home`, and works on it until it is finished. Stops at the next step when
+/// `interrupt` becomes true; the study that comes back then says so.
 ///
 /// # Errors
 /// Everything that keeps the study as a whole from starting or going on. Nothing has been written if it is a
@@ -151,30 +149,96 @@ pub enum StudyEvent<'a> {
 pub fn run_study(
     corpus: &Corpus,
     spec: &StudySpec,
-    folder: &Path,
+    home: &Home,
     engines: &Engines<'_>,
     interrupt: &AtomicBool,
     observe: &mut dyn FnMut(&StudyEvent<'_>),
 ) -> Result<Study, StudyError> {
-    // A folder that is there may hold a study, and another process may be at work on it.
-    let lock = if folder.is_dir() { Some(FolderLock::acquire(folder)?) } else { None };
     let vocabulary = corpus.alphabet.len();
-    let (spec, cells) = match StudySpec::read(folder)? {
-        Some(stored) => spec.clone().continued(&stored, folder, vocabulary)?,
-        None => spec.clone().completed(vocabulary)?,
+    let (study, mut storage, id) = loop {
+        // Refused before anything is written.
+        let found = home.find(Opening::Read)?;
+        let begun_with = home.begun_with(found.as_ref())?;
+        let (mut spec, cells) = match &begun_with {
+            Some(before) => spec.clone().continued(before, &home.folder, vocabulary)?,
+            None => spec.clone().completed(vocabulary)?,
+        };
+        let study = match found {
+            Some(Found { mut storage, id, name, .. }) => {
+                spec.name = name;
+                Study::load(&mut storage, id, spec, vocabulary, &home.folder)?
+            }
+            None => {
+                spec.name = home.name.clone().unwrap_or(spec.name);
+                Study::new(spec, cells, &home.folder, vocabulary)?
+            }
+        };
+        study.ways(&study.work(vocabulary)?, corpus, engines)?;
+
+        create_folder(&home.folder).map_err(|source| StudyError::Io { path: home.folder.clone(), source })?;
+        let mut storage = Storage::open(&home.storage, Opening::Create)?;
+        let attribute = home::attribute(&study.spec)?;
+        let attributes = [(Attributes::User, SPEC.to_string(), attribute.clone())];
+        let id = storage.create_study(&study.spec.name, Direction::Minimize, &attributes)?;
+        let there = spec_of(&mut storage, id)?;
+        // Another process may have begun the same study at the same moment, with other settings.
+        if there.is_some() && there != begun_with && there.as_ref() != Some(&study.spec) {
+            continue;
+        }
+        if there.as_ref() != Some(&study.spec) {
+            storage.set_study_attributes(id, Attributes::User, &[(SPEC.to_string(), attribute)])?;
+        }
+        study.spec.write(&home.folder)?;
+        study.enqueue(&mut storage, id)?;
+        break (study, storage, id);
     };
-    let mut study = Study::assembled(folder, spec, cells)?;
+    let spec = study.spec.clone();
+    storage.adopt(id, |waiting| recognise(waiting, &spec, vocabulary))?;
+    let study = Study::load(&mut storage, id, spec, vocabulary, &home.folder)?;
+    work_on(corpus, study, storage, id, home, engines, interrupt, observe)
+}
+
+/// Works on the study at `home`, which somebody has begun, until it is finished.
+///
+/// # Errors
+/// As [`run_study`]; there is no such study; `corpus` is not its text.
+pub fn join_study(
+    corpus: &Corpus,
+    home: &Home,
+    engines: &Engines<'_>,
+    interrupt: &AtomicBool,
+    observe: &mut dyn FnMut(&StudyEvent<'_>),
+) -> Result<Study, StudyError> {
+    let vocabulary = corpus.alphabet.len();
+    let Some(Found { mut storage, id, name, spec }) = home.find(Opening::Write)? else {
+        return Err(StudyError::NoStudy { folder: home.folder.clone() });
+    };
+    let spec = spec.ok_or(StudyError::NotOurs { name })?;
+    spec.check_corpus(corpus, &home.folder)?;
+    storage.adopt(id, |waiting| recognise(waiting, &spec, vocabulary))?;
+    let study = Study::load(&mut storage, id, spec, vocabulary, &home.folder)?;
+    create_folder(&home.folder).map_err(|source| StudyError::Io { path: home.folder.clone(), source })?;
+    work_on(corpus, study, storage, id, home, engines, interrupt, observe)
+}
+
+fn work_on(
+    corpus: &Corpus,
+    mut study: Study,
+    mut storage: Storage,
+    id: StudyId,
+    home: &Home,
+    engines: &Engines<'_>,
+    interrupt: &AtomicBool,
+    observe: &mut dyn FnMut(&StudyEvent<'_>),
+) -> Result<Study, StudyError> {
+    let vocabulary = corpus.alphabet.len();
+    if let Some(warning) = storage.warning() {
+        observe(&StudyEvent::Note { text: warning.to_string() });
+    }
     let work = study.work(vocabulary)?;
     let (ways, needed) = study.ways(&work, corpus, engines)?;
-
-    create_folder(folder).map_err(|source| StudyError::Io { path: folder.to_path_buf(), source })?;
-    let _lock = match lock {
-        Some(lock) => lock,
-        None => FolderLock::acquire(folder)?,
-    };
-    study.spec.write(folder)?;
     let mut said = work.is_empty();
-    study.time(&work, &ways, corpus, folder, engines, interrupt, &mut |event| {
+    study.time(&work, &ways, corpus, (&mut storage, id), engines, interrupt, &mut |event| {
         if let (StudyEvent::Memory { engines }, Some(way)) = (event, ways.last()) {
             said = true;
             let engines = most_at_once(&needed, *way).max(*engines);
@@ -195,55 +259,148 @@ pub fn run_study(
         return Ok(study);
     }
 
-    let numbers: Vec<usize> = work.iter().map(|work| work.number).collect();
-    let mut ended = Vec::new();
-    let mut failed = None;
-    let begun = Instant::now();
-    let mut estimated = None;
-    let train = |number, place: Place<'_>, tell: &mut dyn FnMut(&Event)| {
-        run_trial(corpus, &study, number, folder, engines, place, tell)
-    };
-    crew::work(numbers, plan.trials_at_once, plan.threads, interrupt, &train, &mut |news| match news {
-        News::Taken(number) => {
-            let trial = &study.trials[number];
-            let (trials, params) = (study.trials.len(), &study.cells[trial.cell].params);
-            observe(&StudyEvent::TrialStarted { number, trials, params, seed: trial.seed });
-        }
-        News::Training(number, event) => {
-            if let Event::Started { step, steps, .. } | Event::Step { step, steps, .. } = event {
-                outlook.at(number, steps.saturating_sub(step) as f64);
-            }
-            if estimated.is_none_or(|at: Instant| at.elapsed() >= ESTIMATE_INTERVAL) {
-                estimated = Some(Instant::now());
-                if let Some(seconds) = outlook.left(begun.elapsed().as_secs_f64()) {
-                    observe(&StudyEvent::TimeLeft { seconds });
-                }
-            }
-            observe(&StudyEvent::Training { number, event: &event });
-        }
-        News::Left(number, result) => match *result {
-            Ok(record) => {
-                if record.state != TrialState::Running {
-                    outlook.over(number);
-                }
-                observe(&StudyEvent::TrialFinished { number, record: &record });
-                ended.push((number, record));
-            }
-            // What stopped the study is what is reported; a full disk stops more than one trial.
-            Err(error) => failed = failed.take().or(Some(error)),
-        },
+    let outages = Arc::new(Mutex::new(None));
+    let give_up = Arc::new(AtomicBool::new(false));
+    storage.set_patience(PATIENCE);
+    storage.give_up_when(Arc::clone(&give_up));
+    storage.on_outage({
+        let outages = Arc::clone(&outages);
+        move |error| *outages.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string())
     });
+    let policy = Policy { lease: engines.lease, ..Policy::default() };
+    let courier = Courier::start(storage, policy)
+        .map_err(|source| StudyError::Io { path: home.folder.clone(), source })?;
+    let site = Site::new(corpus, &study, id, &home.folder, engines, courier, policy);
+    let mut seen = Seen { begun: Instant::now(), estimated: None, warned: None, taken: BTreeSet::new() };
+    let (mut at_work, mut waiting, mut failed) = (0usize, None, None);
+    crew::work(
+        plan.trials_at_once,
+        plan.threads,
+        interrupt,
+        &|| site.take(),
+        &|task, place, tell| site.train(task, place, tell),
+        &mut |news| {
+            if interrupt.load(Ordering::Relaxed) {
+                give_up.store(true, Ordering::Relaxed);
+            }
+            let outage = outages.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(text) = outage.and_then(|error| seen.outage(error)) {
+                observe(&StudyEvent::Note { text });
+            }
+            match news {
+                News::Taken { number, params, seed } => {
+                    (at_work, waiting) = (at_work + 1, None);
+                    seen.took(number, &work, &mut outlook);
+                    let trials = study.trials.len();
+                    observe(&StudyEvent::TrialStarted { number, trials, params: &params, seed });
+                }
+                News::Training(number, event) => {
+                    if let Event::Started { step, steps, .. } | Event::Step { step, steps, .. } = event {
+                        outlook.at(number, steps.saturating_sub(step) as f64);
+                    }
+                    if seen.estimated.is_none_or(|at| at.elapsed() >= ESTIMATE_INTERVAL) {
+                        seen.estimated = Some(Instant::now());
+                        if let Some(seconds) = outlook.left(seen.begun.elapsed().as_secs_f64()) {
+                            observe(&StudyEvent::TimeLeft { seconds });
+                        }
+                    }
+                    observe(&StudyEvent::Training { number, event: &event });
+                }
+                News::Left(number, result) => {
+                    at_work = at_work.saturating_sub(1);
+                    match *result {
+                        Ok(record) => {
+                            if record.as_ref().is_none_or(|record| record.state != TrialState::Running) {
+                                outlook.over(number);
+                            }
+                            observe(&StudyEvent::TrialFinished { number, record: record.as_ref() });
+                        }
+                        // What stopped the study is what is reported; a full disk stops more than one trial.
+                        Err(error) => failed = failed.take().or(Some(error)),
+                    }
+                }
+                News::Waiting(others) => {
+                    if at_work == 0 && waiting != Some(others) {
+                        waiting = Some(others);
+                        observe(&StudyEvent::Waiting { others });
+                    }
+                }
+                News::Stopped(error) => failed = failed.take().or(Some(error)),
+                News::Tick => {}
+            }
+        },
+    );
     if let Some(error) = failed {
         return Err(error);
     }
-    for (number, record) in ended {
-        study.trials[number].record = Some(record);
-    }
-    study.interrupted = work.iter().any(|work| !study.is_over(&study.trials[work.number]));
+    let (spec, folder) = (study.spec.clone(), home.folder.clone());
+    let mut study = site.courier.call(move |storage| {
+        let spec = spec_of(storage, id).ok().flatten().unwrap_or(spec);
+        Ok(Study::load(storage, id, spec, vocabulary, &folder))
+    })??;
+    let unfinished = study.trials.iter().any(|trial| !study.is_over(trial));
+    study.interrupted = unfinished && interrupt.load(Ordering::Relaxed);
     Ok(study)
 }
 
+/// What has been seen of the work so far.
+struct Seen {
+    begun: Instant,
+    estimated: Option<Instant>,
+    warned: Option<Instant>,
+    /// Trials that this process has, or has had.
+    taken: BTreeSet<usize>,
+}
+
+impl Seen {
+    /// This process has a trial. Trials are claimed in order: those before it that it has not had are with others.
+    fn took(&mut self, number: usize, work: &[Work], outlook: &mut Outlook) {
+        self.taken.insert(number);
+        for Work { number: before, .. } in work.iter().take_while(|work| work.number < number) {
+            if self.taken.insert(*before) {
+                outlook.over(*before);
+            }
+        }
+    }
+
+    /// What to say of a database that cannot be reached: once in a while.
+    fn outage(&mut self, error: String) -> Option<String> {
+        if self.warned.is_some_and(|at| at.elapsed() < WARNING_INTERVAL) {
+            return None;
+        }
+        self.warned = Some(Instant::now());
+        Some(format!("{error}; trying again for {} minutes", PATIENCE.as_secs() / 60))
+    }
+}
+
 impl Study {
+    /// Brings into the database what it does not have: new trials, more steps for those that are done, and another
+    /// try for those that failed by something that may have been mended since.
+    fn enqueue(&self, storage: &mut Storage, id: StudyId) -> Result<(), StudyError> {
+        let new = self.trials.iter().filter(|trial| trial.stored.is_none());
+        let new: Vec<NewTrial> = new
+            .map(|trial| trial.new_trial(&self.cells[trial.cell], &self.spec))
+            .collect::<Result<_, _>>()?;
+        if !new.is_empty() {
+            storage.enqueue(id, &new)?;
+        }
+        let (mut longer, mut failed) = (Vec::new(), Vec::new());
+        for trial in &self.trials {
+            let (Some(stored), Some(record)) = (&trial.stored, &trial.record) else { continue };
+            if record.is_finished(self.cells[trial.cell].config.steps) {
+                continue;
+            }
+            match stored.state {
+                ItemState::Done => longer.push(stored.item),
+                ItemState::Failed => failed.push(stored.item),
+                _ => {}
+            }
+        }
+        storage.extend(id, &longer)?;
+        storage.try_again(id, &failed)?;
+        Ok(())
+    }
+
     /// Every trial that is not finished with what is left to do, in order, for a text of `vocabulary` symbols.
     ///
     /// # Errors
@@ -311,7 +468,7 @@ impl Study {
                 .map_err(|error| StudyError::AtOnce { trials: at_once, error })?;
             return Ok((vec![at_once], needed));
         }
-        let most = self.spec.threads.min(trials);
+        let most = engines.threads.min(trials);
         let largest = needed.first().copied().unwrap_or(0);
         let mut ways: Vec<usize> =
             std::iter::successors(Some(1), |way| Some(2 * way)).take_while(|way| *way < most).collect();
@@ -326,15 +483,16 @@ impl Study {
         work: &[Work],
         ways: &[usize],
         corpus: &Corpus,
-        folder: &Path,
+        (storage, id): (&mut Storage, StudyId),
         engines: &Engines<'_>,
         interrupt: &AtomicBool,
         observe: &mut dyn FnMut(&StudyEvent<'_>),
     ) -> Result<(), StudyError> {
         let configs = || self.cells.iter().map(|cell| &cell.config);
-        let threads = self.spec.threads;
+        let threads = engines.threads;
         // One trial alone has nothing to compare; but if the others' times are known, its own is missing.
-        let missing = self.timings.as_ref().is_some_and(|timings| !timings.cover(configs(), &[1]));
+        let missing =
+            !self.timings.is_empty() && !self.timings.iter().any(|timings| timings.cover(configs(), &[1]));
         if threads == 1 || work.is_empty() || (work.len() == 1 && !missing) {
             return Ok(());
         }
@@ -358,7 +516,8 @@ impl Study {
             Some(_) => worthwhile(&kinds, &[1]),
             None => worthwhile(&kinds, ways),
         };
-        let known = self.timings_of_this_machine().is_some_and(|timings| timings.cover(configs(), &ways));
+        let known =
+            self.timings_of_this_machine(threads).is_some_and(|timings| timings.cover(configs(), &ways));
         let most = ways.last().copied().unwrap_or(0) as u128;
         let fit = |kind: &Kind<'_>| {
             engines.available.is_none_or(|there| most * (engines.memory)(&kind.model, kind.config) <= there)
@@ -369,17 +528,16 @@ impl Study {
         observe(&StudyEvent::Memory { engines: Benches::of(&kinds, &ways, engines).bytes });
         let mut tell = |done, of| observe(&StudyEvent::Timing { done, of });
         if let Some(timings) = measure(corpus, &kinds, &ways, threads, engines, interrupt, &mut tell) {
-            timings.write(folder)?;
-            self.timings = Some(timings);
+            timings.write(storage, id)?;
+            self.timings = Timings::read(storage, id)?;
         }
         Ok(())
     }
 
     /// What was measured on this machine with as many threads.
-    fn timings_of_this_machine(&self) -> Option<&Timings> {
-        let here =
-            |timings: &&Timings| timings.threads == self.spec.threads && timings.machine == Machine::this();
-        self.timings.as_ref().filter(here)
+    fn timings_of_this_machine(&self, threads: usize) -> Option<&Timings> {
+        let machine = Machine::this();
+        self.timings.iter().find(|timings| timings.threads == threads && timings.machine == machine)
     }
 
     /// How the trials run, out of `ways`, and the time that is expected of them.
@@ -391,8 +549,9 @@ impl Study {
         vocabulary: usize,
     ) -> Result<(Plan, Outlook), StudyError> {
         let of = |work: &Work| &self.cells[self.trials[work.number].cell].config;
-        let timings =
-            self.timings_of_this_machine().filter(|timings| timings.cover(work.iter().map(of), &[1]));
+        let timings = self
+            .timings_of_this_machine(engines.threads)
+            .filter(|timings| timings.cover(work.iter().map(of), &[1]));
         let mut trials = Vec::new();
         for work in work {
             let config = of(work);
@@ -423,7 +582,7 @@ impl Study {
             _ => most,
         };
         let outlook = Outlook::new(trials, trials_at_once, timings.is_some());
-        Ok((Plan { trials_at_once, threads: self.spec.threads, forecasts }, outlook))
+        Ok((Plan { trials_at_once, threads: engines.threads, forecasts }, outlook))
     }
 }
 
@@ -436,137 +595,4 @@ fn most_at_once(needed: &[u128], trials: usize) -> u128 {
 fn flop_per_step(config: &Config, vocabulary: usize) -> Result<f64, StudyError> {
     let tokens = config.batch_size * config.sequence_length;
     Ok(config.model(vocabulary)?.training_flop(tokens, config.sequence_length))
-}
-
-fn run_trial(
-    corpus: &Corpus,
-    study: &Study,
-    number: usize,
-    folder: &Path,
-    engines: &Engines<'_>,
-    place: Place<'_>,
-    tell: &mut dyn FnMut(&Event),
-) -> Result<TrialRecord, StudyError> {
-    let Study { spec, cells, trials, .. } = study;
-    let trial = &trials[number];
-    let (cell, seed) = (&cells[trial.cell], trial.seed);
-    let trial_folder = folder.join(&trial.folder);
-    let begun = TrialRecord::begun(cell, seed, corpus.alphabet.len(), &corpus.digest)?;
-    // What is known of an interrupted trial stays until there is news of it.
-    let mut record = TrialRecord {
-        state: TrialState::Running,
-        failure: None,
-        config: cell.config.clone(),
-        ..trial.record.clone().unwrap_or(begun)
-    };
-    let mut company = Company::new(&record, place);
-    company.note(&mut record);
-    create_folder(&trial_folder).map_err(|source| StudyError::Io { path: trial_folder.clone(), source })?;
-    record.write(&trial_folder)?;
-
-    let threads = place.threads().load(Ordering::Relaxed);
-    let mut engine = match (engines.make)(cell.config.model(corpus.alphabet.len())?, &cell.config, threads) {
-        Ok(engine) => engine,
-        Err(error) => {
-            record.fail(error.to_string());
-            record.write(&trial_folder)?;
-            return Ok(record);
-        }
-    };
-    let id = engine.id().to_string();
-    let before = std::mem::replace(&mut record.engine, id);
-    if record.steps > 0 && before != record.engine && !record.other_engines.contains(&before) {
-        record.other_engines.push(before);
-    }
-    let early_step = spec.early_step(&cell.config);
-    let run_spec = RunSpec {
-        protocol: spec.protocol,
-        early_step,
-        resume: true,
-        allow_other_engine: engines.allow_other,
-        ..RunSpec::new(cell.config.clone(), seed, &trial_folder)
-    };
-    let mut written = Instant::now();
-    let mut failed_writing = None;
-    let control = Control { stop: &place.stop(), threads: Some(place.threads()) };
-    let outcome = run(corpus, engine.as_mut(), &run_spec, &control, &mut |event| {
-        company.note(&mut record);
-        if let Event::Evaluated(point) = event {
-            let is_early = spec.protocol == Protocol::Standard && early_step == Some(point.step);
-            record.take_in(point, is_early);
-            if is_early || written.elapsed() >= RECORD_INTERVAL {
-                written = Instant::now();
-                // A disk that is full now is full for the next checkpoint too, which ends the run.
-                failed_writing = record.write(&trial_folder).err();
-            }
-        }
-        tell(event);
-    });
-    match outcome {
-        Ok(outcome) => record.finish(&outcome),
-        // Not this trial's failure but something to be mended: without it the verdict would be about other cells.
-        Err(error) => {
-            let error = Box::new(error);
-            return Err(StudyError::Trial { number, params: cell.params.clone(), seed, error });
-        }
-    }
-    if let Some(error) = failed_writing {
-        return Err(error);
-    }
-    record.write(&trial_folder)?;
-    Ok(record)
-}
-
-impl TrialRecord {
-    /// Takes in an evaluation while the trial runs.
-    fn take_in(&mut self, point: &CurvePoint, is_early: bool) {
-        let reading = Reading::from(point);
-        self.steps = point.step;
-        self.train_seconds = point.train_seconds;
-        self.tokens_per_second = Some((point.step * self.tokens_per_step) as f64 / point.train_seconds)
-            .filter(|speed| speed.is_finite());
-        self.last = Some(reading);
-        if self.best.is_none_or(|best| reading.validation_loss < best.validation_loss) {
-            self.best = Some(reading);
-        }
-        if is_early {
-            self.early = Some(reading);
-        }
-    }
-}
-
-/// Means over a trial's time of how many threads it had and how many trials were at work.
-struct Company<'a> {
-    place: Place<'a>,
-    since: Instant,
-    /// Seconds seen; before this process, those of training.
-    seconds: f64,
-    thread_seconds: f64,
-    trial_seconds: f64,
-}
-
-impl<'a> Company<'a> {
-    fn new(record: &TrialRecord, place: Place<'a>) -> Self {
-        let seconds = if record.threads.is_some() { record.train_seconds } else { 0.0 };
-        Self {
-            place,
-            since: Instant::now(),
-            seconds,
-            thread_seconds: seconds * record.threads.unwrap_or(0.0),
-            trial_seconds: seconds * record.trials_at_once.unwrap_or(0.0),
-        }
-    }
-
-    /// Takes in the time that has gone by since it was last called.
-    fn note(&mut self, record: &mut TrialRecord) {
-        let seconds = self.since.elapsed().as_secs_f64();
-        self.since = Instant::now();
-        self.seconds += seconds;
-        self.thread_seconds += seconds * self.place.threads().load(Ordering::Relaxed) as f64;
-        self.trial_seconds += seconds * self.place.at_once() as f64;
-        let mean =
-            |sum: f64| Some((100.0 * sum / self.seconds).round() / 100.0).filter(|mean| mean.is_finite());
-        record.threads = mean(self.thread_seconds);
-        record.trials_at_once = mean(self.trial_seconds);
-    }
 }

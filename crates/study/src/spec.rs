@@ -18,7 +18,7 @@ use std::path::Path;
 /// Name of the file that holds the specification, in the study's folder.
 pub const STUDY_FILE: &str = "study.toml";
 
-/// A study, complete. Results depend on all of it but `name`, `threads`, `tolerance` and `cost`.
+/// A study, complete. Results depend on all of it but `name`, `tolerance` and `cost`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudySpec {
@@ -33,12 +33,13 @@ pub struct StudySpec {
     /// The number of steps that the study began with; 0 before it began. The early read-out is a fraction of
     /// these, and stays where it is when the study is extended.
     pub first_steps: u64,
-    /// Threads of the engine. They change no result.
-    pub threads: usize,
     /// How much worse than the best loss is acceptable, as a fraction.
     pub tolerance: f64,
     /// What "cheapest" means.
     pub cost: Cost,
+    /// Whether there is no grid: only what other programs enqueue is trained.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub enqueued_only: bool,
     /// The text.
     pub corpus: CorpusStamp,
     /// The keys that vary.
@@ -93,9 +94,9 @@ impl StudySpec {
             protocol: Protocol::Standard,
             early_fraction: 0.2,
             first_steps: 0,
-            threads: 1,
             tolerance: 0.01,
             cost: Cost::Seconds,
+            enqueued_only: false,
             corpus: CorpusStamp::of(corpus),
             grid,
             config,
@@ -133,7 +134,10 @@ impl StudySpec {
         if self.config.eval_every == 0 && twentieth {
             self.config.eval_every = self.config.steps_between_evaluations();
         }
-        let cells = self.grid.cells(&self.config, vocabulary)?;
+        let mut cells = self.grid.cells(&self.config, vocabulary)?;
+        if self.enqueued_only {
+            cells.clear();
+        }
         if self.seeds > (MOST_CELLS / cells.len().max(1)) as u64 {
             return Err(StudyError::TooManyTrials {
                 cells: cells.len(),
@@ -154,7 +158,7 @@ impl StudySpec {
     }
 
     /// Checks that this study may go on where `stored` stands, and completes it from there. What may differ:
-    /// name, threads, tolerance, cost, the seconds between checkpoints; more seeds, more cells; more steps, but
+    /// name, tolerance, cost, the seconds between checkpoints; more seeds, more cells; more steps, but
     /// not with the notebook's protocol, whose evaluations depend on which step is the last.
     ///
     /// # Errors
@@ -185,6 +189,9 @@ impl StudySpec {
         }
         if self.early_fraction != stored.early_fraction && self.protocol == Protocol::Standard {
             differ("early_fraction", stored.early_fraction.to_string(), self.early_fraction.to_string());
+        }
+        if self.enqueued_only && !stored.enqueued_only {
+            differ("grid", stored.grid.to_string(), "only what others enqueue".to_string());
         }
         if self.seeds < stored.seeds {
             differ(
@@ -233,7 +240,10 @@ impl StudySpec {
         };
         let cells = self.grid.cells(&self.config, vocabulary)?;
         let places: BTreeSet<Vec<String>> = cells.iter().map(place).collect();
-        let stored_cells = stored.grid.cells(&stored.config, vocabulary)?;
+        let stored_cells = match stored.enqueued_only {
+            true => Vec::new(),
+            false => stored.grid.cells(&stored.config, vocabulary)?,
+        };
         if stored_cells.iter().any(|cell| !places.contains(&place(cell))) {
             for key in &keys {
                 let text = |spec: &Self| match spec.grid.axis(key) {
@@ -250,6 +260,23 @@ impl StudySpec {
             return Err(StudyError::OtherSettings { folder: folder.to_path_buf(), differences });
         }
         self.completed(vocabulary)
+    }
+
+    /// Checks that `corpus` is the study's text.
+    ///
+    /// # Errors
+    /// It is another.
+    pub(crate) fn check_corpus(&self, corpus: &Corpus, folder: &Path) -> Result<(), StudyError> {
+        if self.corpus.digest == corpus.digest {
+            return Ok(());
+        }
+        let text = |stamp: &CorpusStamp| format!("{} ({})", stamp.name, short(&stamp.digest));
+        let difference = Difference {
+            key: "corpus".to_string(),
+            was: text(&self.corpus),
+            is: text(&CorpusStamp::of(corpus)),
+        };
+        Err(StudyError::OtherSettings { folder: folder.to_path_buf(), differences: vec![difference] })
     }
 
     /// The text of `study.toml`.

@@ -4,12 +4,14 @@
 //! out here from the specification and the records of the trials, whether the study runs, has been killed or is
 //! finished. Nothing of it is stored.
 
+use crate::home::Found;
 use crate::table::mean;
 use crate::trial::trials;
 use crate::{
-    Candidate, Cell, Cost, Decision, Params, StudyError, StudySpec, Timings, Tolerance, Trial, TrialRecord,
-    TrialState, decide,
+    Candidate, Cell, Cost, Decision, Home, Params, StudyError, StudySpec, Timings, Tolerance, Trial,
+    TrialRecord, TrialState, decide,
 };
+use diapason_storage::{Opening, Storage, StudyId};
 use diapason_training::{Protocol, SeedRule};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -38,8 +40,8 @@ impl fmt::Display for Pass {
 /// One pass of one trial: a line of `tune --json` and of `results.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// Number of the trial; its two passes share it.
-    pub number: usize,
+    /// Number of the trial, as Optuna's tools show it; its two passes share it.
+    pub number: i64,
     /// The cell.
     pub params: Params,
     /// The seed.
@@ -160,31 +162,49 @@ pub struct Study {
     pub cells: Vec<Cell>,
     /// Every cell with every seed, in the order of their numbers.
     pub trials: Vec<Trial>,
-    /// What the steps of the cells take, if they were timed.
-    pub timings: Option<Timings>,
+    /// What the steps of the cells take on each machine that has timed them, the first to do so first.
+    pub timings: Vec<Timings>,
     /// Whether the run that returned this was asked to stop before all was done.
     pub interrupted: bool,
 }
 
 impl Study {
-    /// Reads the study in `folder`, for a text of `vocabulary` symbols. Takes no lock: the study may be running.
+    /// Reads a study, for a text of `vocabulary` symbols. It may be running.
     ///
     /// # Errors
-    /// There is no study, or its files are not what they should be.
-    pub fn open(folder: &Path, vocabulary: usize) -> Result<Self, StudyError> {
-        let spec = StudySpec::read(folder)?.ok_or_else(|| StudyError::Io {
-            path: folder.join(crate::STUDY_FILE),
-            source: std::io::ErrorKind::NotFound.into(),
-        })?;
-        let (spec, cells) = spec.completed(vocabulary)?;
-        Self::assembled(folder, spec, cells)
+    /// There is no study, or it is not as this program writes it.
+    pub fn open(home: &Home, vocabulary: usize) -> Result<Self, StudyError> {
+        match home.find(Opening::Read)? {
+            Some(Found { mut storage, id, spec: Some(spec), .. }) => {
+                Self::load(&mut storage, id, spec, vocabulary, &home.folder)
+            }
+            Some(Found { name, .. }) => Err(StudyError::NotOurs { name }),
+            None => Err(StudyError::NoStudy { folder: home.folder.clone() }),
+        }
     }
 
-    /// A study from its parts and the records in its folder.
-    pub(crate) fn assembled(folder: &Path, spec: StudySpec, cells: Vec<Cell>) -> Result<Self, StudyError> {
-        let steps_in_grid = spec.grid.axis("steps").is_some();
-        let trials = trials(folder, &cells, spec.seeds, steps_in_grid, spec.protocol, &spec.corpus.digest)?;
-        let timings = Timings::read(folder)?;
+    /// A study that has not begun.
+    pub(crate) fn new(
+        spec: StudySpec,
+        mut cells: Vec<Cell>,
+        folder: &Path,
+        vocabulary: usize,
+    ) -> Result<Self, StudyError> {
+        let trials = trials(&spec, &mut cells, folder, vocabulary, None)?;
+        Ok(Self { spec, cells, trials, timings: Vec::new(), interrupted: false })
+    }
+
+    /// A study with what the database knows of its trials.
+    pub(crate) fn load(
+        storage: &mut Storage,
+        id: StudyId,
+        spec: StudySpec,
+        vocabulary: usize,
+        folder: &Path,
+    ) -> Result<Self, StudyError> {
+        let (spec, mut cells) = spec.completed(vocabulary)?;
+        let trials = trials(&spec, &mut cells, folder, vocabulary, Some((&mut *storage, id)))?;
+        let timings = Timings::read(storage, id)?;
         Ok(Self { spec, cells, trials, timings, interrupted: false })
     }
 
@@ -206,18 +226,19 @@ impl Study {
         }
     }
 
-    /// The times that costs rest on: those measured at the start, if every cell that has begun is among them. Costs
-    /// from different sources would not compare.
+    /// The times that costs rest on: those of the first machine that has timed every cell that has begun. Costs from
+    /// different sources would not compare.
     pub fn timed(&self) -> Option<&Timings> {
         let begun = self.trials.iter().filter(|trial| trial.record.is_some());
         let cells: BTreeSet<usize> = begun.map(|trial| trial.cell).collect();
-        let configs = cells.iter().map(|cell| &self.cells[*cell].config);
-        self.timings.as_ref().filter(|timings| timings.cover(configs, &[1]))
+        let configs = || cells.iter().map(|cell| &self.cells[*cell].config);
+        self.timings.iter().find(|timings| timings.cover(configs(), &[1]))
     }
 
     /// What a step of each cell takes alone, milliseconds, if it was timed.
     fn ms_per_step(&self) -> Vec<Option<f64>> {
-        let timing = |cell: &Cell| self.timings.as_ref()?.of(&cell.config);
+        let timings = self.timed().or(self.timings.first());
+        let timing = |cell: &Cell| timings?.of(&cell.config);
         self.cells.iter().map(|cell| timing(cell).map(|timing| timing.ms_per_step)).collect()
     }
 
@@ -263,7 +284,7 @@ impl Study {
         };
         let tokens = (steps * record.tokens_per_step) as f64;
         Row {
-            number: trial.number,
+            number: trial.shown_number(),
             params: record.params.clone(),
             seed: trial.seed,
             pass,

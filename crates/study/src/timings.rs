@@ -3,8 +3,8 @@
 //! Training times are a poor measure of cost: on a shared machine an hour later differs from an hour earlier, and
 //! a trial that ran beside another took longer than one that ran alone. So the study times a few steps of every
 //! configuration at its start, on the engine and the text that it will train with, in turns, so that a change of
-//! the machine's mood meets all of them. Alone on all threads: that is the configuration's cost, kept in
-//! `timings.json`. Beside copies of itself: that tells whether trials should run side by side ([`crate::pace`]).
+//! the machine's mood meets all of them. Alone on all threads: that is the configuration's cost, kept in the
+//! study's database with the machine's name. Beside copies of itself: that tells whether trials should run side by side ([`crate::pace`]).
 //!
 //! Each turn begins with a step that does not count: caches, threads and memory are still another's. Times are
 //! medians over the turns. All configurations of a study are timed in one go or not at all: times from
@@ -15,17 +15,13 @@ use diapason_corpus::Corpus;
 use diapason_corpus::windows::{Windows, training_windows};
 use diapason_engine::{Batch, Engine, Update};
 use diapason_model::{ModelConfig, initialise};
-use diapason_training::{Config, files};
+use diapason_storage::{Storage, StudyId};
+use diapason_training::Config;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io;
-use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-
-/// Name of the file with the times of the configurations' steps, in the study's folder.
-pub const TIMINGS_FILE: &str = "timings.json";
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Turns that every configuration gets at least.
 const TURNS: usize = 3;
@@ -84,8 +80,7 @@ impl Machine {
 }
 
 /// What the steps of a study's configurations take.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Timings {
     /// Where they were measured.
     pub machine: Machine,
@@ -93,6 +88,8 @@ pub struct Timings {
     pub threads: usize,
     /// The engine.
     pub engine: String,
+    /// When: seconds since 1970, by the machine's clock.
+    pub measured: u64,
     /// One entry for each kind of step, by [`Timings::key`]; configurations that differ in the learning rate alone share
     /// one.
     pub configurations: BTreeMap<String, Timing>,
@@ -144,28 +141,64 @@ impl Timings {
         })
     }
 
-    /// Reads the file in a study's folder; `None` if there is none.
-    pub(crate) fn read(folder: &Path) -> Result<Option<Self>, StudyError> {
-        let path = folder.join(TIMINGS_FILE);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(StudyError::Io { path, source }),
-        };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| StudyError::File { path, message: error.to_string() })
+    /// What the database has, the first to be measured first.
+    pub(crate) fn read(storage: &mut Storage, study: StudyId) -> Result<Vec<Self>, StudyError> {
+        let mut by_machine: BTreeMap<String, Self> = BTreeMap::new();
+        for cost in storage.costs(study)? {
+            // What another program may have written is nothing to us.
+            let Ok(Detail { machine, threads, engine, measured, timing }) =
+                serde_json::from_value(cost.detail)
+            else {
+                continue;
+            };
+            let timings = by_machine.entry(cost.machine).or_insert_with(|| Self {
+                machine,
+                threads,
+                engine,
+                measured,
+                configurations: BTreeMap::new(),
+            });
+            timings.configurations.insert(cost.cell, timing);
+        }
+        let mut all: Vec<Self> = by_machine.into_values().collect();
+        all.sort_by_key(|timings| timings.measured);
+        Ok(all)
     }
 
-    /// Writes the file, atomically.
-    pub(crate) fn write(&self, folder: &Path) -> Result<(), StudyError> {
-        let path = folder.join(TIMINGS_FILE);
-        files::write_atomically(&path, |out| {
-            serde_json::to_writer_pretty(&mut *out, self)?;
-            out.write_all(b"\n")
-        })
-        .map_err(|source| StudyError::Io { path, source })
+    /// Writes them to the database, in the place of earlier ones of this machine with as many threads.
+    pub(crate) fn write(&self, storage: &mut Storage, study: StudyId) -> Result<(), StudyError> {
+        let Self { machine, threads, engine, measured, configurations } = self;
+        for (cell, timing) in configurations {
+            let detail = Detail {
+                machine: machine.clone(),
+                threads: *threads,
+                engine: engine.clone(),
+                measured: *measured,
+                timing: timing.clone(),
+            };
+            storage.set_cost(
+                study,
+                &diapason_storage::Cost {
+                    machine: format!("{}, {}, {threads} threads", machine.host, machine.processor),
+                    cell: cell.clone(),
+                    seconds_per_step: timing.ms_per_step / 1e3,
+                    // A struct of plain values.
+                    detail: serde_json::to_value(detail).unwrap_or_default(),
+                },
+            )?;
+        }
+        Ok(())
     }
+}
+
+/// How a step was timed, in the database.
+#[derive(Serialize, Deserialize)]
+struct Detail {
+    machine: Machine,
+    threads: usize,
+    engine: String,
+    measured: u64,
+    timing: Timing,
 }
 
 impl Timing {
@@ -291,7 +324,8 @@ pub(crate) fn measure(
             (Timings::key(kind.config), timing)
         })
         .collect();
-    Some(Timings { machine: Machine::this(), threads, engine: id, configurations })
+    let measured = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Some(Timings { machine: Machine::this(), threads, engine: id, measured, configurations })
 }
 
 /// Makes engines until there are `wanted`, all with the same weights.
@@ -429,13 +463,11 @@ mod tests {
             machine: Machine::this(),
             threads: 2,
             engine: String::new(),
+            measured: 0,
             configurations: BTreeMap::from([(Timings::key(&a), timing)]),
         };
         assert_eq!(timings.of(&b).map(|t| t.ms_per_step), Some(5.0));
         assert!(timings.cover([&a, &b], &[1]) && !timings.cover([&a], &[1, 2]));
-        // The file is read back as it was.
-        let text = serde_json::to_string(&timings).unwrap();
-        assert_eq!(serde_json::from_str::<Timings>(&text).unwrap(), timings);
     }
 
     #[test]

@@ -1,23 +1,55 @@
 //! One trial: a cell of the grid with a seed, and what came of it.
 //!
-//! A trial is one trajectory. The early and the full pass are two readings of it. What is known of a trial lies
-//! in `trial.json` in its folder, beside the checkpoint: written when it starts, at evaluations, and when it
-//! ends. A trial is found again by its configuration and its seed, not by its number or the name of its folder,
-//! so a grid can grow without anything being trained twice. (A study database will take the place of these
-//! files; nothing outside this module reads or writes them.)
+//! A trial is one trajectory. The early and the full pass are two readings of it. What is known of a trial are the
+//! attributes of an Optuna trial in the study's database; its checkpoint lies in a folder of its own. A trial is
+//! found again by its configuration and its seed, not by its number or the name of its folder, so a grid can grow
+//! without anything being trained twice.
 
-use crate::{Cell, Params, StudyError};
-use diapason_training::{Config, Protocol, Reading, RunOutcome, RunState, SeedRule, files};
+use crate::{Cell, Params, StudyError, StudySpec};
+use diapason_storage::{
+    Distribution, FAIL_REASON, ItemId, ItemState, NewTrial, Page, Param, Storage, StudyId, Waiting, inside,
+};
+use diapason_training::{CHECKPOINT, Config, Protocol, Reading, RunOutcome, RunState, SeedRule};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
-
-/// Name of the file with what is known of a trial, in its folder.
-pub const TRIAL_FILE: &str = "trial.json";
 
 /// The folder of a study's trials.
 const TRIALS: &str = "trials";
+
+/// Attributes of a trial that are there from the beginning.
+const SEED: &str = "seed";
+const CONFIG: &str = "config";
+const CHECKPOINT_PATH: &str = "checkpoint";
+/// Marks a trial that another program enqueued: it is no cell of the grid.
+const ADOPTED: &str = "adopted";
+
+/// Attributes of a record that hold one thing each, by the names of its fields.
+const PLAIN: [&str; 15] = [
+    SEED,
+    "steps",
+    "stopped_early",
+    "seed_rule",
+    "train_seconds",
+    "tokens_per_second",
+    "threads",
+    "trials_at_once",
+    "parameters",
+    "tokens_per_step",
+    "flop_per_step",
+    "engine",
+    "other_engines",
+    "corpus_digest",
+    CONFIG,
+];
+/// Readings: an attribute for each of their fields, as in `best_validation_loss`.
+const READINGS: [&str; 3] = ["early", "best", "last"];
+const READING: [&str; 5] = ["step", "validation_loss", "accuracy", "accuracy_last", "train_seconds"];
+/// A failure's fields, and the attributes that hold them.
+const FAILURE: [(&str, &str); 3] =
+    [("message", FAIL_REASON), ("diverged_at", "diverged_at"), ("last_finite_loss", "last_finite_loss")];
 
 /// How far a trial is, in Optuna's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,14 +214,63 @@ impl TrialRecord {
         self.failure = Some(TrialFailure { message, diverged_at: None, last_finite_loss: None });
     }
 
-    /// Writes `trial.json` into `folder`, atomically.
-    pub(crate) fn write(&self, folder: &Path) -> Result<(), StudyError> {
-        let path = folder.join(TRIAL_FILE);
-        files::write_atomically(&path, |out| {
-            serde_json::to_writer_pretty(&mut *out, self)?;
-            out.write_all(b"\n")
-        })
-        .map_err(|source| StudyError::Io { path, source })
+    /// The attributes of the Optuna trial that say all this. What is not known is null.
+    pub(crate) fn attributes(&self) -> Map<String, Json> {
+        // A record is a struct of plain values.
+        let Ok(Json::Object(mut fields)) = serde_json::to_value(self) else { return Map::new() };
+        let mut attributes = Map::new();
+        for key in PLAIN {
+            attributes.insert(key.to_string(), fields.remove(key).unwrap_or_default());
+        }
+        for reading in READINGS {
+            let mut of = fields.remove(reading).unwrap_or_default();
+            for field in READING {
+                let value = of.get_mut(field).map(Json::take).unwrap_or_default();
+                attributes.insert(format!("{reading}_{field}"), value);
+            }
+        }
+        let mut failure = fields.remove("failure").unwrap_or_default();
+        for (field, attribute) in FAILURE {
+            let value = failure.get_mut(field).map(Json::take).unwrap_or_default();
+            attributes.insert(attribute.to_string(), value);
+        }
+        attributes
+    }
+
+    /// What a trial's attributes say; `None` if it has not begun.
+    ///
+    /// # Errors
+    /// Attributes that are not as [`TrialRecord::attributes`] writes them.
+    pub(crate) fn from_attributes(
+        attributes: &Map<String, Json>,
+        params: &Params,
+        state: TrialState,
+    ) -> Result<Option<Self>, serde_json::Error> {
+        if attributes.get("steps").is_none_or(Json::is_null) {
+            return Ok(None);
+        }
+        let value = |key: &str| attributes.get(key).cloned().unwrap_or_default();
+        let mut fields = Map::new();
+        fields.insert("params".to_string(), serde_json::to_value(params)?);
+        fields.insert("state".to_string(), serde_json::to_value(state)?);
+        for key in PLAIN {
+            fields.insert(key.to_string(), value(key));
+        }
+        for reading in READINGS {
+            let of = READING.map(|field| (field.to_string(), value(&format!("{reading}_{field}"))));
+            let known = !of[0].1.is_null();
+            fields.insert(
+                reading.to_string(),
+                if known { Json::Object(of.into_iter().collect()) } else { Json::Null },
+            );
+        }
+        let failure = FAILURE.map(|(field, attribute)| (field.to_string(), value(attribute)));
+        let failed = state == TrialState::Fail && !failure[0].1.is_null();
+        fields.insert(
+            "failure".to_string(),
+            if failed { Json::Object(failure.into_iter().collect()) } else { Json::Null },
+        );
+        serde_json::from_value(Json::Object(fields)).map(Some)
     }
 }
 
@@ -207,94 +288,270 @@ pub struct Trial {
     pub folder: PathBuf,
     /// What is known of it; none before it starts.
     pub record: Option<TrialRecord>,
+    /// What it is in the database; none before the study has begun.
+    pub stored: Option<StoredTrial>,
 }
 
-/// All trials of a study, in the order of their numbers, with what the folder knows of them.
+/// A trial as the database knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredTrial {
+    /// Its number in Optuna's tools: in the order in which trials were enqueued.
+    pub number: i64,
+    /// The work item's key.
+    pub key: String,
+    pub(crate) item: ItemId,
+    pub(crate) state: ItemState,
+}
+
+impl Trial {
+    /// Its number for people: the one that Optuna's tools show, once it has one.
+    pub fn shown_number(&self) -> i64 {
+        self.stored.as_ref().map_or(self.number as i64, |stored| stored.number)
+    }
+
+    /// The trial to be enqueued.
+    pub(crate) fn new_trial(&self, cell: &Cell, spec: &StudySpec) -> Result<NewTrial, StudyError> {
+        let trajectory = Trajectories::of(spec).of_config(&cell.config);
+        let params = cell.params.0.iter().map(|(key, value)| {
+            let values: Vec<Json> = match spec.grid.axis(key) {
+                Some(axis) => axis.values.iter().map(json).collect(),
+                None => vec![json(value)],
+            };
+            param(key, json(value), &values)
+        });
+        Ok(NewTrial {
+            key: item_key(&trajectory, self.seed),
+            params: params.collect::<Result<_, _>>()?,
+            user_attributes: beginning(&cell.config, self.seed, &self.folder),
+        })
+    }
+}
+
+/// Attributes that a trial has before it begins.
+fn beginning(config: &Config, seed: u64, folder: &Path) -> Vec<(String, Json)> {
+    let path = folder.join(CHECKPOINT).to_string_lossy().into_owned();
+    vec![
+        (SEED.to_string(), seed.into()),
+        (CHECKPOINT_PATH.to_string(), path.into()),
+        // A configuration is a struct of plain values.
+        (CONFIG.to_string(), serde_json::to_value(config).unwrap_or_default()),
+    ]
+}
+
+/// A parameter as Optuna has it. A numeric one stays numeric for ever; names keep the choices they began with.
+fn param(name: &str, value: Json, values: &[Json]) -> Result<Param, StudyError> {
+    let both = [Json::Bool(false), Json::Bool(true)];
+    let choices = if value.is_boolean() { &both } else { values };
+    let scale_is_logarithmic = matches!(name, "learning_rate" | "epsilon");
+    let distribution = Distribution::over(choices, scale_is_logarithmic)
+        .ok_or_else(|| StudyError::NoParam { key: name.to_string(), value: value.to_string() })?;
+    Ok(Param { name: name.to_string(), value, distribution })
+}
+
+fn json(value: &toml::Value) -> Json {
+    // Plain values all have a counterpart.
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+/// The folder of a cell's trial, relative to the study's.
+fn folder_of(params: &Params, seed: u64) -> PathBuf {
+    Path::new(TRIALS).join(params.folder_name()).join(format!("seed-{seed}"))
+}
+
+/// What a trial that another program enqueued is here; none if it is nothing that could be trained on a text of
+/// `vocabulary` symbols.
+pub(crate) fn recognise(waiting: &Waiting, spec: &StudySpec, vocabulary: usize) -> Option<NewTrial> {
+    let mut config = spec.config.clone();
+    let (mut params, mut stored) = (toml::Table::new(), Vec::new());
+    let mut seed = waiting.user_attributes.get(SEED).and_then(Json::as_u64).unwrap_or(0);
+    for (key, value) in &waiting.fixed_params {
+        if key == SEED {
+            seed = value.as_u64()?;
+            continue;
+        }
+        let whole = value.as_f64().filter(|x| x.fract() == 0.0 && x.abs() < 1e15);
+        let value = match (config.get(key)?, whole) {
+            (toml::Value::Integer(_), Some(x)) => toml::Value::Integer(x as i64),
+            _ => serde_json::from_value(value.clone()).ok()?,
+        };
+        config.set_value(key, value).ok()?;
+        let value = config.get(key)?;
+        stored.push(param(key, json(&value), &[json(&value)]).ok()?);
+        params.insert(key.clone(), value);
+    }
+    let config = config.validated(vocabulary).ok()?;
+    let folder = folder_of(&Params(params), seed);
+    let mut user_attributes = beginning(&config, seed, &folder);
+    user_attributes.push((ADOPTED.to_string(), true.into()));
+    let key = item_key(&Trajectories::of(spec).of_config(&config), seed);
+    Some(NewTrial { key, params: stored, user_attributes })
+}
+
+/// The key of a trial's work item: the same whenever the same trajectory is asked for.
+fn item_key(trajectory: &str, seed: u64) -> String {
+    let digest = Sha256::digest(trajectory.as_bytes());
+    let digest: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    format!("{digest}/seed-{seed}")
+}
+
+/// All trials of a study, in the order of their numbers, with what the database knows of them; trials that another
+/// program enqueued follow those of the grid, and their cells those in `cells`.
 pub(crate) fn trials(
+    spec: &StudySpec,
+    cells: &mut Vec<Cell>,
     folder: &Path,
-    cells: &[Cell],
-    seeds: u64,
-    steps_in_grid: bool,
-    protocol: Protocol,
-    corpus_digest: &str,
+    vocabulary: usize,
+    from: Option<(&mut Storage, StudyId)>,
 ) -> Result<Vec<Trial>, StudyError> {
+    let trajectories = Trajectories::of(spec);
+    let place = |number, index, cell: &Cell, seed, there| {
+        place(number, index, cell, seed, there, |cell, seed| {
+            TrialRecord::begun(cell, seed, vocabulary, &spec.corpus.digest)
+        })
+    };
     let mut known = BTreeMap::new();
-    for (folder, record) in records(folder)? {
-        if record.corpus_digest == corpus_digest {
-            let key = (record.seed, trajectory(&record.config, steps_in_grid, protocol));
-            known.entry(key).or_insert((folder, record));
+    let mut adopted = Vec::new();
+    if let Some((storage, study)) = from {
+        let mut page = Page::default();
+        loop {
+            let stored = storage.trials(study, page)?;
+            let Some(last) = stored.last() else { break };
+            page.from = last.number + 1;
+            for trial in stored {
+                let Some(there) = There::read(trial, folder)? else { continue };
+                let key = (there.seed, trajectories.of_config(&there.config));
+                if there.adopted {
+                    adopted.push(key.clone());
+                }
+                known.entry(key).or_insert(there);
+            }
         }
     }
-    let trajectories: Vec<String> =
-        cells.iter().map(|cell| trajectory(&cell.config, steps_in_grid, protocol)).collect();
+    let of_grid: Vec<String> = cells.iter().map(|cell| trajectories.of_config(&cell.config)).collect();
     let mut trials = Vec::new();
-    for seed in 0..seeds {
-        for (index, (cell, trajectory)) in cells.iter().zip(&trajectories).enumerate() {
-            let (folder, record) = match known.remove(&(seed, trajectory.clone())) {
-                Some((folder, mut record)) => {
-                    // The grid may have grown by a key since.
-                    record.params = cell.params.clone();
-                    (folder, Some(record))
-                }
-                None => {
-                    let name = Path::new(TRIALS).join(cell.params.folder_name());
-                    (name.join(format!("seed-{seed}")), None)
-                }
-            };
-            trials.push(Trial { number: trials.len(), cell: index, seed, folder, record });
+    for seed in 0..spec.seeds {
+        for (index, trajectory) in of_grid.iter().enumerate() {
+            let there = known.remove(&(seed, trajectory.clone()));
+            trials.push(place(trials.len(), index, &cells[index], seed, there)?);
         }
+    }
+    for key in adopted {
+        let Some(there) = known.remove(&key) else { continue };
+        let (seed, mut config) = (there.seed, there.config.clone());
+        if !there.params.0.contains_key("steps") {
+            config.steps = spec.config.steps;
+        }
+        let index = cells.iter().position(|cell| cell.config == config).unwrap_or_else(|| {
+            cells.push(Cell { params: there.params.clone(), config });
+            cells.len() - 1
+        });
+        trials.push(place(trials.len(), index, &cells[index], seed, Some(there))?);
     }
     Ok(trials)
 }
 
-/// What two configurations share exactly if they are the same trajectory, which may have been asked for with
-/// different lengths. The steps between evaluations count as they are meant: a twentieth of the steps is a number.
-fn trajectory(config: &Config, steps_in_grid: bool, protocol: Protocol) -> String {
-    let default = Config::default();
-    let checkpoint_seconds = default.checkpoint_seconds;
-    let steps = if steps_in_grid { config.steps } else { default.steps };
-    let eval_every = match protocol {
-        Protocol::Standard => config.steps_between_evaluations(),
-        Protocol::AsSeed => config.eval_every,
+fn place(
+    number: usize,
+    index: usize,
+    cell: &Cell,
+    seed: u64,
+    there: Option<There>,
+    begun: impl FnOnce(&Cell, u64) -> Result<TrialRecord, StudyError>,
+) -> Result<Trial, StudyError> {
+    let Some(there) = there else {
+        let folder = folder_of(&cell.params, seed);
+        return Ok(Trial { number, cell: index, seed, folder, record: None, stored: None });
     };
-    Config { checkpoint_seconds, steps, eval_every, ..config.clone() }.to_toml()
+    let mut record = record(&there.attributes, &cell.params, there.stored.state, there.stored.number)?;
+    if record.is_none() && there.stored.state == ItemState::Failed {
+        // Its workers were lost before one of them could say anything.
+        let reason = there.attributes.get(FAIL_REASON).and_then(Json::as_str).unwrap_or("failed");
+        record.insert(begun(cell, seed)?).fail(reason.to_string());
+    }
+    Ok(Trial { number, cell: index, seed, record, folder: there.folder, stored: Some(there.stored) })
 }
 
-/// Every record under a study's folder, with the trial's folder relative to the study's, in the order of names.
-fn records(folder: &Path) -> Result<Vec<(PathBuf, TrialRecord)>, StudyError> {
-    let mut found = Vec::new();
-    for cell in subfolders(folder, Path::new(TRIALS))? {
-        for trial in subfolders(folder, &cell)? {
-            let path = folder.join(&trial).join(TRIAL_FILE);
-            let bytes = match std::fs::read(&path) {
-                Ok(bytes) => bytes,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(source) => return Err(StudyError::Io { path, source }),
-            };
-            let record: TrialRecord = serde_json::from_slice(&bytes)
-                .map_err(|error| StudyError::File { path, message: error.to_string() })?;
-            found.push((trial, record));
-        }
-    }
-    Ok(found)
+/// What is known of a trial whose work item is in this state.
+pub(crate) fn record(
+    attributes: &Map<String, Json>,
+    params: &Params,
+    state: ItemState,
+    number: i64,
+) -> Result<Option<TrialRecord>, StudyError> {
+    let state = match state {
+        ItemState::Done => TrialState::Complete,
+        ItemState::Pruned => TrialState::Pruned,
+        ItemState::Failed => TrialState::Fail,
+        _ => TrialState::Running,
+    };
+    TrialRecord::from_attributes(attributes, params, state)
+        .map_err(|error| StudyError::Attributes { number, message: error.to_string() })
 }
 
-/// Folders in `root/inside`, relative to `root`, sorted; none if that does not exist.
-fn subfolders(root: &Path, inside: &Path) -> Result<Vec<PathBuf>, StudyError> {
-    let path = root.join(inside);
-    let failed = |source| StudyError::Io { path: path.clone(), source };
-    let entries = match std::fs::read_dir(&path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(failed(source)),
-    };
-    let mut folders = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        if entry.file_type().map_err(failed)?.is_dir() {
-            folders.push(inside.join(entry.file_name()));
-        }
+/// A trial in the database that is one of ours.
+struct There {
+    stored: StoredTrial,
+    seed: u64,
+    config: Config,
+    folder: PathBuf,
+    params: Params,
+    adopted: bool,
+    attributes: Map<String, Json>,
+}
+
+impl There {
+    /// None for a trial that is not ours, or that another has taken the place of since.
+    fn read(trial: diapason_storage::Trial, folder: &Path) -> Result<Option<Self>, StudyError> {
+        let Some(item) = trial.item.filter(|item| item.state != ItemState::Foreign) else { return Ok(None) };
+        let wrong = |message: String| StudyError::Attributes { number: trial.number, message };
+        let attribute = |key: &str| trial.user_attributes.get(key);
+        let missing = |key: &str| wrong(format!("{key} is missing or of the wrong kind"));
+        let seed = attribute(SEED).and_then(Json::as_u64).ok_or_else(|| missing(SEED))?;
+        let config = attribute(CONFIG).cloned().ok_or_else(|| missing(CONFIG))?;
+        let config = serde_json::from_value(config).map_err(|error| wrong(format!("{CONFIG}: {error}")))?;
+        let path =
+            attribute(CHECKPOINT_PATH).and_then(Json::as_str).ok_or_else(|| missing(CHECKPOINT_PATH))?;
+        // What leads out of the study's folder is refused.
+        inside(folder, path)?;
+        let params = trial.params.iter().map(|(key, value)| {
+            Ok((
+                key.clone(),
+                serde_json::from_value(value.clone()).map_err(|error| wrong(error.to_string()))?,
+            ))
+        });
+        Ok(Some(Self {
+            seed,
+            config,
+            folder: Path::new(path).parent().map(Path::to_path_buf).unwrap_or_default(),
+            params: Params(params.collect::<Result<_, StudyError>>()?),
+            adopted: attribute(ADOPTED).is_some_and(|adopted| *adopted == Json::Bool(true)),
+            stored: StoredTrial { number: trial.number, key: item.key, item: item.id, state: item.state },
+            attributes: trial.user_attributes,
+        }))
     }
-    folders.sort();
-    Ok(folders)
+}
+
+/// What two configurations of a study share exactly if they are the same trajectory, which may have been asked for with
+/// different lengths.
+struct Trajectories {
+    steps_in_grid: bool,
+    protocol: Protocol,
+}
+
+impl Trajectories {
+    fn of(spec: &StudySpec) -> Self {
+        Self { steps_in_grid: spec.grid.axis("steps").is_some(), protocol: spec.protocol }
+    }
+
+    /// The steps between evaluations count as they are meant: a twentieth of the steps is a number.
+    fn of_config(&self, config: &Config) -> String {
+        let default = Config::default();
+        let checkpoint_seconds = default.checkpoint_seconds;
+        let steps = if self.steps_in_grid { config.steps } else { default.steps };
+        let eval_every = match self.protocol {
+            Protocol::Standard => config.steps_between_evaluations(),
+            Protocol::AsSeed => config.eval_every,
+        };
+        Config { checkpoint_seconds, steps, eval_every, ..config.clone() }.to_toml()
+    }
 }

@@ -7,8 +7,8 @@ use diapason_corpus::Corpus;
 use diapason_engine::{CpuEngine, Shape};
 use diapason_model::ModelConfig;
 use diapason_study::{
-    Cost, Engines, MadeEngine, Pass, Plan, Row, Study, StudyError, StudyEvent, StudySpec, TIMINGS_FILE,
-    TrialState, run_study,
+    Cost, Engines, Home, MadeEngine, Pass, Plan, Row, Study, StudyError, StudyEvent, StudySpec, TrialState,
+    run_study,
 };
 use diapason_training::{BEST, CHECKPOINT, Checkpoint, Config};
 use std::fs;
@@ -23,14 +23,18 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
+fn two_threads() -> Hooks {
+    Hooks { threads: 2, ..Hooks::default() }
+}
+
 fn at_once(trials_at_once: usize) -> Hooks {
-    Hooks { trials_at_once: Some(trials_at_once), ..Hooks::default() }
+    Hooks { trials_at_once: Some(trials_at_once), ..two_threads() }
 }
 
 /// A grid of toy trials that take long enough to meet.
 fn long(corpus: &Corpus, grid: &[&str], steps: u64) -> StudySpec {
     let config = Config { steps, eval_every: 50, ..config() };
-    StudySpec { config, threads: 2, ..spec(corpus, grid) }
+    StudySpec { config, ..spec(corpus, grid) }
 }
 
 /// The study on the real engine.
@@ -38,6 +42,7 @@ fn on_cpu(
     corpus: &Corpus,
     spec: &StudySpec,
     folder: &Path,
+    threads: usize,
     trials_at_once: Option<usize>,
     interrupt: &AtomicBool,
     watch: &mut dyn FnMut(&StudyEvent<'_>),
@@ -49,13 +54,17 @@ fn on_cpu(
         Ok(Box::new(CpuEngine::new(model, &zeros, threads, shape(config))?))
     };
     let engines = Engines {
-        memory: &|model, config| diapason_engine::memory_needed(model, shape(config), spec.threads),
+        memory: &|model, config| diapason_engine::memory_needed(model, shape(config), threads),
         available: CpuEngine::memory_available(),
+        id: CpuEngine::engine_id().unwrap().to_string(),
         make: &make,
         allow_other: false,
+        threads,
         trials_at_once,
+        lease: Duration::from_secs(60),
+        wait: true,
     };
-    run_study(corpus, spec, folder, &engines, interrupt, watch).expect("the study runs")
+    run_study(corpus, spec, &Home::local(folder), &engines, interrupt, watch).expect("the study runs")
 }
 
 /// Every bit that a study leaves behind, times aside.
@@ -82,24 +91,33 @@ fn no_bit_depends_on_trials_at_once_threads_or_interruptions() {
     let never = AtomicBool::new(false);
     let whole = {
         let folder = folder();
-        let study = on_cpu(&corpus, &spec, folder.path(), Some(1), &never, &mut |_| {});
+        let study = on_cpu(&corpus, &spec, folder.path(), 1, Some(1), &never, &mut |_| {});
         bits(&study, folder.path())
     };
     for threads in 1..=3 {
         for trials_at_once in [None, Some(1), Some(2), Some(3)] {
             let folder = folder();
-            let spec = StudySpec { threads, ..spec.clone() };
             // Stopped at the third and at the ninth evaluation, then to the end.
             for stop in [3, 9, usize::MAX] {
                 let interrupt = AtomicBool::new(false);
                 let mut seen = 0;
-                let study = on_cpu(&corpus, &spec, folder.path(), trials_at_once, &interrupt, &mut |event| {
-                    if let StudyEvent::Training { event: diapason_training::Event::Evaluated(_), .. } = event
-                    {
-                        seen += 1;
-                        interrupt.fetch_or(seen == stop, Ordering::Relaxed);
-                    }
-                });
+                let study = on_cpu(
+                    &corpus,
+                    &spec,
+                    folder.path(),
+                    threads,
+                    trials_at_once,
+                    &interrupt,
+                    &mut |event| {
+                        if let StudyEvent::Training {
+                            event: diapason_training::Event::Evaluated(_), ..
+                        } = event
+                        {
+                            seen += 1;
+                            interrupt.fetch_or(seen == stop, Ordering::Relaxed);
+                        }
+                    },
+                );
                 if stop == usize::MAX {
                     assert!(!study.interrupted);
                     assert!(bits(&study, folder.path()) == whole, "{threads} {trials_at_once:?}");
@@ -112,7 +130,7 @@ fn no_bit_depends_on_trials_at_once_threads_or_interruptions() {
 #[test]
 fn interrupted_with_two_at_work_both_go_on() {
     let corpus = corpus();
-    let spec = StudySpec { threads: 2, ..long(&corpus, &["n_heads=2,4", "n_layers=1,2"], 400) };
+    let spec = long(&corpus, &["n_heads=2,4", "n_layers=1,2"], 400);
     let whole = {
         let folder = folder();
         timeless(&ran(&corpus, &spec, folder.path(), at_once(1)).study.unwrap())
@@ -156,7 +174,7 @@ fn a_crash_in_one_stops_the_other_with_a_checkpoint() {
     let hooks = Hooks { on_step: Some(crash), ..at_once(2) };
     let crashed = std::panic::catch_unwind(AssertUnwindSafe(|| ran(&corpus, &spec, folder.path(), hooks)));
     assert!(crashed.is_err());
-    let seen = Study::open(folder.path(), 4).unwrap();
+    let seen = Study::open(&Home::local(folder.path()), 4).unwrap();
     let steps = |number: usize| seen.trials[number].record.as_ref().map(|record| record.steps);
     assert!(steps(0) < Some(500) && steps(1) < Some(3000), "{:?} {:?}", steps(0), steps(1));
     let stopped = Checkpoint::read(&folder.path().join(&seen.trials[1].folder).join(CHECKPOINT)).unwrap();
@@ -187,7 +205,7 @@ fn a_trial_that_cannot_write_is_named_and_the_other_stops_with_a_checkpoint() {
     let error = failed.study.unwrap_err();
     assert!(matches!(error, StudyError::Trial { number: 0, .. } | StudyError::Io { .. }), "{error:?}");
     assert!(error.to_string().contains("n_heads=2"), "{error}");
-    let seen = Study::open(folder.path(), 4).unwrap();
+    let seen = Study::open(&Home::local(folder.path()), 4).unwrap();
     let steps = seen.trials[1].record.as_ref().unwrap().steps;
     assert!((1..3000).contains(&steps), "{steps}");
     let stopped = Checkpoint::read(&folder.path().join(&seen.trials[1].folder).join(CHECKPOINT)).unwrap();
@@ -258,7 +276,7 @@ fn timed(corpus: &Corpus, spec: &StudySpec, folder: &Path, hooks: Hooks) -> (Ran
 fn steps_are_timed_once_and_give_the_cost() {
     let (corpus, folder) = (corpus(), folder());
     let spec = long(&corpus, &["n_heads=2,4", "learning_rate=0.001,0.002"], 1300);
-    let (ran, plan, turns) = timed(&corpus, &spec, folder.path(), Hooks::default());
+    let (ran, plan, turns) = timed(&corpus, &spec, folder.path(), two_threads());
     let study = ran.study.unwrap();
     // Two kinds of steps, alone and in pairs, three turns each.
     assert_eq!(turns, 12);
@@ -283,12 +301,12 @@ fn steps_are_timed_once_and_give_the_cost() {
     assert_eq!(costs[0], costs[1]);
     assert_eq!(study.candidates(Pass::Early)[0].cost, 260.0 * rows[0].ms_per_step_alone.unwrap() / 1e3);
     // Whoever opens the folder sees the same, and a second run measures nothing.
-    assert_eq!(Study::open(folder.path(), 4).unwrap(), study);
-    let before = fs::read(folder.path().join(TIMINGS_FILE)).unwrap();
+    assert_eq!(Study::open(&Home::local(folder.path()), 4).unwrap(), study);
+    let before = study.timings.clone();
     let longer = StudySpec { config: Config { steps: 2600, ..spec.config.clone() }, ..spec.clone() };
-    let (ran, plan, _) = timed(&corpus, &longer, folder.path(), Hooks::default());
+    let (ran, plan, _) = timed(&corpus, &longer, folder.path(), two_threads());
     assert_eq!((ran.timed, plan.forecasts.len()), (0, 2));
-    assert_eq!(fs::read(folder.path().join(TIMINGS_FILE)).unwrap(), before);
+    assert_eq!(ran.study.unwrap().timings, before);
 
     // A new kind of cell: all are timed anew, in one go.
     let more = StudySpec {
@@ -299,14 +317,10 @@ fn steps_are_timed_once_and_give_the_cost() {
         grid: diapason_study::Grid::parse(&["n_heads=2,4,8", "learning_rate=0.001,0.002"]).unwrap(),
         ..longer
     };
-    assert!(toy::ran(&corpus, &more, folder.path(), Hooks::default()).study.is_err());
-    let (ran, _, _) = timed(&corpus, &wider, folder.path(), Hooks::default());
+    assert!(toy::ran(&corpus, &more, folder.path(), two_threads()).study.is_err());
+    let (ran, _, _) = timed(&corpus, &wider, folder.path(), two_threads());
     assert!(ran.timed > 0);
     assert_eq!(ran.study.unwrap().timed().unwrap().configurations.len(), 3);
-
-    // A damaged file is named.
-    fs::write(folder.path().join(TIMINGS_FILE), "{").unwrap();
-    assert!(Study::open(folder.path(), 4).unwrap_err().to_string().contains(TIMINGS_FILE));
 }
 
 #[test]
@@ -314,7 +328,7 @@ fn timing_is_left_out_where_it_does_not_pay() {
     let corpus = corpus();
     // Some steps are worth more than their study: side by side, unseen.
     let short = folder();
-    let (ran, plan, _) = timed(&corpus, &long(&corpus, &["n_heads=2,4"], 60), short.path(), Hooks::default());
+    let (ran, plan, _) = timed(&corpus, &long(&corpus, &["n_heads=2,4"], 60), short.path(), two_threads());
     assert_eq!((ran.timed, plan.trials_at_once, plan.forecasts.len()), (0, 2, 0));
     let study = ran.study.unwrap();
     assert!(study.timed().is_none());
@@ -328,18 +342,18 @@ fn timing_is_left_out_where_it_does_not_pay() {
     // Alone pays sooner than in pairs: the cost is known, the way of running is not a choice.
     let middle = folder();
     let spec = long(&corpus, &["n_heads=2,4"], 300);
-    let (ran, plan, _) = timed(&corpus, &spec, middle.path(), Hooks::default());
+    let (ran, plan, _) = timed(&corpus, &spec, middle.path(), two_threads());
     assert!(ran.timed >= 12);
     assert_eq!((plan.trials_at_once, plan.forecasts.len()), (2, 1));
     assert!(ran.study.unwrap().timed().is_some());
 
     // One thread, or one trial: nothing to choose.
-    let one = StudySpec { threads: 1, ..long(&corpus, &["n_heads=2,4"], 1300) };
-    for spec in [one, long(&corpus, &["n_heads=2"], 1300)] {
+    for (grid, threads) in [("n_heads=2,4", 1), ("n_heads=2", 2)] {
         let folder = folder();
-        let (ran, plan, _) = timed(&corpus, &spec, folder.path(), Hooks::default());
+        let hooks = Hooks { threads, ..Hooks::default() };
+        let (ran, plan, _) = timed(&corpus, &long(&corpus, &[grid], 1300), folder.path(), hooks);
         assert_eq!((ran.timed, plan.trials_at_once), (0, 1));
-        assert!(!folder.path().join(TIMINGS_FILE).exists());
+        assert!(ran.study.unwrap().timings.is_empty());
     }
 
     // Asked for one at a time: the cost is timed all the same.
@@ -359,25 +373,26 @@ fn timing_is_left_out_where_it_does_not_pay() {
 fn an_interrupt_while_timing_leaves_a_study_to_continue() {
     let (corpus, folder) = (corpus(), folder());
     let spec = long(&corpus, &["n_heads=2,4"], 1300);
-    let hooks = Hooks { interrupt: AtomicBool::new(true), ..Hooks::default() };
+    let hooks = Hooks { interrupt: AtomicBool::new(true), ..two_threads() };
     let first = ran(&corpus, &spec, folder.path(), hooks);
-    assert!(first.study.unwrap().interrupted);
+    let study = first.study.unwrap();
+    assert!(study.interrupted && study.timings.is_empty());
     assert_eq!((first.steps, first.timed), (0, 0));
-    assert!(!folder.path().join(TIMINGS_FILE).exists());
-    assert!(!ran(&corpus, &spec, folder.path(), Hooks::default()).study.unwrap().interrupted);
+    assert!(!ran(&corpus, &spec, folder.path(), two_threads()).study.unwrap().interrupted);
 }
 
 #[test]
 fn memory_limits_the_trials_at_once() {
     let corpus = corpus();
-    let spec = StudySpec { threads: 4, ..long(&corpus, &["n_heads=1,2,4,8"], 60) };
+    let spec = long(&corpus, &["n_heads=1,2,4,8"], 60);
+    let hooks = |hooks: Hooks| Hooks { threads: 4, ..hooks };
     for (room, expected) in [(1, 1), (2, 2), (3, 2), (4, 4)] {
         let folder = folder();
-        let (_, plan, _) = timed(&corpus, &spec, folder.path(), Hooks { room, ..Hooks::default() });
+        let (_, plan, _) = timed(&corpus, &spec, folder.path(), hooks(Hooks { room, ..two_threads() }));
         assert_eq!(plan.trials_at_once, expected, "room for {room}");
     }
     let folder = folder();
-    let refused = ran(&corpus, &spec, &folder.path().join("s"), Hooks { room: 2, ..at_once(3) });
+    let refused = ran(&corpus, &spec, &folder.path().join("s"), hooks(Hooks { room: 2, ..at_once(3) }));
     let error = refused.study.unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -386,6 +401,7 @@ fn memory_limits_the_trials_at_once() {
     assert!(error.hint().unwrap().contains("--parallel"));
     assert!(!folder.path().join("s").exists(), "nothing is written");
     // More than there are trials is no more than the trials.
-    let (_, plan, _) = timed(&corpus, &spec, &folder.path().join("s"), Hooks { room: 4, ..at_once(99) });
+    let (_, plan, _) =
+        timed(&corpus, &spec, &folder.path().join("s"), hooks(Hooks { room: 4, ..at_once(99) }));
     assert_eq!(plan.trials_at_once, 4);
 }

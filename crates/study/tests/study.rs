@@ -3,8 +3,8 @@
 mod toy;
 
 use diapason_corpus::CorpusRequest;
-use diapason_study::{Cost, Grid, Pass, STUDY_FILE, Study, StudySpec, TRIAL_FILE, TrialState};
-use diapason_training::{CHECKPOINT, CURVE, Config, FolderLock, Protocol};
+use diapason_study::{Cost, DATABASE_FILE, Grid, Home, Pass, Row, STUDY_FILE, Study, StudySpec, TrialState};
+use diapason_training::{BEST, CHECKPOINT, CURVE, Config, Protocol};
 use std::fs;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
@@ -62,11 +62,11 @@ fn every_cell_and_seed_in_both_passes() {
     }
     assert!(rows[0].validation_loss != rows[8].validation_loss, "seeds differ");
     let trial = folder.path().join("trials/n_heads=4,n_layers=2/seed-1");
-    for file in [TRIAL_FILE, CHECKPOINT, CURVE] {
+    for file in [BEST, CHECKPOINT, CURVE] {
         assert!(trial.join(file).is_file(), "{file}");
     }
     // Whoever opens the folder sees the same.
-    assert_eq!(Study::open(folder.path(), 4).unwrap(), study);
+    assert_eq!(Study::open(&Home::local(folder.path()), 4).unwrap(), study);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn study_toml_is_complete() {
         without_config.trim(),
         format!(
             "name = \"toy\"\nseeds = 1\nprotocol = \"standard\"\nearly_fraction = 0.2\nfirst_steps = 40\n\
-             threads = 1\ntolerance = 0.01\ncost = \"seconds\"\n\n[corpus]\nname = \"toy\"\ndigest = \"{}\"\n\n\
+             tolerance = 0.01\ncost = \"seconds\"\n\n[corpus]\nname = \"toy\"\ndigest = \"{}\"\n\n\
              [grid]\nn_heads = [2, 4]\nn_layers = [1, 2]",
             corpus.digest
         )
@@ -159,7 +159,7 @@ fn crashed_anywhere_and_continued_the_rows_are_the_same() {
             std::panic::catch_unwind(AssertUnwindSafe(|| ran(&corpus, &spec, folder.path(), crash)));
         assert!(crashed.is_err(), "{at}");
         // A report from outside sees a running trial.
-        let seen = Study::open(folder.path(), 4).unwrap();
+        let seen = Study::open(&Home::local(folder.path()), 4).unwrap();
         assert_eq!(
             seen.rows()
                 .iter()
@@ -261,8 +261,9 @@ fn more_steps_continue_the_trajectories() {
     let at_once = done(&corpus, &longer, long.path());
     for (i, row) in timeless(&extended).iter().enumerate() {
         match row.pass {
-            Pass::Early => assert_eq!(*row, timeless(&first)[i]),
-            Pass::Full => assert_eq!(*row, timeless(&at_once)[i]),
+            // Optuna's trials are immutable once they are complete: longer ones have numbers of their own.
+            Pass::Early => assert_eq!(*row, numbered(&timeless(&first)[i], row.number)),
+            Pass::Full => assert_eq!(*row, numbered(&timeless(&at_once)[i], row.number)),
         }
     }
     // A twentieth of the steps means a twentieth of the steps that the study began with.
@@ -282,7 +283,7 @@ fn an_extended_study_is_decided_by_what_has_gone_all_the_way() {
     // The first trial goes on and ends; the second has not yet gone on.
     let first = ran(&corpus, &longer, folder.path(), Hooks { interrupt_at: 20.into(), ..Hooks::default() });
     assert!(first.steps == 20 && first.study.is_ok());
-    let study = Study::open(folder.path(), 4).unwrap();
+    let study = Study::open(&Home::local(folder.path()), 4).unwrap();
     use TrialState::{Complete, Running};
     let states: Vec<TrialState> = study.rows().iter().map(|row| row.state).collect();
     assert_eq!(states, [Complete, Complete, Complete, Running]);
@@ -305,8 +306,15 @@ fn an_extended_study_leaves_out_evaluations_that_a_longer_one_has_not() {
     let spec = StudySpec { config: every.clone(), ..spec(&corpus, &["n_heads=2,4"]) };
     done(&corpus, &spec, short.path());
     let longer = StudySpec { config: Config { steps: 60, ..every }, first_steps: 40, ..spec };
-    let extended = done(&corpus, &longer, short.path());
-    assert_eq!(timeless(&extended), timeless(&done(&corpus, &longer, long.path())));
+    let extended = timeless(&done(&corpus, &longer, short.path()));
+    for (row, at_once) in extended.iter().zip(timeless(&done(&corpus, &longer, long.path()))) {
+        assert_eq!(*row, numbered(&at_once, row.number));
+    }
+}
+
+/// A row under another number.
+fn numbered(row: &Row, number: i64) -> Row {
+    Row { number, ..row.clone() }
 }
 
 #[test]
@@ -364,11 +372,14 @@ fn other_settings_are_refused_with_the_difference() {
     assert_eq!(fs::read(folder.path().join(STUDY_FILE)).unwrap(), before);
 
     // What changes no result may differ.
-    let free =
-        StudySpec { name: "other".into(), threads: 7, tolerance: 0.5, cost: Cost::Flop, ..spec.clone() };
+    let free = StudySpec { name: "other".into(), tolerance: 0.5, cost: Cost::Flop, ..spec.clone() };
     let free = StudySpec { config: Config { checkpoint_seconds: 5, ..config() }, ..free };
     let ran = ran(&corpus, &free, folder.path(), Hooks::default());
-    assert_eq!((ran.engines, ran.study.unwrap().spec.name.as_str()), (0, "other"));
+    assert_eq!(
+        (ran.engines, ran.study.unwrap().spec.name.as_str()),
+        (0, "toy"),
+        "its name is the database's"
+    );
 }
 
 #[test]
@@ -432,24 +443,33 @@ fn damaged_files_of_the_study_are_named() {
     let spec = spec(&corpus, &["n_heads=2"]);
     done(&corpus, &spec, folder.path());
     let error = || ran(&corpus, &spec, folder.path(), Hooks::default()).study.unwrap_err().to_string();
-    let trial = folder.path().join("trials/n_heads=2/seed-0").join(TRIAL_FILE);
-    let bytes = fs::read(&trial).unwrap();
-    fs::write(&trial, "{").unwrap();
-    assert!(error().starts_with(&format!("{}: ", trial.display())), "{}", error());
-    fs::write(&trial, bytes).unwrap();
+    let database = folder.path().join(DATABASE_FILE);
+    fs::write(
+        &database,
+        "no database at all, and long enough to have a header of a hundred bytes: ".repeat(3),
+    )
+    .unwrap();
+    assert!(error().contains(DATABASE_FILE), "{}", error());
+    // The copy of the specification is what is left without one.
+    fs::remove_file(&database).unwrap();
     fs::write(folder.path().join(STUDY_FILE), "name = \"x\"\nseeds = [\n").unwrap();
     assert!(error().contains("study.toml: line "), "{}", error());
-    assert!(Study::open(Path::new("/nowhere"), 4).is_err());
+    assert!(Study::open(&Home::local("/nowhere"), 4).is_err());
 }
 
 #[test]
-fn two_processes_cannot_work_on_one_study() {
+fn a_study_whose_database_is_lost_goes_on_from_its_checkpoints() {
     let (corpus, folder) = (corpus(), folder());
-    let _held = FolderLock::acquire(folder.path()).unwrap();
-    let ran = ran(&corpus, &spec(&corpus, &GRID), folder.path(), Hooks::default());
-    assert!(ran.study.unwrap_err().to_string().contains("is in use by"));
-    assert_eq!(ran.engines, 0);
-    assert!(!folder.path().join(STUDY_FILE).exists());
+    let spec = spec(&corpus, &["n_heads=2,4"]);
+    let first = done(&corpus, &spec, folder.path());
+    fs::remove_file(folder.path().join(DATABASE_FILE)).unwrap();
+    // Other settings are still refused.
+    let other = StudySpec { early_fraction: 0.5, ..spec.clone() };
+    let error = ran(&corpus, &other, folder.path(), Hooks::default()).study.unwrap_err().to_string();
+    assert!(error.contains("early_fraction was 0.2, is 0.5"), "{error}");
+    let again = ran(&corpus, &spec, folder.path(), Hooks::default());
+    assert_eq!(again.steps, 0);
+    assert_eq!(timeless(&again.study.unwrap()), timeless(&first));
 }
 
 #[test]

@@ -27,6 +27,7 @@ pub use evaluate::{Evaluation, EvaluationError, check_evaluation, evaluate_split
 pub use folder::create_folder;
 pub use lock::{FolderLock, LockError};
 pub use run::{
-    BEST, CHECKPOINT, CURVE, Control, Event, RunOutcome, RunSpec, RunState, TrainingError, memory_needed, run,
+    BEST, CHECKPOINT, CURVE, Control, Event, Occasion, RunOutcome, RunSpec, RunState, TrainingError,
+    memory_needed, run,
 };
 pub use schedule::Protocol;

@@ -69,12 +69,26 @@ impl RunSpec {
 }
 
 /// What may be asked of a run while it goes on. It looks here between steps.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default)]
 pub struct Control<'a> {
     /// Stop, with a checkpoint, as soon as one of these is true.
     pub stop: &'a [&'a AtomicBool],
     /// On how many threads to compute; none: on as many as the engine was made for. No result depends on it.
     pub threads: Option<&'a AtomicUsize>,
+    /// Asked before the folder's checkpoint or best weights are written, if somebody else may have been given the run
+    /// meanwhile; after a no they are left as they are. What is there also stays if it is of a later step.
+    pub fence: Option<&'a dyn Fn(Occasion) -> bool>,
+}
+
+/// Why a file of a run is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// It is time. It may as well be done a little later; training goes on meanwhile.
+    Passing,
+    /// An evaluation was the best so far: its weights are gone with the next step.
+    Best,
+    /// The run ends here.
+    Last,
 }
 
 impl Control<'_> {
@@ -381,14 +395,14 @@ pub fn run(
     run.started();
     // The first checkpoint is written at once: a folder that cannot be written to should fail now, not after
     // a minute.
-    if run.unsaved {
+    if run.unsaved && run.may_write(Occasion::Best) {
         run.save()?;
     }
     run.write_curve()?;
     let state = run.go_on()?;
     run.unsaved |= state != run.header.progress.state;
     run.header.progress.state = state;
-    if run.unsaved {
+    if run.unsaved && run.may_write(Occasion::Last) {
         run.save()?;
     }
     Ok(run.outcome())
@@ -495,7 +509,9 @@ impl Run<'_> {
             let is_there = matches!(Checkpoint::read_header(&path), Ok(header) if header.step == best);
             // Killed between the checkpoint and the best weights? They are the checkpoint's.
             if !is_there && best == self.header.step {
-                self.save_best()?;
+                if self.may_write(Occasion::Best) {
+                    self.save_best()?;
+                }
             } else if !is_there {
                 (self.observe)(&Event::Note(format!(
                     "{} is missing or damaged: the weights of the best step so far, {best}, are lost",
@@ -628,6 +644,7 @@ impl Run<'_> {
             }
             if self.unsaved
                 && self.saved_at.elapsed() >= Duration::from_secs(self.header.config.checkpoint_seconds)
+                && self.may_write(Occasion::Passing)
             {
                 self.save()?;
             }
@@ -738,11 +755,15 @@ impl Run<'_> {
             progress.state = RunState::Complete;
         }
         self.leave_out_foreign_evaluation();
-        if curve::best(&self.header.progress.curve).is_some_and(|best| best.step == step) {
+        if !self.may_write(Occasion::Best) {
+            // Somebody else's run by now.
+        } else if curve::best(&self.header.progress.curve).is_some_and(|best| best.step == step) {
             self.save()?;
             self.save_best()?;
+            self.write_curve()?;
+        } else {
+            self.write_curve()?;
         }
-        self.write_curve()?;
         (self.observe)(&Event::Evaluated(point));
         Ok(None)
     }
@@ -757,6 +778,17 @@ impl Run<'_> {
             self.engine.set_threads(threads);
         }
         self.threads = wish;
+    }
+
+    /// Whether the folder is still this run's to write to. Equal runs come to equal files, so a file of a later step
+    /// can only be what another has made of this run.
+    fn may_write(&self, occasion: Occasion) -> bool {
+        let Some(fence) = self.control.fence else { return true };
+        let is_later = |name| {
+            Checkpoint::read_header(&self.spec.folder.join(name))
+                .is_ok_and(|there: Header| there.step > self.header.step)
+        };
+        fence(occasion) && !is_later(CHECKPOINT) && !is_later(BEST)
     }
 
     /// Writes the checkpoint.

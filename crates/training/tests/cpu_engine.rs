@@ -98,7 +98,7 @@ fn threads_and_interruptions_change_nothing() {
     let (corpus, config) = (common::corpus(0), config());
     let straight = tempfile::tempdir().unwrap();
     let spec = RunSpec { resume: true, ..RunSpec::new(config.clone(), 1, straight.path()) };
-    let never = Control { stop: &[], threads: None };
+    let never = Control::default();
     let mut one = engine(&config, 1);
     let outcome = run(&corpus, &mut one, &spec, &never, &mut |_| {}).unwrap();
     assert_eq!(outcome.state, RunState::Complete);
@@ -113,7 +113,7 @@ fn threads_and_interruptions_change_nothing() {
         let flag = AtomicBool::new(false);
         let tell = |number, _| flag.store(number == stop, Ordering::Relaxed);
         let mut stopping = Watched { engine: engine(&config, threads), tell };
-        let control = Control { stop: &[&AtomicBool::new(false), &flag], threads: None };
+        let control = Control { stop: &[&AtomicBool::new(false), &flag], ..Control::default() };
         let outcome = run(&corpus, &mut stopping, &spec, &control, &mut |_| {}).unwrap();
         assert_eq!(outcome.state, RunState::Interrupted { step: stop });
     }
@@ -128,7 +128,7 @@ fn threads_and_interruptions_change_nothing() {
         seen.push(threads);
         share.store(1 + number as usize % 3, Ordering::Relaxed);
     };
-    let control = Control { stop: &[], threads: Some(&share) };
+    let control = Control { threads: Some(&share), ..Control::default() };
     let mut changing = Watched { engine: engine(&config, 1), tell };
     let outcome = run(&corpus, &mut changing, &spec, &control, &mut |_| {}).unwrap();
     assert_eq!(seen[..4], [3, 2, 3, 1]);

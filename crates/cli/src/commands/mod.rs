@@ -9,6 +9,8 @@ pub(crate) mod generate;
 pub(crate) mod study;
 pub(crate) mod train;
 pub(crate) mod tune;
+pub(crate) mod worker;
+mod working;
 
 use crate::args::Text;
 use crate::failure::Failure;

@@ -51,7 +51,7 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     };
     let mut progress = Training::new();
     progress.begin(0, String::new());
-    let control = Control { stop: &[signals.graceful()], threads: None };
+    let control = Control { stop: &[signals.graceful()], ..Control::default() };
     let outcome = diapason_training::run(&corpus, &mut engine, &spec, &control, &mut |event| {
         if let Event::Started { .. } = event {
             progress.say(&memory);

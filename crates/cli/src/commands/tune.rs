@@ -1,23 +1,19 @@
 //! `tune`: a grid of configurations, a table, a verdict.
 
-use super::{configured, engine, json, key_of, nothing_learned, open, request, shape, slug};
+use super::working::{Task, bounds, work};
+use super::{configured, json, key_of, nothing_learned, open, request, slug};
 use crate::args::{self, Text, Tune};
 use crate::failure::{Failure, note};
-use crate::memory;
-use crate::progress::{Training, Work, duration};
 use crate::shell;
 use crate::signals::Signals;
-use diapason_corpus::english::{FLOOR_WINDOWS, window_floor};
+use crate::storage;
 use diapason_corpus::{Corpus, CorpusRequest};
-use diapason_engine::{CpuEngine, memory_needed};
-use diapason_model::ModelConfig;
-use diapason_report::{Bounds, REPORT_FILE, RESULTS_FILE, StudyJson, to_text, write_files};
+use diapason_report::{REPORT_FILE, RESULTS_FILE, StudyJson, to_text, write_files};
 use diapason_study::{
-    Cell, CorpusStamp, Cost, Engines, Forecast, Grid, MadeEngine, Params, Plan, QUICK_GRID, QUICK_STEPS,
-    SEED_GRID, SEED_STEPS, STUDY_FILE, Study, StudyEvent, StudySpec, TrialRecord, TrialState, run_study,
+    Cell, CorpusStamp, Cost, Grid, Home, Params, QUICK_GRID, QUICK_STEPS, SEED_GRID, SEED_STEPS, STUDY_FILE,
+    Study, StudySpec,
 };
 use diapason_training::{BEST, CHECKPOINT, Config, Protocol};
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -36,10 +32,15 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
         return Err(Failure::usage("--test-corpus needs --corpus, the text to train on")
             .with_hint("as in --corpus text8_train.txt --test-corpus text8_test.txt"));
     }
-    let quick = args.text.corpus.is_none() && args.grid.is_empty() && args.set.is_empty() && !args.as_seed;
+    let quick = args.text.corpus.is_none()
+        && args.grid.is_empty()
+        && args.set.is_empty()
+        && !args.as_seed
+        && !args.enqueued;
     let (steps, default_grid) = if quick { (QUICK_STEPS, QUICK_GRID) } else { (SEED_STEPS, SEED_GRID) };
     let config = configured(Config { steps, ..Config::default() }, &args.set, args.steps)?;
-    let grid = Grid::parse(&axes(&args, default_grid)?).map_err(|e| Failure::from(e).typed())?;
+    let axes = if args.enqueued { Vec::new() } else { axes(&args, default_grid)? };
+    let grid = Grid::parse(&axes).map_err(|e| Failure::from(e).typed())?;
     // What can be refused without the text is refused before it is read.
     grid.cells(&config, 1).map_err(|e| Failure::from(e).typed())?;
 
@@ -51,12 +52,15 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
         return Err(Failure::usage(format!("{} holds a run, not a study", folder.display()))
             .with_hint("choose another folder with --out; `diapason train --resume` goes on with a run"));
     }
+    let storage = storage::place(args.place.storage.as_deref(), &folder)?;
+    let home = Home { folder: folder.clone(), storage, name: args.place.study.clone() };
+    let home = if home.is_local() { home } else { Home { name: home.name.or(Some(name.clone())), ..home } };
     let corpus = open(&request)?;
     let spec = StudySpec {
         seeds: args.seeds.unwrap_or(1),
         protocol: if args.as_seed { Protocol::AsSeed } else { Protocol::Standard },
         early_fraction: args.early,
-        threads: args.machine.threads(),
+        enqueued_only: args.enqueued,
         tolerance: args.tolerance.unwrap_or(0.01),
         cost: match args.cost {
             args::Cost::Seconds => Cost::Seconds,
@@ -67,13 +71,7 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
         ..StudySpec::new(&name, &corpus, config, grid)
     };
 
-    let study = train(&corpus, &spec, &folder, &args, signals)?;
-    if study.interrupted {
-        return Err(Failure::Interrupted {
-            exit_code: signals.exit_code(),
-            resume: shell::line(&shell::this_command()),
-        });
-    }
+    let study = work(Task::Tune(&spec), &corpus, &home, &args.working, true, signals)?;
     let bounds = bounds(&corpus, &study);
     write_files(&study, &bounds, &folder)?;
     let mut out = io::stdout().lock();
@@ -110,105 +108,6 @@ fn axes(args: &Tune, default_grid: [&str; 3]) -> Result<Vec<String>, Failure> {
     } else {
         Ok(args.grid.clone())
     }
-}
-
-/// Runs the study and shows how it goes.
-fn train(
-    corpus: &Corpus,
-    spec: &StudySpec,
-    folder: &Path,
-    args: &Tune,
-    signals: &Signals,
-) -> Result<Study, Failure> {
-    let make = |model: ModelConfig, config: &Config, threads: usize| -> MadeEngine {
-        Ok(Box::new(engine(model, shape(config), threads)?))
-    };
-    let engines = Engines {
-        memory: &|model, config| memory_needed(model, shape(config), spec.threads),
-        available: CpuEngine::memory_available(),
-        make: &make,
-        allow_other: args.allow_other_engine,
-        // At most 1024: the parser has checked.
-        trials_at_once: args.parallel.map(|n| n as usize),
-    };
-    let (mut timing, mut progress) = (Work::count(), Training::new());
-    let study = run_study(corpus, spec, folder, &engines, signals.graceful(), &mut |event| match event {
-        StudyEvent::Memory { engines } => {
-            let others = diapason_training::memory_needed(&spec.config, spec.protocol) as u64;
-            note(&memory::line(*engines, Some(corpus), others));
-        }
-        StudyEvent::Timing { done, of } => timing.at("timing steps", *done as u64, Some(*of as u64)),
-        StudyEvent::Planned { trials, work, plan } => {
-            timing.finish();
-            if work.is_empty() {
-                progress.say(&format!("nothing to train: {trials} of {trials} trials are done"));
-            } else {
-                if let Some(text) = way_of_running(plan) {
-                    progress.say(&text);
-                }
-                progress.study(*trials, trials - work.len());
-            }
-        }
-        StudyEvent::TrialStarted { number, trials, params, seed } => {
-            let seed = if spec.seeds > 1 { format!(" seed={seed}") } else { String::new() };
-            progress.begin(*number, format!("trial {}/{trials} {params}{seed}", number + 1));
-        }
-        StudyEvent::Training { number, event } => progress.event(*number, event, signals),
-        StudyEvent::TimeLeft { seconds } => progress.left(*seconds),
-        StudyEvent::TrialFinished { number, record } => progress.end(*number, &finished(*number, record)),
-    })?;
-    progress.finish();
-    Ok(study)
-}
-
-/// `two trials at a time, one thread each: about 31 min 10 s; one at a time: 33 min 05 s`. Nothing where there was
-/// nothing to choose.
-fn way_of_running(plan: &Plan) -> Option<String> {
-    let (trials, threads) = (plan.trials_at_once, plan.threads);
-    let each = match threads / trials {
-        0 => "one thread each".to_string(),
-        1 if threads % trials == 0 => "one thread each".to_string(),
-        n if threads % trials == 0 => format!("{} threads each", in_words(n)),
-        n => format!("{} or {} threads each", in_words(n), in_words(n + 1)),
-    };
-    let way = match trials {
-        1 => "one trial at a time, on all threads".to_string(),
-        n => format!("{} trials at a time, {each}", in_words(n)),
-    };
-    let (chosen, others): (Vec<&Forecast>, Vec<&Forecast>) =
-        plan.forecasts.iter().partition(|forecast| forecast.trials_at_once == trials);
-    match chosen.first() {
-        Some(chosen) if trials > 1 || !others.is_empty() => {
-            let mut text = format!("{way}: about {}", duration(chosen.seconds));
-            for other in others {
-                text +=
-                    &format!("; {} at a time: {}", in_words(other.trials_at_once), duration(other.seconds));
-            }
-            Some(text)
-        }
-        _ => (trials > 1).then_some(way),
-    }
-}
-
-fn in_words(n: usize) -> String {
-    match n {
-        1 => "one".to_string(),
-        2 => "two".to_string(),
-        3 => "three".to_string(),
-        4 => "four".to_string(),
-        n => n.to_string(),
-    }
-}
-
-/// What is known of the text: how good a model can be at best.
-fn bounds(corpus: &Corpus, study: &Study) -> Bounds {
-    // One floor can stand beside the table only if all its windows have one length.
-    let lengths: BTreeSet<usize> = study.cells.iter().map(|cell| cell.config.sequence_length).collect();
-    let window_floor = match (corpus.entropy_rate, lengths.first()) {
-        (Some(_), Some(&length)) if lengths.len() == 1 => Some(window_floor(length, FLOOR_WINDOWS).mean),
-        _ => None,
-    };
-    Bounds { entropy_rate: corpus.entropy_rate, window_floor }
 }
 
 /// The files of the study, and commands that go on with the chosen configuration.
@@ -279,52 +178,8 @@ fn train_command(program: &OsString, text: &Text, request: &CorpusRequest, chose
     words
 }
 
-/// `trial 2/4 d_model=64: validation loss 1.7132 at step 1500, 42 s of training`.
-fn finished(number: usize, record: &TrialRecord) -> String {
-    let what = match (&record.failure, &record.best) {
-        (Some(failure), _) => failure.message.clone(),
-        (None, Some(best)) => format!(
-            "best validation loss {:.4} at step {}, {} of training{}",
-            best.validation_loss,
-            best.step,
-            duration(record.train_seconds),
-            if record.stopped_early { ", ended by patience" } else { "" }
-        ),
-        (None, None) => "no evaluation".to_string(),
-    };
-    let verb = if record.state == TrialState::Running { "interrupted" } else { "done" };
-    format!("trial {} {verb}: {}: {what}", number + 1, record.params)
-}
-
 /// `quick`, `text8`, `my-book-as-seed`.
 fn study_name(request: &CorpusRequest, quick: bool, as_seed: bool) -> String {
     let base = if quick { "quick".to_string() } else { slug(&request.corpus) };
     if as_seed { format!("{base}-as-seed") } else { base }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_way_of_running_is_said_in_one_line() {
-        let said = |trials_at_once, threads, forecasts: &[(usize, f64)]| {
-            let forecasts =
-                forecasts.iter().map(|&(trials_at_once, seconds)| Forecast { trials_at_once, seconds });
-            way_of_running(&Plan { trials_at_once, threads, forecasts: forecasts.collect() })
-        };
-        let both = [(1, 1980.0), (2, 1865.0)];
-        assert_eq!(
-            said(2, 2, &both).unwrap(),
-            "two trials at a time, one thread each: about 31 min 05 s; one at a time: 33 min 00 s"
-        );
-        assert_eq!(
-            said(1, 2, &both).unwrap(),
-            "one trial at a time, on all threads: about 33 min 00 s; two at a time: 31 min 05 s"
-        );
-        assert_eq!(said(4, 6, &[]).unwrap(), "four trials at a time, one or two threads each");
-        assert_eq!(said(2, 16, &[(1, 5.0)]).unwrap(), "two trials at a time, 8 threads each");
-        assert_eq!(said(3, 2, &[]).unwrap(), "three trials at a time, one thread each");
-        assert_eq!(said(1, 2, &[(1, 5.0)]), None);
-    }
 }

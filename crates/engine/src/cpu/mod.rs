@@ -92,14 +92,25 @@ impl CpuEngine {
         threads: usize,
         shape: Shape,
     ) -> Result<Self, EngineError> {
-        let isa = match std::env::var(ISA_VARIABLE) {
+        Self::with_isa(Self::isa()?, model, parameters, threads, shape)
+    }
+
+    /// The id of every engine that [`CpuEngine::new`] makes here.
+    ///
+    /// # Errors
+    /// When `DIAPASON_ISA` names what the processor lacks.
+    pub fn engine_id() -> Result<EngineId, EngineError> {
+        Self::isa().map(id)
+    }
+
+    fn isa() -> Result<Isa, EngineError> {
+        match std::env::var(ISA_VARIABLE) {
             Ok(name) if !name.is_empty() => Isa::named(&name).ok_or_else(|| EngineError::InstructionSet {
                 name,
                 available: Isa::available().iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", "),
-            })?,
-            _ => Isa::detect(),
-        };
-        Self::with_isa(isa, model, parameters, threads, shape)
+            }),
+            _ => Ok(Isa::detect()),
+        }
     }
 
     /// [`CpuEngine::new`] on a given instruction set.
@@ -122,11 +133,7 @@ impl CpuEngine {
         let sizes = Sizes::new(&model, shape.sequence_length, shape.batch_size);
         let pool = Pool::new(threads);
         let mut engine = Self {
-            id: EngineId {
-                version: env!("CARGO_PKG_VERSION").to_string(),
-                isa: isa.name().to_string(),
-                precision: "f32".to_string(),
-            },
+            id: id(isa),
             isa,
             parameters: Buffer::from_slice(parameters),
             first_moment: Buffer::zeroed(layout.total),
@@ -217,6 +224,15 @@ impl CpuEngine {
         });
         let total: f64 = self.items[..count].iter().map(|item| item.loss).sum();
         StepMetrics { loss: total / positions as f64 }
+    }
+}
+
+/// The arithmetic of this version on an instruction set.
+fn id(isa: Isa) -> EngineId {
+    EngineId {
+        version: env!("CARGO_PKG_VERSION").to_string(),
+        isa: isa.name().to_string(),
+        precision: "f32".to_string(),
     }
 }
 

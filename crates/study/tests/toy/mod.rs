@@ -10,11 +10,14 @@ use diapason_engine::{
     Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update,
 };
 use diapason_model::ModelConfig;
-use diapason_study::{Engines, Grid, MadeEngine, Row, Study, StudyError, StudyEvent, StudySpec, run_study};
+use diapason_study::{
+    Engines, Grid, Home, MadeEngine, Row, Study, StudyError, StudyEvent, StudySpec, join_study, run_study,
+};
 use diapason_training::Config;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// A learning rate from which on the toy diverges, at its third update.
 pub(crate) const TOO_FAST: f64 = 10.0;
@@ -33,6 +36,16 @@ pub(crate) struct Hooks {
     pub(crate) on_step: Option<OnStep>,
     /// Refuses to make engines for a model with so many layers; 0: none.
     pub(crate) no_engine: usize,
+    /// Threads in all; 0: one.
+    pub(crate) threads: usize,
+    /// Whether an engine of another arithmetic is what this process has.
+    pub(crate) other_engine: bool,
+    /// Whether trials of another arithmetic may be gone on with.
+    pub(crate) allow_other: bool,
+    /// Seconds of a lease; 0: a minute.
+    pub(crate) lease: u64,
+    /// Whether to leave when nothing is to be had.
+    pub(crate) no_wait: bool,
     /// Trials at once that are asked for.
     pub(crate) trials_at_once: Option<usize>,
     /// How many engines of a usual size fit into memory; 0: any number.
@@ -43,6 +56,12 @@ pub(crate) struct Hooks {
     pub(crate) crash_at: AtomicU64,
     /// The interrupt.
     pub(crate) interrupt: AtomicBool,
+}
+
+/// The arithmetic of a toy.
+fn id(hooks: &Hooks) -> EngineId {
+    let version = if hooks.other_engine { "1" } else { "0" };
+    EngineId { version: version.into(), isa: "toy".into(), precision: "f32".into() }
 }
 
 struct Toy {
@@ -59,7 +78,7 @@ impl Toy {
     fn new(model: ModelConfig, threads: usize, hooks: Arc<Hooks>) -> Self {
         let n = model.parameters();
         assert!(n > model.vocabulary * model.vocabulary);
-        let id = EngineId { version: "0".into(), isa: "toy".into(), precision: "f32".into() };
+        let id = id(&hooks);
         let zeros = || vec![0.0; n];
         Self { id, model, parameters: zeros(), first: zeros(), second: zeros(), threads, hooks }
     }
@@ -229,6 +248,17 @@ pub(crate) fn ran_watched(
     hooks: Hooks,
     watch: &mut dyn FnMut(&StudyEvent<'_>),
 ) -> Ran {
+    worked(corpus, Some(spec), &Home::local(folder), hooks, watch)
+}
+
+/// Begins or continues the study of `spec` at `home`, or joins the one that is there.
+pub(crate) fn worked(
+    corpus: &Corpus,
+    spec: Option<&StudySpec>,
+    home: &Home,
+    hooks: Hooks,
+    watch: &mut dyn FnMut(&StudyEvent<'_>),
+) -> Ran {
     let hooks = Arc::new(hooks);
     let made = AtomicUsize::new(0);
     let make = |model: ModelConfig, _: &Config, threads: usize| -> MadeEngine {
@@ -242,17 +272,25 @@ pub(crate) fn ran_watched(
     let engines = Engines {
         memory: &|model, _| if model.d_model >= 4096 { 100 * gib } else { gib / hooks.room.max(1) },
         available: Some(gib * if hooks.room == 0 { 10 } else { 1 }),
+        id: id(&hooks).to_string(),
         make: &make,
-        allow_other: false,
+        allow_other: hooks.allow_other,
+        threads: hooks.threads.max(1),
         trials_at_once: hooks.trials_at_once,
+        lease: Duration::from_secs(if hooks.lease == 0 { 60 } else { hooks.lease }),
+        wait: !hooks.no_wait,
     };
     let mut started = Vec::new();
-    let study = run_study(corpus, spec, folder, &engines, &hooks.interrupt, &mut |event| {
+    let mut observe = |event: &StudyEvent<'_>| {
         if let StudyEvent::TrialStarted { number, .. } = event {
             started.push(*number);
         }
         watch(event);
-    });
+    };
+    let study = match spec {
+        Some(spec) => run_study(corpus, spec, home, &engines, &hooks.interrupt, &mut observe),
+        None => join_study(corpus, home, &engines, &hooks.interrupt, &mut observe),
+    };
     Ran {
         study,
         engines: made.load(Ordering::Relaxed),

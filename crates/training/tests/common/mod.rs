@@ -216,7 +216,7 @@ fn unimplemented_here<T>() -> T {
 
 /// Runs without a listener.
 pub fn run(corpus: &Corpus, engine: &mut Bigram, spec: &RunSpec) -> Result<RunOutcome, TrainingError> {
-    diapason_training::run(corpus, engine, spec, &Control { stop: &[], threads: None }, &mut |_| {})
+    diapason_training::run(corpus, engine, spec, &Control::default(), &mut |_| {})
 }
 
 /// Runs until `flag` is up; returns the events, too.
@@ -227,7 +227,7 @@ pub fn run_watched(
     flag: &AtomicBool,
 ) -> (Result<RunOutcome, TrainingError>, Vec<Event>) {
     let mut events = Vec::new();
-    let control = Control { stop: &[flag], threads: None };
+    let control = Control { stop: &[flag], ..Control::default() };
     let outcome = diapason_training::run(corpus, engine, spec, &control, &mut |e| events.push(e.clone()));
     (outcome, events)
 }

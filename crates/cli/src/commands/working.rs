@@ -1,0 +1,198 @@
+//! Working on a study: what `tune` and `worker` share.
+
+use super::{engine, shape};
+use crate::args::Working;
+use crate::failure::{Failure, note};
+use crate::memory;
+use crate::progress::{Training, Work, duration};
+use crate::shell;
+use crate::signals::Signals;
+use diapason_corpus::Corpus;
+use diapason_corpus::english::{FLOOR_WINDOWS, window_floor};
+use diapason_engine::{CpuEngine, memory_needed};
+use diapason_model::ModelConfig;
+use diapason_report::Bounds;
+use diapason_study::{
+    Engines, Forecast, Home, MadeEngine, Plan, Study, StudyEvent, StudySpec, TrialRecord, TrialState,
+    join_study, run_study,
+};
+use diapason_training::Config;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// What is to be done.
+#[derive(Clone, Copy)]
+pub(crate) enum Task<'a> {
+    /// Begin or continue this study.
+    Tune(&'a StudySpec),
+    /// Work on the one that is there, which is this.
+    Join(&'a StudySpec),
+}
+
+/// Works on a study and shows how it goes, until it is finished, or, without `wait`, until no trial is to be had.
+pub(crate) fn work(
+    task: Task<'_>,
+    corpus: &Corpus,
+    home: &Home,
+    working: &Working,
+    wait: bool,
+    signals: &Signals,
+) -> Result<Study, Failure> {
+    let (Task::Tune(spec) | Task::Join(spec)) = task;
+    let threads = working.machine.threads();
+    let make = |model: ModelConfig, config: &Config, threads: usize| -> MadeEngine {
+        Ok(Box::new(engine(model, shape(config), threads)?))
+    };
+    let engines = Engines {
+        memory: &|model, config| memory_needed(model, shape(config), threads),
+        available: CpuEngine::memory_available(),
+        id: CpuEngine::engine_id()?.to_string(),
+        make: &make,
+        allow_other: working.allow_other_engine,
+        threads,
+        // At most 1024: the parser has checked.
+        trials_at_once: working.parallel.map(|n| n as usize),
+        lease: Duration::from_secs(working.lease),
+        wait,
+    };
+    let (mut timing, mut progress) = (Work::count(), Training::new());
+    let mut observe = |event: &StudyEvent<'_>| match event {
+        StudyEvent::Memory { engines } => {
+            let others = diapason_training::memory_needed(&spec.config, spec.protocol) as u64;
+            note(&memory::line(*engines, Some(corpus), others));
+        }
+        StudyEvent::Timing { done, of } => timing.at("timing steps", *done as u64, Some(*of as u64)),
+        StudyEvent::Planned { trials, work, plan } => {
+            timing.finish();
+            if work.is_empty() {
+                progress.say(&format!("nothing to train: {trials} of {trials} trials are done"));
+            } else {
+                if let Some(text) = way_of_running(plan) {
+                    progress.say(&text);
+                }
+                progress.study(*trials, trials - work.len());
+            }
+        }
+        StudyEvent::TrialStarted { number, trials, params, seed } => {
+            let seed = if spec.seeds > 1 { format!(" seed={seed}") } else { String::new() };
+            progress.begin(*number, format!("trial {}/{trials} {params}{seed}", number + 1));
+        }
+        StudyEvent::Training { number, event } => progress.event(*number, event, signals),
+        StudyEvent::TimeLeft { seconds } => progress.left(*seconds),
+        StudyEvent::TrialFinished { number, record } => progress.end(*number, &finished(*number, *record)),
+        StudyEvent::Waiting { others } => {
+            let trials = if *others == 1 { "trial" } else { "trials" };
+            progress.say(&format!("waiting: other workers have {others} {trials}"));
+        }
+        StudyEvent::Note { text } => progress.say(text),
+    };
+    let study = match task {
+        Task::Tune(spec) => run_study(corpus, spec, home, &engines, signals.graceful(), &mut observe),
+        Task::Join(_) => join_study(corpus, home, &engines, signals.graceful(), &mut observe),
+    }?;
+    progress.finish();
+    if study.interrupted {
+        return Err(Failure::Interrupted {
+            exit_code: signals.exit_code(),
+            resume: shell::line(&shell::this_command()),
+        });
+    }
+    Ok(study)
+}
+
+/// `two trials at a time, one thread each: about 31 min 10 s; one at a time: 33 min 05 s`. Nothing where there was
+/// nothing to choose.
+fn way_of_running(plan: &Plan) -> Option<String> {
+    let (trials, threads) = (plan.trials_at_once, plan.threads);
+    let each = match threads / trials {
+        0 => "one thread each".to_string(),
+        1 if threads % trials == 0 => "one thread each".to_string(),
+        n if threads % trials == 0 => format!("{} threads each", in_words(n)),
+        n => format!("{} or {} threads each", in_words(n), in_words(n + 1)),
+    };
+    let way = match trials {
+        1 => "one trial at a time, on all threads".to_string(),
+        n => format!("{} trials at a time, {each}", in_words(n)),
+    };
+    let (chosen, others): (Vec<&Forecast>, Vec<&Forecast>) =
+        plan.forecasts.iter().partition(|forecast| forecast.trials_at_once == trials);
+    match chosen.first() {
+        Some(chosen) if trials > 1 || !others.is_empty() => {
+            let mut text = format!("{way}: about {}", duration(chosen.seconds));
+            for other in others {
+                text +=
+                    &format!("; {} at a time: {}", in_words(other.trials_at_once), duration(other.seconds));
+            }
+            Some(text)
+        }
+        _ => (trials > 1).then_some(way),
+    }
+}
+
+fn in_words(n: usize) -> String {
+    match n {
+        1 => "one".to_string(),
+        2 => "two".to_string(),
+        3 => "three".to_string(),
+        4 => "four".to_string(),
+        n => n.to_string(),
+    }
+}
+
+/// What is known of the text: how good a model can be at best.
+pub(crate) fn bounds(corpus: &Corpus, study: &Study) -> Bounds {
+    // One floor can stand beside the table only if all its windows have one length.
+    let lengths: BTreeSet<usize> = study.cells.iter().map(|cell| cell.config.sequence_length).collect();
+    let window_floor = match (corpus.entropy_rate, lengths.first()) {
+        (Some(_), Some(&length)) if lengths.len() == 1 => Some(window_floor(length, FLOOR_WINDOWS).mean),
+        _ => None,
+    };
+    Bounds { entropy_rate: corpus.entropy_rate, window_floor }
+}
+
+/// `trial 2/4 d_model=64: validation loss 1.7132 at step 1500, 42 s of training`.
+fn finished(number: usize, record: Option<&TrialRecord>) -> String {
+    let Some(record) = record else {
+        return format!("trial {} is with another worker now: left as it is", number + 1);
+    };
+    let what = match (&record.failure, &record.best) {
+        (Some(failure), _) => failure.message.clone(),
+        (None, Some(best)) => format!(
+            "best validation loss {:.4} at step {}, {} of training{}",
+            best.validation_loss,
+            best.step,
+            duration(record.train_seconds),
+            if record.stopped_early { ", ended by patience" } else { "" }
+        ),
+        (None, None) => "no evaluation".to_string(),
+    };
+    let verb = if record.state == TrialState::Running { "interrupted" } else { "done" };
+    format!("trial {} {verb}: {}: {what}", number + 1, record.params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_of_running_is_said_in_one_line() {
+        let said = |trials_at_once, threads, forecasts: &[(usize, f64)]| {
+            let forecasts =
+                forecasts.iter().map(|&(trials_at_once, seconds)| Forecast { trials_at_once, seconds });
+            way_of_running(&Plan { trials_at_once, threads, forecasts: forecasts.collect() })
+        };
+        let both = [(1, 1980.0), (2, 1865.0)];
+        assert_eq!(
+            said(2, 2, &both).unwrap(),
+            "two trials at a time, one thread each: about 31 min 05 s; one at a time: 33 min 00 s"
+        );
+        assert_eq!(
+            said(1, 2, &both).unwrap(),
+            "one trial at a time, on all threads: about 33 min 00 s; two at a time: 31 min 05 s"
+        );
+        assert_eq!(said(4, 6, &[]).unwrap(), "four trials at a time, one or two threads each");
+        assert_eq!(said(2, 16, &[(1, 5.0)]).unwrap(), "two trials at a time, 8 threads each");
+        assert_eq!(said(3, 2, &[]).unwrap(), "three trials at a time, one thread each");
+        assert_eq!(said(1, 2, &[(1, 5.0)]), None);
+    }
+}

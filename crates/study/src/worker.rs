@@ -1,0 +1,441 @@
+//! A worker: how a process comes by a trial, trains it, and brings it to its end.
+//!
+//! Trials are claimed from the study's database, one winner each, by any number of processes ([`diapason_storage`] has
+//! the rules). While a trial is trained its lease is kept alive by the courier's thread, and what there is to say goes
+//! out with it, so that no step waits for the database. A worker that has lost its trial to another stops, and
+//! leaves the trial's files as they are: before each checkpoint it looks whether the lease is certain, and before its
+//! last one it asks.
+
+use crate::crew::{Next, Place};
+use crate::home::spec_of;
+use crate::trial::{recognise, record};
+use crate::{Cell, Study, StudyError, TrialRecord, TrialState};
+use diapason_corpus::Corpus;
+use diapason_engine::{Engine, EngineError};
+use diapason_model::ModelConfig;
+use diapason_storage::{
+    Claim, Claimed, Courier, Held, How, ItemState, Outcome, Policy, Record, StorageError, StudyId, Worker,
+    printable,
+};
+use diapason_training::{
+    CHECKPOINT, Config, Control, CurvePoint, Event, LockError, Occasion, Protocol, Reading, RunOutcome,
+    RunSpec, TrainingError, create_folder, run,
+};
+use serde_json::{Map, Value as Json};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Shortest time between two accounts of a trial's attributes while it runs.
+const ACCOUNT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time between two tries to get a folder that another process has not yet left.
+const FOLDER_PAUSE: Duration = Duration::from_millis(200);
+
+/// An engine, or why there is none.
+pub type MadeEngine = Result<Box<dyn Engine>, EngineError>;
+
+/// What a process has to work with, and how it works.
+#[derive(Clone)]
+pub struct Engines<'a> {
+    /// Bytes that an engine for this configuration allocates, on all threads. Asked for every cell that has work left
+    /// before the first trial starts.
+    pub memory: &'a (dyn Fn(&ModelConfig, &Config) -> u128 + Sync),
+    /// Bytes that there are; none where the system does not say.
+    pub available: Option<u128>,
+    /// The arithmetic of the engines.
+    pub id: String,
+    /// An engine for this configuration on so many threads. Its parameters are overwritten before the first step.
+    pub make: &'a (dyn Fn(ModelConfig, &Config, usize) -> MadeEngine + Sync),
+    /// Whether a trial that an engine of another arithmetic began may be gone on with; it is then marked.
+    pub allow_other: bool,
+    /// Threads in all. They change no result.
+    pub threads: usize,
+    /// How many trials run at once, each on its share of the threads; none: whatever ends the study soonest.
+    pub trials_at_once: Option<usize>,
+    /// How long this process may be silent before its trials are given to another.
+    pub lease: Duration,
+    /// Whether to wait for trials that others have, which they may leave: else the process is done when there is
+    /// nothing to claim.
+    pub wait: bool,
+}
+
+/// A trial that this process has.
+pub(crate) struct Task {
+    /// Its number in the study.
+    pub(crate) number: usize,
+    pub(crate) cell: Cell,
+    pub(crate) seed: u64,
+    /// Its folder, relative to the study's.
+    folder: PathBuf,
+    claim: Claim,
+    held: Held,
+}
+
+/// Where the workers of a process work.
+pub(crate) struct Site<'a> {
+    corpus: &'a Corpus,
+    study: &'a Study,
+    /// Places of the trials, by the keys of their work items.
+    places: HashMap<String, usize>,
+    folder: &'a Path,
+    engines: &'a Engines<'a>,
+    pub(crate) courier: Courier,
+    id: StudyId,
+    worker: Worker,
+    policy: Policy,
+}
+
+impl<'a> Site<'a> {
+    pub(crate) fn new(
+        corpus: &'a Corpus,
+        study: &'a Study,
+        id: StudyId,
+        folder: &'a Path,
+        engines: &'a Engines<'a>,
+        courier: Courier,
+        policy: Policy,
+    ) -> Self {
+        let place = |trial: &crate::Trial| Some((trial.stored.as_ref()?.key.clone(), trial.number));
+        let places = study.trials.iter().filter_map(place).collect();
+        let mut worker = Worker::this_process(engines.id.clone());
+        worker.allow_other_engine = engines.allow_other;
+        Self { corpus, study, places, folder, engines, courier, id, worker, policy }
+    }
+
+    /// The next trial for one of this process's workers. Everything that decides who trains what is behind this.
+    pub(crate) fn take(&self) -> Result<Next, StudyError> {
+        loop {
+            let (id, worker, policy) = (self.id, self.worker.clone(), self.policy);
+            let claimed = match self.courier.call(move |storage| storage.claim(id, &worker, &policy)) {
+                Err(StorageError::Interrupted { .. }) => return Ok(Next::Nothing),
+                claimed => claimed?,
+            };
+            let (counts, other_engine) = match claimed {
+                Claimed::Work(claim) => match self.task(*claim)? {
+                    Some(task) => return Ok(Next::Trial(Box::new(task))),
+                    None => continue,
+                },
+                Claimed::Nothing { counts, other_engine } => (counts, other_engine),
+            };
+            if self.adopt()? > 0 {
+                continue;
+            }
+            let held = counts.of(ItemState::Held);
+            return match () {
+                () if other_engine > 0 && held <= other_engine => {
+                    Err(StudyError::OtherEngine { trials: other_engine, engine: self.worker.engine.clone() })
+                }
+                () if counts.is_unfinished() && self.engines.wait => Ok(Next::Wait(held)),
+                () => Ok(Next::Nothing),
+            };
+        }
+    }
+
+    /// Makes work of the trials that other programs enqueued since; how many.
+    fn adopt(&self) -> Result<usize, StudyError> {
+        let (id, spec, vocabulary) = (self.id, self.study.spec.clone(), self.corpus.alphabet.len());
+        let adopted = self
+            .courier
+            .call(move |storage| storage.adopt(id, |waiting| recognise(waiting, &spec, vocabulary)))?;
+        Ok(adopted.added)
+    }
+
+    /// What a claimed item is; none if it was nothing of this study, and has been ended.
+    fn task(&self, claim: Claim) -> Result<Option<Task>, StudyError> {
+        let mut held = self.courier.hold(claim.lease.clone());
+        let trial_and_cell = |study: &Study, place: usize| {
+            let trial = &study.trials[place];
+            (study.cells[trial.cell].clone(), trial.seed, trial.folder.clone())
+        };
+        let (number, (cell, seed, folder)) = match self.places.get(claim.lease.key()) {
+            Some(&place) => (place, trial_and_cell(self.study, place)),
+            None => {
+                // It was enqueued since.
+                let (id, vocabulary, folder) =
+                    (self.id, self.corpus.alphabet.len(), self.folder.to_path_buf());
+                let spec = self.study.spec.clone();
+                let now = self.courier.call(move |storage| {
+                    let spec = spec_of(storage, id).ok().flatten().unwrap_or(spec);
+                    Ok(Study::load(storage, id, spec, vocabulary, &folder))
+                })??;
+                let is_it = |trial: &&crate::Trial| {
+                    trial.stored.as_ref().is_some_and(|stored| stored.key == claim.lease.key())
+                };
+                match now.trials.iter().find(is_it) {
+                    Some(trial) => {
+                        let after = self.study.trials.len() + claim.trial.number.unsigned_abs() as usize;
+                        (after, trial_and_cell(&now, trial.number))
+                    }
+                    None => {
+                        let reason = "another trial of the study is the same".to_string();
+                        held.finish(Record::new(), Outcome::Failed { reason, retry: false })?;
+                        return Ok(None);
+                    }
+                }
+            }
+        };
+        Ok(Some(Task { number, cell, seed, folder, claim, held }))
+    }
+
+    /// Trains a trial; what came of it, or nothing if somebody else has it by now.
+    pub(crate) fn train(
+        &self,
+        task: Task,
+        place: Place<'_>,
+        tell: &mut dyn FnMut(&Event),
+    ) -> Result<Option<TrialRecord>, StudyError> {
+        let Task { number, cell, seed, folder, claim, mut held } = task;
+        let spec = &self.study.spec;
+        let folder = self.folder.join(folder);
+        let vocabulary = self.corpus.alphabet.len();
+        let mut known =
+            record(&claim.trial.user_attributes, &cell.params, ItemState::Held, claim.trial.number)?;
+        let has_checkpoint = folder.join(CHECKPOINT).exists();
+        if claim.step > 0 && !has_checkpoint {
+            let lease = claim.lease.clone();
+            self.courier.call(move |storage| storage.restart(&lease))?;
+            known = None;
+        }
+        if let Some(text) = how_it_came(&claim, has_checkpoint, &folder) {
+            tell(&Event::Note(text));
+        }
+        let begun = TrialRecord::begun(&cell, seed, vocabulary, &self.corpus.digest)?;
+        // What is known of an interrupted trial stays until there is news of it.
+        let mut record = TrialRecord {
+            state: TrialState::Running,
+            failure: None,
+            config: cell.config.clone(),
+            ..known.unwrap_or(begun)
+        };
+        let before = std::mem::replace(&mut record.engine, self.engines.id.clone());
+        if record.steps > 0 && before != record.engine && !record.other_engines.contains(&before) {
+            record.other_engines.push(before);
+        }
+        let mut company = Company::new(&record, place);
+        company.note(&mut record);
+        let mut account = Account { said: claim.trial.user_attributes.clone(), at: Instant::now() };
+        held.tell(account.of(&record))?;
+
+        create_folder(&folder).map_err(|source| StudyError::Io { path: folder.clone(), source })?;
+        let threads = place.threads().load(Ordering::Relaxed);
+        let mut engine = match (self.engines.make)(cell.config.model(vocabulary)?, &cell.config, threads) {
+            Ok(engine) => engine,
+            Err(error) => {
+                record.fail(error.to_string());
+                let outcome = Outcome::Failed { reason: error.to_string(), retry: true };
+                return ended(held.finish(account.of(&record), outcome).map(|_| record));
+            }
+        };
+        let early_step = spec.early_step(&cell.config);
+        let run_spec = RunSpec {
+            protocol: spec.protocol,
+            early_step,
+            resume: true,
+            allow_other_engine: self.engines.allow_other,
+            ..RunSpec::new(cell.config.clone(), seed, &folder)
+        };
+        let lost = held.lost();
+        let [interrupt, failed] = place.stop();
+        let stop = [interrupt, failed, &*lost];
+        let fence = |occasion| match occasion {
+            Occasion::Passing => held.is_certain(),
+            Occasion::Best => !held.is_lost(),
+            // A database that cannot be reached for so long is no reason to lose what was trained.
+            Occasion::Last => !matches!(held.confirm(), Err(StorageError::LeaseLost { .. })),
+        };
+        let control = Control { stop: &stop, threads: Some(place.threads()), fence: Some(&fence) };
+        let mut observe = |event: &Event| {
+            company.note(&mut record);
+            let news = match event {
+                Event::Evaluated(point) => {
+                    let is_early = spec.protocol == Protocol::Standard && early_step == Some(point.step);
+                    record.take_in(point, is_early);
+                    let words =
+                        if is_early || account.is_due() { account.of(&record) } else { Record::new() };
+                    Some(words.value(point.step, point.validation_loss))
+                }
+                Event::Checkpoint { step } => Some(Record::new().safe_step(*step)),
+                _ => None,
+            };
+            if let Some(news) = news {
+                // Steps and attributes of a record are always such that the database has room for them.
+                _ = held.tell(news);
+            }
+            tell(event);
+        };
+        let outcome = in_its_turn(&self.policy, &stop, || {
+            run(self.corpus, engine.as_mut(), &run_spec, &control, &mut observe)
+        });
+        drop(engine);
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(_) if held.is_lost() => return Ok(None),
+            // Not this trial's failure but something to be mended: without it the verdict would be about other cells.
+            Err(error) => {
+                _ = held.release(Record::new());
+                let params = cell.params.clone();
+                return Err(StudyError::Trial { number, params, seed, error: Box::new(error) });
+            }
+        };
+        record.finish(&outcome);
+        if held.is_lost() {
+            return Ok(None);
+        }
+        let words = every_value(account.of(&record), &outcome);
+        match (&record.state, &record.failure) {
+            (TrialState::Complete, _) => {
+                let reading = match spec.protocol {
+                    Protocol::AsSeed => record.last,
+                    Protocol::Standard => record.best,
+                };
+                let value = reading.map_or(f64::NAN, |reading| reading.validation_loss);
+                ended(held.finish(words, Outcome::Complete(value)).map(|_| record))
+            }
+            (TrialState::Fail, failure) => {
+                let reason = failure.as_ref().map_or("failed".to_string(), |failure| failure.message.clone());
+                ended(held.finish(words, Outcome::Failed { reason, retry: false }).map(|_| record))
+            }
+            (TrialState::Running | TrialState::Pruned, _) => {
+                match held.release(words.safe_step(outcome.steps)) {
+                    Err(StorageError::LeaseLost { .. }) => Ok(None),
+                    // The checkpoint is safe: whoever comes next finds this process gone, and goes on from there.
+                    Ok(()) | Err(_) => Ok(Some(record)),
+                }
+            }
+        }
+    }
+}
+
+/// What came of a trial's last word.
+fn ended(done: Result<TrialRecord, StorageError>) -> Result<Option<TrialRecord>, StudyError> {
+    match done {
+        Ok(record) => Ok(Some(record)),
+        Err(StorageError::LeaseLost { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What to say of a trial that was not simply begun.
+fn how_it_came(claim: &Claim, has_checkpoint: bool, folder: &Path) -> Option<String> {
+    let from = match (has_checkpoint, claim.step) {
+        (true, _) => "it goes on from its last checkpoint".to_string(),
+        (false, 0) => "it begins at step 0".to_string(),
+        (false, step) => {
+            format!("its checkpoint of step {step} is not in {}: it begins again at step 0", folder.display())
+        }
+    };
+    match &claim.how {
+        How::TakenOver { owner, dead } => {
+            let why = if *dead { "whose process is gone" } else { "which has fallen silent" };
+            Some(format!("taken over from {}, {why}: {from}", printable(owner)))
+        }
+        How::New | How::Continued if !has_checkpoint && claim.step > 0 => Some(from),
+        How::New | How::Continued => None,
+    }
+}
+
+/// Runs once the folder is free: whoever had the trial before may not have noticed yet that it is no longer his.
+fn in_its_turn(
+    policy: &Policy,
+    stop: &[&AtomicBool],
+    mut run: impl FnMut() -> Result<RunOutcome, TrainingError>,
+) -> Result<RunOutcome, TrainingError> {
+    let until = Instant::now() + policy.lease;
+    loop {
+        match run() {
+            Err(TrainingError::Lock(LockError::Held { .. }))
+                if Instant::now() < until && !stop.iter().any(|flag| flag.load(Ordering::Relaxed)) =>
+            {
+                std::thread::sleep(FOLDER_PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// All evaluations: some may have been made just before a worker was killed, who did not come to tell.
+fn every_value(words: Record, outcome: &RunOutcome) -> Record {
+    outcome.curve.iter().fold(words, |words, point| words.value(point.step, point.validation_loss))
+}
+
+/// What the database has been told of a trial.
+struct Account {
+    said: Map<String, Json>,
+    at: Instant,
+}
+
+impl Account {
+    fn is_due(&self) -> bool {
+        self.at.elapsed() >= ACCOUNT_INTERVAL
+    }
+
+    /// What is new.
+    fn of(&mut self, record: &TrialRecord) -> Record {
+        self.at = Instant::now();
+        let mut words = Record::new();
+        for (key, value) in record.attributes() {
+            let before = self.said.get(&key);
+            if before != Some(&value) && !(before.is_none() && value.is_null()) {
+                words = words.attribute(key.clone(), value.clone());
+                self.said.insert(key, value);
+            }
+        }
+        words
+    }
+}
+
+impl TrialRecord {
+    /// Takes in an evaluation while the trial runs.
+    fn take_in(&mut self, point: &CurvePoint, is_early: bool) {
+        let reading = Reading::from(point);
+        self.steps = point.step;
+        self.train_seconds = point.train_seconds;
+        self.tokens_per_second = Some((point.step * self.tokens_per_step) as f64 / point.train_seconds)
+            .filter(|speed| speed.is_finite());
+        self.last = Some(reading);
+        if self.best.is_none_or(|best| reading.validation_loss < best.validation_loss) {
+            self.best = Some(reading);
+        }
+        if is_early {
+            self.early = Some(reading);
+        }
+    }
+}
+
+/// Means over a trial's time of how many threads it had and how many trials were at work.
+struct Company<'a> {
+    place: Place<'a>,
+    since: Instant,
+    /// Seconds seen; before this process, those of training.
+    seconds: f64,
+    thread_seconds: f64,
+    trial_seconds: f64,
+}
+
+impl<'a> Company<'a> {
+    fn new(record: &TrialRecord, place: Place<'a>) -> Self {
+        let seconds = if record.threads.is_some() { record.train_seconds } else { 0.0 };
+        Self {
+            place,
+            since: Instant::now(),
+            seconds,
+            thread_seconds: seconds * record.threads.unwrap_or(0.0),
+            trial_seconds: seconds * record.trials_at_once.unwrap_or(0.0),
+        }
+    }
+
+    /// Takes in the time that has gone by since it was last called.
+    fn note(&mut self, record: &mut TrialRecord) {
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.since = Instant::now();
+        self.seconds += seconds;
+        self.thread_seconds += seconds * self.place.threads().load(Ordering::Relaxed) as f64;
+        self.trial_seconds += seconds * self.place.at_once() as f64;
+        let mean =
+            |sum: f64| Some((100.0 * sum / self.seconds).round() / 100.0).filter(|mean| mean.is_finite());
+        record.threads = mean(self.thread_seconds);
+        record.trials_at_once = mean(self.trial_seconds);
+    }
+}
