@@ -642,12 +642,12 @@ pub(crate) enum Study {
     Delete(DeleteStudy),
 }
 
-/// Where a study's database is.
-#[derive(Args, Clone, Debug, Default)]
-pub(crate) struct Place {
-    /// The database: postgresql://USER@HOST/DATABASE, sqlite:///FILE, a file, or a study's folder
+/// Which database to look into.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Database {
+    /// The database: a file, a study's folder, sqlite:///FILE or postgresql://USER@HOST/DATABASE
     ///
-    /// A password is better kept in PGPASSWORD or ~/.pgpass. [default: DIAPASON_STORAGE, else the study's folder]
+    /// A password belongs into PGPASSWORD or ~/.pgpass. [default: DIAPASON_STORAGE, else the study's folder]
     #[arg(long, value_name = "URL")]
     pub(crate) storage: Option<String>,
 }
@@ -662,7 +662,7 @@ Examples:
   diapason study list --storage postgresql://anna@db.example.org/studies --json")]
 pub(crate) struct ListStudies {
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) database: Database,
 
     /// One JSON object on stdout
     #[arg(long, help_heading = "Output")]
@@ -684,7 +684,7 @@ pub(crate) struct ShowStudy {
     pub(crate) name: Option<String>,
 
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) database: Database,
 
     /// The lowest number of a trial to show
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = trial_number)]
@@ -739,7 +739,7 @@ pub(crate) struct ExportStudy {
     pub(crate) name: Option<String>,
 
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) database: Database,
 
     /// How to write it
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Csv, help_heading = "Output")]
@@ -777,7 +777,7 @@ pub(crate) struct DeleteStudy {
     pub(crate) name: String,
 
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) database: Database,
 
     /// Do not ask
     #[arg(long)]

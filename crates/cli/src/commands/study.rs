@@ -5,7 +5,7 @@
 //! database is opened. Nothing but `delete` writes.
 
 use super::json;
-use crate::args::{DeleteStudy, ExportStudy, Format, ListStudies, Place, ShowStudy, State, Study};
+use crate::args::{Database, DeleteStudy, ExportStudy, Format, ListStudies, ShowStudy, State, Study};
 use crate::failure::{Failure, note};
 use crate::storage::{self, DATABASE};
 use diapason_report::{REPORT_FILE, RESULTS_FILE};
@@ -13,7 +13,7 @@ use diapason_storage::{
     Direction, Item, ItemState, Opening, PAGE, Page, Storage, StorageError, StorageUrl, StudyId,
     StudySummary, Trial, TrialState, printable,
 };
-use diapason_study::{STUDY_FILE, TIMINGS_FILE};
+use diapason_study::STUDY_FILE;
 use diapason_training::files::write_atomically;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
@@ -70,7 +70,7 @@ fn open(url: &StorageUrl, opening: Opening) -> Result<Storage, Failure> {
 }
 
 /// The study that was named, or the only one there is.
-fn find(args: &Place, name: Option<&str>, opening: Opening) -> Result<Found, Failure> {
+fn find(args: &Database, name: Option<&str>, opening: Opening) -> Result<Found, Failure> {
     if let Some(url) = storage::given(args.storage.as_deref())? {
         let storage = open(&url, opening)?;
         return choose(storage, url, name, name.is_none());
@@ -161,7 +161,7 @@ fn list(args: &ListStudies) -> Result<(), Failure> {
     let mut listed = Vec::new();
     let mut unread = 0;
     let mut places = 1;
-    if let Some(url) = storage::given(args.place.storage.as_deref())? {
+    if let Some(url) = storage::given(args.database.storage.as_deref())? {
         read_list(&url, &mut listed)?;
     } else {
         let folders = folders(Path::new(STUDIES));
@@ -227,7 +227,7 @@ fn read_list(url: &StorageUrl, listed: &mut Vec<Listed>) -> Result<(), Failure> 
 // Show
 
 fn show(args: &ShowStudy) -> Result<(), Failure> {
-    let mut found = find(&args.place, args.name.as_deref(), Opening::Read)?;
+    let mut found = find(&args.database, args.name.as_deref(), Opening::Read)?;
     let summary = found.summary()?;
     if let Some(number) = args.trial {
         return show_trial(&mut found, &summary, number, args.json);
@@ -435,7 +435,7 @@ impl From<StorageError> for Stop {
 }
 
 fn export(args: &ExportStudy) -> Result<(), Failure> {
-    let mut found = find(&args.place, args.name.as_deref(), Opening::Read)?;
+    let mut found = find(&args.database, args.name.as_deref(), Opening::Read)?;
     let objectives = found.summary()?.directions.len();
     let mut write = |out: &mut dyn Write| match args.format {
         Format::Csv => write_csv(&mut found, objectives, out),
@@ -553,7 +553,7 @@ fn cell(text: &str) -> String {
 // Delete
 
 fn delete(args: &DeleteStudy) -> Result<(), Failure> {
-    let mut found = find(&args.place, Some(&args.name), Opening::Read)?;
+    let mut found = find(&args.database, Some(&args.name), Opening::Read)?;
     let summary = found.summary()?;
     let name = printable(&found.name).into_owned();
     if !args.force {
@@ -634,7 +634,7 @@ fn files_of(url: &StorageUrl, name: &str, others: usize) -> Result<Vec<PathBuf>,
         ))
         .with_hint("leave --files out, and delete by hand what you do not need"));
     }
-    let mut names = vec![STUDY_FILE, TRIALS, TIMINGS_FILE, REPORT_FILE, RESULTS_FILE];
+    let mut names = vec![STUDY_FILE, TRIALS, REPORT_FILE, RESULTS_FILE];
     let database: Vec<String> = ["", "-wal", "-shm"].iter().map(|end| format!("{DATABASE}{end}")).collect();
     match url {
         StorageUrl::Sqlite(path) if others > 0 => {
