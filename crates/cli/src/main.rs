@@ -43,5 +43,6 @@ fn run(command: Command, signals: &Signals) -> Result<(), Failure> {
         Command::Decide(args) => commands::decide::run(args),
         Command::Config(args) => commands::config::run(args),
         Command::Bench(args) => commands::bench::run(args),
+        Command::Study(command) => commands::study::run(command),
     }
 }
