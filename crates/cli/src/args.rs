@@ -242,7 +242,7 @@ pub(crate) struct Place {
 }
 
 /// How a process works on a study.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Machine")]
 pub(crate) struct Working {
     #[command(flatten)]
@@ -263,6 +263,10 @@ pub(crate) struct Working {
     /// Seconds of silence after which this worker's trials are given to another
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = |text: &str| between(text, 2, 86_400))]
     pub(crate) lease: u64,
+
+    /// Write curves for TensorBoard below this folder, one folder for each trial
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) tensorboard: Option<PathBuf>,
 }
 
 /// What a configuration costs.
@@ -326,6 +330,10 @@ pub(crate) struct Train {
     /// Go on with a run that another version or instruction set began; it is then marked
     #[arg(long, help_heading = "Machine")]
     pub(crate) allow_other_engine: bool,
+
+    /// Write curves for TensorBoard into this folder
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) tensorboard: Option<PathBuf>,
 
     /// The run's folder [default: runs/NAME, by corpus and configuration]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
