@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Decide(Decide),
     Config(ShowConfig),
     Bench(Bench),
+    #[command(subcommand)]
+    Study(Study),
 }
 
 /// Which text, and how it is read. The same flags wherever a command reads one.
@@ -240,7 +242,7 @@ pub(crate) struct Place {
 }
 
 /// How a process works on a study.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Machine")]
 pub(crate) struct Working {
     #[command(flatten)]
@@ -261,6 +263,10 @@ pub(crate) struct Working {
     /// Seconds of silence after which this worker's trials are given to another
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = |text: &str| between(text, 2, 86_400))]
     pub(crate) lease: u64,
+
+    /// Write curves for TensorBoard below this folder, one folder for each trial
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) tensorboard: Option<PathBuf>,
 }
 
 /// What a configuration costs.
@@ -325,6 +331,10 @@ pub(crate) struct Train {
     #[arg(long, help_heading = "Machine")]
     pub(crate) allow_other_engine: bool,
 
+    /// Write curves for TensorBoard into this folder
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) tensorboard: Option<PathBuf>,
+
     /// The run's folder [default: runs/NAME, by corpus and configuration]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub(crate) out: Option<PathBuf>,
@@ -388,7 +398,8 @@ pub(crate) enum Split {
 
 /// Write text with a trained model.
 ///
-/// The text, prompt included, goes to stdout as it is made. The same seed gives the same text.
+/// The text, prompt included, goes to stdout as it is made. The same seed gives the same text. With --texts, several
+/// texts go on from the prompt, each as it would be alone, in far less time than one after the other.
 #[derive(Args, Clone, Debug)]
 #[command(
     allow_negative_numbers = true,
@@ -396,6 +407,10 @@ pub(crate) enum Split {
 Examples:
   diapason generate runs/first/best.safetensors --prompt 'the history of '
   diapason generate runs/first/best.safetensors --length 1000 --temperature 0.7 --seed 3
+  diapason generate runs/first/best.safetensors --prompt 'in the ' --texts 8
+      Eight texts, with the seeds 0 to 7, each below a line with its seed.
+  diapason generate runs/first/best.safetensors --texts 100 --json
+      One JSON object; its array `texts` has objects with `seed` and `text`.
   diapason generate runs/first/best.safetensors --temperature 0
       Always the likeliest character."
 )]
@@ -424,8 +439,16 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
 
+    /// How many texts to write, with the seeds SEED, SEED + 1, ...
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = |text: &str| between(text, 1, 1_000_000))]
+    pub(crate) texts: u64,
+
     #[command(flatten)]
     pub(crate) machine: Machine,
+
+    /// One JSON object on stdout
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
 }
 
 /// Fetch, inspect and convert texts.
@@ -576,8 +599,8 @@ pub(crate) struct ShowConfig {
 
 /// Time the engine beside this machine's limits.
 ///
-/// What is compared (a step and the peak of fused multiply-adds on registers, scoring and training, trials at
-/// once and alone) is measured in turns in the same run, so that both see the same clock and the same
+/// What is compared (a step and the peak of fused multiply-adds on registers, scoring and training, generation and
+/// reading the weights, trials at once and alone) is measured in turns in the same run, so that both see the same clock and the same
 /// neighbours. Figures are medians over the turns.
 #[derive(Args, Clone, Debug)]
 #[command(
@@ -587,6 +610,7 @@ Examples:
   diapason bench
   diapason bench --set d_model=512 --set batch_size=128 --threads 1 --json
   diapason bench evaluation --set n_layers=8
+  diapason bench generation
   diapason bench trials --threads 2
   diapason bench sweep
       Some 130 shapes, about four minutes.
@@ -621,10 +645,175 @@ pub(crate) enum What {
     Step,
     /// Scoring a text, against training on it
     Evaluation,
+    /// Writing one text and many at once, against reading the weights and the arithmetic peak
+    Generation,
     /// As many trials at once as --threads says, one thread each, against each alone
     Trials,
     /// A training step in a table of shapes, each against the arithmetic peak
     Sweep,
+}
+
+/// Look at studies: list, show, export, delete.
+///
+/// A study is an Optuna study in a database. Without --storage and DIAPASON_STORAGE that is studies/NAME/study.db, as
+/// `tune` makes it; studies that Python made are shown just as well. docs/studies.md has more.
+#[derive(Clone, Debug, Subcommand)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) enum Study {
+    List(ListStudies),
+    Show(ShowStudy),
+    Export(ExportStudy),
+    Delete(DeleteStudy),
+}
+
+/// Which database to look into.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Database {
+    /// The database: a file, a study's folder, sqlite:///FILE or postgresql://USER@HOST/DATABASE
+    ///
+    /// A password belongs into PGPASSWORD or ~/.pgpass. [default: DIAPASON_STORAGE, else the study's folder]
+    #[arg(long, value_name = "URL")]
+    pub(crate) storage: Option<String>,
+}
+
+/// List studies: trials in each state, best value, when it was begun.
+///
+/// Those of --storage or DIAPASON_STORAGE, else of every studies/*/study.db.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = "\
+Examples:
+  diapason study list
+  diapason study list --storage postgresql://anna@db.example.org/studies --json")]
+pub(crate) struct ListStudies {
+    #[command(flatten)]
+    pub(crate) database: Database,
+
+    /// One JSON object on stdout
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+/// Show a page of the trials of a study, or all of one trial.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = "\
+Examples:
+  diapason study show quick
+  diapason study show quick --state running
+  diapason study show quick --from 100 --limit 100 --json
+  diapason study show quick --trial 7
+      Parameters, attributes, who works on it, and its curve.")]
+pub(crate) struct ShowStudy {
+    /// Name of the study, or its folder; may be left out where --storage has one study
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) database: Database,
+
+    /// The lowest number of a trial to show
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = trial_number)]
+    pub(crate) from: i64,
+
+    /// How many trials to show, at most 100
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = |text: &str| between(text, 1, 100))]
+    pub(crate) limit: u64,
+
+    /// Only trials in this state
+    #[arg(long, value_enum, value_name = "STATE")]
+    pub(crate) state: Option<State>,
+
+    /// All of this one trial
+    #[arg(long, value_name = "N", value_parser = trial_number, conflicts_with_all = ["from", "limit", "state"])]
+    pub(crate) trial: Option<i64>,
+
+    /// One JSON object on stdout
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+/// The states of a trial.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum State {
+    /// Not begun
+    Waiting,
+    /// Begun and not finished
+    Running,
+    /// Finished with a value
+    Complete,
+    /// Ended by a comparison
+    Pruned,
+    /// Ended without a result
+    Fail,
+}
+
+/// Write all trials of a study as CSV or JSON.
+///
+/// CSV has the columns that Optuna's `trials_dataframe` has: number, state, value, datetime_start,
+/// datetime_complete, params_*, user_attrs_*; every trial is one line. What is no number is written so that terminals
+/// and spreadsheets do not obey it: control characters as \u{1b}, and with an apostrophe before = + - @. JSON has
+/// everything, unchanged, with the curves; NaN and infinities are texts there.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = "\
+Examples:
+  diapason study export quick --out quick.csv
+  diapason study export quick --format jsonl | jq .values")]
+pub(crate) struct ExportStudy {
+    /// Name of the study, or its folder; may be left out where --storage has one study
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) database: Database,
+
+    /// How to write it
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Csv, help_heading = "Output")]
+    pub(crate) format: Format,
+
+    /// The file to write [default: stdout]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// What `study export` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A table
+    Csv,
+    /// One JSON array
+    Json,
+    /// One JSON object a line
+    Jsonl,
+}
+
+/// Delete a study from its database.
+///
+/// Asks first, if there is a terminal to ask. A study that somebody is working on is not deleted. The files in the
+/// study's folder stay, unless --files.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = "\
+Examples:
+  diapason study delete quick
+  diapason study delete quick --files --yes
+      The study's folder too: checkpoints, reports, study.toml.")]
+pub(crate) struct DeleteStudy {
+    /// Name of the study, or its folder
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+
+    #[command(flatten)]
+    pub(crate) database: Database,
+
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+
+    /// Delete the files in the study's folder too: checkpoints, reports, study.toml
+    #[arg(long)]
+    pub(crate) files: bool,
+
+    /// Delete it although somebody is working on it
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// What of the machine to use.
@@ -663,6 +852,11 @@ fn between(text: &str, low: u64, high: u64) -> Result<u64, String> {
         Ok(n) if (low..=high).contains(&n) => Ok(n),
         _ => Err(format!("must be a whole number from {low} to {high}")),
     }
+}
+
+/// Reads the number of a trial, which databases keep in 31 bits.
+fn trial_number(text: &str) -> Result<i64, String> {
+    whole::<i32>(text).map(i64::from)
 }
 
 /// Reads any number.

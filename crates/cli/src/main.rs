@@ -4,6 +4,7 @@
 //! here beyond that: what a run, a study or a decision is, the libraries know.
 
 mod args;
+mod boards;
 mod commands;
 mod failure;
 mod memory;
@@ -43,5 +44,6 @@ fn run(command: Command, signals: &Signals) -> Result<(), Failure> {
         Command::Decide(args) => commands::decide::run(args),
         Command::Config(args) => commands::config::run(args),
         Command::Bench(args) => commands::bench::run(args),
+        Command::Study(command) => commands::study::run(command),
     }
 }

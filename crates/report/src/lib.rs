@@ -1,5 +1,5 @@
 //! What a finished or running study says: a table and a verdict for the terminal, the same in Markdown and CSV for
-//! its folder, and one JSON object for programs.
+//! its folder, one JSON object for programs, and event files for TensorBoard.
 //!
 //! Nothing is computed here that a reader could not work out from [`diapason_study::Study`]; this crate finds
 //! words and columns for it.
@@ -8,9 +8,11 @@ mod files;
 mod json;
 mod summary;
 mod table;
+mod tensorboard;
 
 pub use files::{REPORT_FILE, RESULTS_FILE, ReportError, to_csv, write_files};
 pub use json::{CorpusJson, SeedNumbersJson, StudyJson, VerdictJson};
+pub use tensorboard::EventFile;
 
 use diapason_study::Study;
 

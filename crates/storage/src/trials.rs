@@ -111,6 +111,31 @@ impl Storage {
         }
     }
 
+    /// The names of all parameters and of all user attributes that trials of a study have, in alphabetical order: the
+    /// columns of a table of them.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn trial_columns(&mut self, study: StudyId) -> Result<(Vec<String>, Vec<String>)> {
+        let of = |on: &mut dyn Statements, column: &str, table: &str| -> Result<Vec<String>> {
+            let rows = on.query(
+                &format!(
+                    "SELECT DISTINCT x.{column} FROM {table} x JOIN trials t ON t.trial_id = x.trial_id
+                     WHERE t.study_id = $1"
+                ),
+                &[study.0.into()],
+            )?;
+            let mut names: Vec<String> =
+                rows.iter().map(|row| row.text(0).map(str::to_string)).collect::<Result<_>>()?;
+            // Databases have alphabets of their own.
+            names.sort();
+            Ok(names)
+        };
+        self.read(|on| {
+            Ok((of(on, "param_name", "trial_params")?, of(on, r#""key""#, "trial_user_attributes")?))
+        })
+    }
+
     /// How many trials are in each state.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ use crate::{Cell, Engines, Home, Params, Study, StudyError, StudySpec, TrialReco
 use diapason_corpus::Corpus;
 use diapason_engine::EngineError;
 use diapason_storage::{
-    Attributes, Courier, Direction, ItemId, ItemState, NewTrial, Opening, Policy, Storage, StudyId,
+    Attributes, Courier, Direction, ItemState, NewTrial, Opening, Policy, Storage, StudyId,
 };
 use diapason_training::{Config, Event, create_folder};
 use std::collections::{BTreeMap, BTreeSet};
@@ -190,7 +190,7 @@ pub fn run_study(
         }
         study.spec.write(&home.folder)?;
         study.enqueue(&mut storage, id)?;
-        study.try_again(&mut storage, id)?;
+        study.reopen(&mut storage, id)?;
         break (study, storage, id);
     };
     let spec = study.spec.clone();
@@ -212,14 +212,17 @@ pub fn join_study(
 ) -> Result<Study, StudyError> {
     let vocabulary = corpus.alphabet.len();
     let Some(Found { mut storage, id, name, spec }) = home.find(Opening::Write)? else {
-        return Err(StudyError::NoStudy { folder: home.folder.clone() });
+        return Err(home.no_study());
     };
     let spec = spec.ok_or(StudyError::NotOurs { name })?;
     spec.check_corpus(corpus, &home.folder)?;
-    // Whoever began the study, or made it longer, may have been killed before this.
-    Study::load(&mut storage, id, spec.clone(), vocabulary, &home.folder)?.enqueue(&mut storage, id)?;
     adopt(&mut storage, id, &spec, vocabulary, observe)?;
-    let study = Study::load(&mut storage, id, spec, vocabulary, &home.folder)?;
+    let mut study = Study::load(&mut storage, id, spec, vocabulary, &home.folder)?;
+    if study.trials.iter().any(|trial| trial.stored.is_none()) {
+        // Whoever began it has not come so far yet, or no further.
+        study.enqueue(&mut storage, id)?;
+        study = Study::load(&mut storage, id, study.spec, vocabulary, &home.folder)?;
+    }
     create_folder(&home.folder).map_err(|source| StudyError::Io { path: home.folder.clone(), source })?;
     work_on(corpus, study, storage, id, home, engines, interrupt, observe)
 }
@@ -405,7 +408,7 @@ impl Seen {
 }
 
 impl Study {
-    /// Brings into the database what it does not have: new trials, and more steps for those that are done.
+    /// Brings the trials into the database that it does not have. Any number of workers may do so at once.
     fn enqueue(&self, storage: &mut Storage, id: StudyId) -> Result<(), StudyError> {
         let new = self.trials.iter().filter(|trial| trial.stored.is_none());
         let new: Vec<NewTrial> = new
@@ -414,26 +417,27 @@ impl Study {
         if !new.is_empty() {
             storage.enqueue(id, &new)?;
         }
-        storage.extend(id, &self.unfinished(ItemState::Done))?;
         Ok(())
     }
 
-    /// Gives trials another try that failed by something that may have been mended since.
-    fn try_again(&self, storage: &mut Storage, id: StudyId) -> Result<(), StudyError> {
-        storage.try_again(id, &self.unfinished(ItemState::Failed))?;
+    /// Gives trials that are done their further steps, and those that failed by something that may have been mended since
+    /// another try.
+    fn reopen(&self, storage: &mut Storage, id: StudyId) -> Result<(), StudyError> {
+        let (mut longer, mut failed) = (Vec::new(), Vec::new());
+        for trial in &self.trials {
+            let (Some(stored), Some(record)) = (&trial.stored, &trial.record) else { continue };
+            if record.is_finished(self.cells[trial.cell].config.steps) {
+                continue;
+            }
+            match stored.state {
+                ItemState::Done => longer.push(stored.item),
+                ItemState::Failed => failed.push(stored.item),
+                _ => {}
+            }
+        }
+        storage.extend(id, &longer)?;
+        storage.try_again(id, &failed)?;
         Ok(())
-    }
-
-    /// Items in this state that have something left to do.
-    fn unfinished(&self, state: ItemState) -> Vec<ItemId> {
-        let is_unfinished = |trial: &&crate::Trial| {
-            trial
-                .record
-                .as_ref()
-                .is_some_and(|record| !record.is_finished(self.cells[trial.cell].config.steps))
-        };
-        let stored = self.trials.iter().filter(is_unfinished).filter_map(|trial| trial.stored.as_ref());
-        stored.filter(|stored| stored.state == state).map(|stored| stored.item).collect()
     }
 
     /// Every trial that is not finished with what is left to do, in order, for a text of `vocabulary` symbols.

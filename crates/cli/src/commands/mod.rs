@@ -6,6 +6,7 @@ pub(crate) mod corpus;
 pub(crate) mod decide;
 pub(crate) mod eval;
 pub(crate) mod generate;
+pub(crate) mod study;
 pub(crate) mod train;
 pub(crate) mod tune;
 pub(crate) mod worker;
