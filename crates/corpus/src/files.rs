@@ -20,7 +20,7 @@ pub(crate) fn output_failed(source: io::Error) -> CorpusError {
 
 /// Replaces the file at `path` by what `content` writes, or leaves it as it was: after an error, a kill or a
 /// power cut the file is the old one or the new one. A symbolic link is followed; what is not a plain file (a
-/// pipe, `/dev/stdout`) is written to directly. Two writers of one path at the same time are not provided for.
+/// pipe, `/dev/stdout`) is written to directly. Of several writers at the same time one comes after the other.
 ///
 /// # Errors
 ///
@@ -47,7 +47,8 @@ pub fn write_atomically<T, E: From<io::Error>>(
     temporary_name.push(name);
     temporary_name.push(".tmp");
     let temporary = folder_of(&target).join(temporary_name);
-    let written = write_through(&temporary, content).and_then(|value| {
+    let file = alone(&temporary)?;
+    let written = write_through(&file, content).and_then(|value| {
         fs::rename(&temporary, &target)?;
         Ok(value)
     });
@@ -56,16 +57,49 @@ pub fn write_atomically<T, E: From<io::Error>>(
         let _ = fs::remove_file(&temporary);
         return written;
     }
+    // The next writer may begin.
+    drop(file);
     sync_folder(folder_of(&target))?;
     written
 }
 
+/// The file at `path`, empty, for this writer alone until it is closed. It has one name, so that what a killed writer
+/// leaves behind is used again by the next.
+fn alone(path: &Path) -> io::Result<File> {
+    loop {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        // Where there are no locks there are no other writers to be had.
+        let is_locked = file.lock().is_ok();
+        // Whoever had it before has renamed it meanwhile: then this is no longer the temporary file but the result.
+        if !is_locked || is_at(&file, path) {
+            file.set_len(0)?;
+            return Ok(file);
+        }
+    }
+}
+
+/// Whether `path` is the name of this open file.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+/// Elsewhere an open file cannot be renamed.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> bool {
+    true
+}
+
 /// Writes a file as far as the disk.
 fn write_through<T, E: From<io::Error>>(
-    path: &Path,
+    file: &File,
     content: impl FnOnce(&mut dyn Write) -> Result<T, E>,
 ) -> Result<T, E> {
-    let mut out = BufWriter::with_capacity(1 << 18, File::create(path)?);
+    let mut out = BufWriter::with_capacity(1 << 18, file);
     let value = content(&mut out)?;
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     Ok(value)

@@ -190,6 +190,7 @@ pub fn run_study(
         }
         study.spec.write(&home.folder)?;
         study.enqueue(&mut storage, id)?;
+        study.reopen(&mut storage, id)?;
         break (study, storage, id);
     };
     let spec = study.spec.clone();
@@ -216,7 +217,12 @@ pub fn join_study(
     let spec = spec.ok_or(StudyError::NotOurs { name })?;
     spec.check_corpus(corpus, &home.folder)?;
     storage.adopt(id, |waiting| recognise(waiting, &spec, vocabulary))?;
-    let study = Study::load(&mut storage, id, spec, vocabulary, &home.folder)?;
+    let mut study = Study::load(&mut storage, id, spec, vocabulary, &home.folder)?;
+    if study.trials.iter().any(|trial| trial.stored.is_none()) {
+        // Whoever began it has not come so far yet, or no further.
+        study.enqueue(&mut storage, id)?;
+        study = Study::load(&mut storage, id, study.spec, vocabulary, &home.folder)?;
+    }
     create_folder(&home.folder).map_err(|source| StudyError::Io { path: home.folder.clone(), source })?;
     work_on(corpus, study, storage, id, home, engines, interrupt, observe)
 }
@@ -374,8 +380,7 @@ impl Seen {
 }
 
 impl Study {
-    /// Brings into the database what it does not have: new trials, more steps for those that are done, and another
-    /// try for those that failed by something that may have been mended since.
+    /// Brings the trials into the database that it does not have. Any number of workers may do so at once.
     fn enqueue(&self, storage: &mut Storage, id: StudyId) -> Result<(), StudyError> {
         let new = self.trials.iter().filter(|trial| trial.stored.is_none());
         let new: Vec<NewTrial> = new
@@ -384,6 +389,12 @@ impl Study {
         if !new.is_empty() {
             storage.enqueue(id, &new)?;
         }
+        Ok(())
+    }
+
+    /// Gives trials that are done their further steps, and those that failed by something that may have been mended since
+    /// another try.
+    fn reopen(&self, storage: &mut Storage, id: StudyId) -> Result<(), StudyError> {
         let (mut longer, mut failed) = (Vec::new(), Vec::new());
         for trial in &self.trials {
             let (Some(stored), Some(record)) = (&trial.stored, &trial.record) else { continue };
