@@ -242,7 +242,7 @@ pub(crate) struct Place {
 }
 
 /// How a process works on a study.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Machine")]
 pub(crate) struct Working {
     #[command(flatten)]
@@ -263,6 +263,10 @@ pub(crate) struct Working {
     /// Seconds of silence after which this worker's trials are given to another
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = |text: &str| between(text, 2, 86_400))]
     pub(crate) lease: u64,
+
+    /// Write curves for TensorBoard below this folder, one folder for each trial
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) tensorboard: Option<PathBuf>,
 }
 
 /// What a configuration costs.
@@ -327,6 +331,10 @@ pub(crate) struct Train {
     #[arg(long, help_heading = "Machine")]
     pub(crate) allow_other_engine: bool,
 
+    /// Write curves for TensorBoard into this folder
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) tensorboard: Option<PathBuf>,
+
     /// The run's folder [default: runs/NAME, by corpus and configuration]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub(crate) out: Option<PathBuf>,
@@ -390,7 +398,8 @@ pub(crate) enum Split {
 
 /// Write text with a trained model.
 ///
-/// The text, prompt included, goes to stdout as it is made. The same seed gives the same text.
+/// The text, prompt included, goes to stdout as it is made. The same seed gives the same text. With --texts, several
+/// texts go on from the prompt, each as it would be alone, in far less time than one after the other.
 #[derive(Args, Clone, Debug)]
 #[command(
     allow_negative_numbers = true,
@@ -398,6 +407,10 @@ pub(crate) enum Split {
 Examples:
   diapason generate runs/first/best.safetensors --prompt 'the history of '
   diapason generate runs/first/best.safetensors --length 1000 --temperature 0.7 --seed 3
+  diapason generate runs/first/best.safetensors --prompt 'in the ' --texts 8
+      Eight texts, with the seeds 0 to 7, each below a line with its seed.
+  diapason generate runs/first/best.safetensors --texts 100 --json
+      One JSON object; its array `texts` has objects with `seed` and `text`.
   diapason generate runs/first/best.safetensors --temperature 0
       Always the likeliest character."
 )]
@@ -426,8 +439,16 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
 
+    /// How many texts to write, with the seeds SEED, SEED + 1, ...
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = |text: &str| between(text, 1, 1_000_000))]
+    pub(crate) texts: u64,
+
     #[command(flatten)]
     pub(crate) machine: Machine,
+
+    /// One JSON object on stdout
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
 }
 
 /// Fetch, inspect and convert texts.
@@ -578,8 +599,8 @@ pub(crate) struct ShowConfig {
 
 /// Time the engine beside this machine's limits.
 ///
-/// What is compared (a step and the peak of fused multiply-adds on registers, scoring and training, trials at
-/// once and alone) is measured in turns in the same run, so that both see the same clock and the same
+/// What is compared (a step and the peak of fused multiply-adds on registers, scoring and training, generation and
+/// reading the weights, trials at once and alone) is measured in turns in the same run, so that both see the same clock and the same
 /// neighbours. Figures are medians over the turns.
 #[derive(Args, Clone, Debug)]
 #[command(
@@ -589,6 +610,7 @@ Examples:
   diapason bench
   diapason bench --set d_model=512 --set batch_size=128 --threads 1 --json
   diapason bench evaluation --set n_layers=8
+  diapason bench generation
   diapason bench trials --threads 2
   diapason bench sweep
       Some 130 shapes, about four minutes.
@@ -623,6 +645,8 @@ pub(crate) enum What {
     Step,
     /// Scoring a text, against training on it
     Evaluation,
+    /// Writing one text and many at once, against reading the weights and the arithmetic peak
+    Generation,
     /// As many trials at once as --threads says, one thread each, against each alone
     Trials,
     /// A training step in a table of shapes, each against the arithmetic peak

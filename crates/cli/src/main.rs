@@ -4,6 +4,7 @@
 //! here beyond that: what a run, a study or a decision is, the libraries know.
 
 mod args;
+mod boards;
 mod commands;
 mod failure;
 mod memory;

@@ -112,6 +112,7 @@ fn configurations() {
             vec!["config", "learning-rate"],
             vec!["bench", "--set", "n_heads=7"],
             vec!["bench", "--seconds", "-1"],
+            vec!["bench", "generation", "--set", "sequence_length=1"],
         ],
     );
     insta::assert_snapshot!("bad-configurations", transcript);
@@ -174,6 +175,7 @@ fn checkpoints() {
         vec!["generate", "run", "--prompt", "Hello"],
         vec!["generate", "run", "--prompt", "the", "--temperature", "-1"],
         vec!["generate", "run", "--top-k", "0"],
+        vec!["generate", "run", "--texts", "0"],
         vec!["eval", "run", "--stride", "9"],
         vec!["eval", "run", "--stride", "0"],
         vec!["eval", "run", "--split", "train"],

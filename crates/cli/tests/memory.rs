@@ -57,7 +57,7 @@ fn memory_is_what_was_said() {
 fn memory_of_a_benchmark_is_what_was_said() {
     let here = Here::new();
     let sizes = ["--seconds", "0.1", "--threads", "2", "--set", "n_layers=1", "--set", "batch_size=128"];
-    for what in ["step", "trials", "evaluation"] {
+    for what in ["step", "trials", "evaluation", "generation"] {
         check(&here, &[&["bench", what], &sizes[..]].concat());
     }
 }

@@ -228,6 +228,25 @@ fn train_eval_generate() {
     let greedy = ["generate", "run", "--length", "30", "--temperature", "0"];
     let top_one = ["generate", "run", "--length", "30", "--top-k", "1", "--seed", "9"];
     assert_eq!(here.run(&greedy).ok().stdout, here.run(&top_one).ok().stdout);
+
+    // Several texts, each as it would be alone.
+    let several = |more: &[&str]| {
+        here.run(&[&["generate", "run", "--prompt", "the ", "--length", "40"], more].concat()).ok()
+    };
+    let alone: Vec<String> = (7..10)
+        .map(|seed| several(&["--seed", &seed.to_string()]).stdout.trim_end_matches('\n').to_string())
+        .collect();
+    let expected: String =
+        (7..10).zip(&alone).map(|(seed, text)| format!("--- seed {seed} ---\n{text}\n\n")).collect();
+    assert_eq!(several(&["--seed", "7", "--texts", "3"]).stdout, expected);
+    let object = several(&["--seed", "7", "--texts", "3", "--json"]).json();
+    let texts = object["texts"].as_array().unwrap();
+    assert_eq!(texts.len(), 3);
+    for (i, text) in texts.iter().enumerate() {
+        assert_eq!((&text["seed"], &text["text"]), (&json!(7 + i), &json!(alone[i])), "{object}");
+    }
+    assert_eq!((&object["prompt"], &object["length"]), (&json!("the "), &json!(40)));
+    assert_eq!(several(&["--json"]).json()["texts"].as_array().unwrap().len(), 1);
 }
 
 #[test]
@@ -331,6 +350,16 @@ fn bench_reports_every_field() {
     };
     let rates = ["evaluation_characters_per_second", "training_characters_per_second", "ratio"];
     positive("evaluation", &["--threads", "1"], &rates);
+    let rates = ["read_gigabytes_per_second", "characters_per_second", "bound_fraction", "peak_gflops"];
+    let object = positive("generation", &["--threads", "2"], &rates);
+    let streams = object["streams"].as_array().unwrap();
+    for (n, one) in (0..).zip(streams) {
+        assert_eq!(one["streams"], 1 << n);
+        for key in ["characters_per_second", "peak_fraction", "characters_per_second_with_reencoding"] {
+            assert!(one[key].as_f64().unwrap() > 0.0, "{key}: {one}");
+        }
+        assert!((0.0..1.0).contains(&one["reencoding_share"].as_f64().unwrap()), "{one}");
+    }
     let object = positive(
         "trials",
         &["--threads", "2"],

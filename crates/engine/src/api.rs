@@ -155,14 +155,16 @@ pub trait Engine: Send {
     /// Lets `change` overwrite parameters and moments.
     fn with_state(&mut self, change: &mut dyn FnMut(StateMut<'_>));
 
-    /// An empty cache for `streams` texts generated side by side.
-    fn cache(&self, streams: usize) -> Cache;
+    /// An empty cache for `streams` texts that are generated side by side, each with a context of at most `positions` symbols.
+    fn cache(&self, streams: usize, positions: usize) -> Cache;
 
-    /// Empties `cache` and reads contexts of equal length, `contexts` = [streams, length] row-major, 1 to
-    /// `max_len` symbols each. `logits` [streams, V] of the symbol that follows.
+    /// Empties `cache` and reads contexts of equal length, `contexts` = [streams, length] row-major, one symbol
+    /// each or more. `logits` [streams, V] of the symbol that follows.
     fn prefill(&mut self, cache: &mut Cache, contexts: &[u8], logits: &mut [f32]);
 
-    /// Reads one more symbol per stream; `logits` [streams, V] of the one that follows. At most `max_len`
-    /// positions fit into a cache.
+    /// Reads one more symbol per stream; `logits` [streams, V] of the one that follows.
+    ///
+    /// # Panics
+    /// When more is read than the cache was made for: a mistake in the caller.
     fn decode(&mut self, cache: &mut Cache, symbols: &[u8], logits: &mut [f32]);
 }

@@ -12,5 +12,8 @@ mod bench;
 mod cpu;
 
 pub use api::{Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update};
-pub use bench::{Benchmark, Cell, Evaluation, Trials, benchmark, cell, cells, evaluation, trials};
-pub use cpu::{CpuEngine, Shape, memory_needed};
+pub use bench::{
+    Benchmark, Cell, Evaluation, Generation, Streams, Trials, benchmark, cell, cells, evaluation, generation,
+    generation_memory, trials,
+};
+pub use cpu::{CpuEngine, Shape, cache_bytes, memory_needed};

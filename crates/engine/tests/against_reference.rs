@@ -275,7 +275,7 @@ fn logits_of_prefill_and_decode() {
             (0..streams).flat_map(|s| contexts[s * t..][..length].to_vec()).collect()
         };
         let mut engine = case.engine(isa, 2);
-        let mut cache = engine.cache(streams);
+        let mut cache = engine.cache(streams, t);
         // Prefill half, decode to the end of the table; prefill empties the cache for the next.
         for start in [1, t.div_ceil(2), t] {
             let what = format!("{}, {isa}: {start} of {t} positions at once", case.what);

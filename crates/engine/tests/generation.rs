@@ -30,7 +30,7 @@ fn symbol(stream: usize, position: usize) -> u8 {
 
 /// Logits [position, stream, V] of `streams`, read with a prefill of five positions and then one at a time.
 fn decoded(engine: &mut CpuEngine, streams: &[usize]) -> Vec<Vec<f32>> {
-    let mut cache = engine.cache(streams.len());
+    let mut cache = engine.cache(streams.len(), 16);
     let mut logits = vec![0.0; streams.len() * V];
     let context: Vec<u8> = streams.iter().flat_map(|&s| (0..5).map(move |p| symbol(s, p))).collect();
     engine.prefill(&mut cache, &context, &mut logits);
@@ -66,7 +66,7 @@ fn a_position_more_is_as_reading_all_anew() {
     let mut engine = engine(132, 2);
     for (i, row) in decoded(&mut engine, &[5]).iter().enumerate() {
         let context: Vec<u8> = (0..5 + i).map(|p| symbol(5, p)).collect();
-        let (mut cache, mut anew) = (engine.cache(1), vec![0.0; V]);
+        let (mut cache, mut anew) = (engine.cache(1, 16), vec![0.0; V]);
         engine.prefill(&mut cache, &context, &mut anew);
         for (a, b) in row.iter().zip(&anew) {
             assert!((a - b).abs() < 1e-4, "{i}: {a} {b}");

@@ -263,7 +263,7 @@ impl<E: Engine> Implementation for Through<E> {
         let v = self.0.model().vocabulary;
         let windows = inputs.len() / sequence_length;
         let mut all = vec![0.0; inputs.len() * v];
-        let mut cache = self.0.cache(windows);
+        let mut cache = self.0.cache(windows, sequence_length);
         for length in 1..=sequence_length {
             let contexts: Vec<u8> =
                 inputs.chunks(sequence_length).flat_map(|window| &window[..length]).copied().collect();

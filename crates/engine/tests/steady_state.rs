@@ -85,6 +85,16 @@ fn steps_allocate_nothing() {
         let change = region.change();
         let calls = change.allocations + change.reallocations + change.deallocations;
         assert_eq!(calls, 0, "{threads} threads: {change:?}");
+        // Nor do evaluations of one size.
+        let n = 96 * 32;
+        let (inputs, targets) = (&run.text[..n], &run.text[1..=n]);
+        let batch = Batch { inputs, targets, sequence_length: 32 };
+        let mut scores = Scores::default();
+        run.engine.evaluate(batch, &mut scores);
+        let region = Region::new(ALLOCATOR);
+        run.engine.evaluate(batch, &mut scores);
+        let change = region.change();
+        assert_eq!(change.allocations + change.reallocations, 0, "evaluation, {threads} threads: {change:?}");
         // The counter counts, on other threads too.
         std::thread::spawn(|| drop(vec![0u8; 100])).join().unwrap();
         assert!(region.change().allocations >= 1);

@@ -65,8 +65,8 @@ impl Engine for Hash {
         State { parameters: &[], first_moment: &[], second_moment: &[] }
     }
     fn with_state(&mut self, _: &mut dyn FnMut(StateMut<'_>)) {}
-    fn cache(&self, streams: usize) -> Cache {
-        assert_eq!(streams, 1);
+    fn cache(&self, streams: usize, positions: usize) -> Cache {
+        assert!(streams == 1 && positions <= self.model.max_len);
         Box::new(vec![99u8])
     }
     fn prefill(&mut self, cache: &mut Cache, contexts: &[u8], logits: &mut [f32]) {
@@ -89,14 +89,14 @@ fn request() -> Request {
         length: 60,
         temperature: 1.0,
         top_k: None,
-        seed: 1,
+        seeds: vec![1],
         context: 8,
     }
 }
 
 fn text(engine: &mut Hash, request: &Request) -> Vec<u8> {
     let mut text = Vec::new();
-    generate(engine, request, &mut |symbol| {
+    generate(engine, request, &mut |_, symbol| {
         text.push(symbol);
         ControlFlow::Continue(())
     })
@@ -149,9 +149,10 @@ fn a_symbol_costs_one_position() {
 fn the_same_request_gives_the_same_text() {
     let first = text(&mut Hash::new(), &request());
     assert_eq!(first, text(&mut Hash::new(), &request()));
-    assert_ne!(first, text(&mut Hash::new(), &Request { seed: 2, ..request() }));
+    assert_ne!(first, text(&mut Hash::new(), &Request { seeds: vec![2], ..request() }));
     assert_eq!(first[..20], text(&mut Hash::new(), &Request { length: 20, ..request() }));
     assert_eq!(text(&mut Hash::new(), &Request { length: 0, ..request() }), []);
+    assert_eq!(text(&mut Hash::new(), &Request { seeds: vec![], ..request() }), []);
     // No prompt is a prompt of the start symbol.
     let empty = Request { prompt: vec![], ..request() };
     assert_eq!(
@@ -174,7 +175,7 @@ fn symbols_come_as_often_as_their_probabilities() {
         let mut counts = [0.0; V];
         let mut engine = Hash::new();
         for seed in 0..n {
-            let request = Request { length: 1, seed, temperature, top_k, ..request() };
+            let request = Request { length: 1, seeds: vec![seed], temperature, top_k, ..request() };
             counts[usize::from(text(&mut engine, &request)[0])] += 1.0;
         }
         for v in 0..V {
@@ -205,7 +206,7 @@ fn cold_is_greedy() {
 #[test]
 fn the_caller_can_break_off() {
     let mut count = 0;
-    generate(&mut Hash::new(), &request(), &mut |_| {
+    generate(&mut Hash::new(), &request(), &mut |_, _| {
         count += 1;
         if count == 7 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
@@ -216,7 +217,7 @@ fn the_caller_can_break_off() {
 #[test]
 fn what_cannot_be_generated_is_refused() {
     let refused = |request: Request| {
-        generate(&mut Hash::new(), &request, &mut |_| panic!("nothing is emitted")).unwrap_err()
+        generate(&mut Hash::new(), &request, &mut |_, _| panic!("nothing is emitted")).unwrap_err()
     };
     for temperature in [-1.0, f64::NAN, f64::INFINITY] {
         assert!(matches!(refused(Request { temperature, ..request() }), GenerationError::Temperature { .. }));
@@ -232,7 +233,7 @@ fn what_cannot_be_generated_is_refused() {
     assert_eq!(error, GenerationError::Symbol { symbol: 9, position: 0, last: 4 });
     let mut broken = Hash::new();
     broken.scale = f64::NAN;
-    let error = generate(&mut broken, &request(), &mut |_| ControlFlow::Continue(())).unwrap_err();
+    let error = generate(&mut broken, &request(), &mut |_, _| ControlFlow::Continue(())).unwrap_err();
     assert_eq!(error, GenerationError::NotFinite { generated: 0 });
 }
 

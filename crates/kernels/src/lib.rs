@@ -33,7 +33,7 @@ pub use gelu::{gelu, gelu_backward};
 pub use gemm::{Init, Packed, Stretch, gemm, gemm_transposed, padded};
 pub use isa::Isa;
 pub use layer_norm::{layer_norm, layer_norm_backward};
-pub use peak::{flop_per_peak_iteration, peak};
+pub use peak::{flop_per_peak_iteration, peak, read};
 pub use pool::Pool;
 pub use vector::{add, add_rows};
 

@@ -1,4 +1,4 @@
-//! The machine's limit: fused multiply-adds on registers only.
+//! The machine's limits: fused multiply-adds on registers only, and reading only.
 
 use crate::isa::dispatch;
 use crate::simd::Simd;
@@ -10,6 +10,42 @@ const CHAINS: usize = 12;
 /// Floating-point operations of one iteration of [`peak`].
 pub fn flop_per_peak_iteration(isa: crate::Isa) -> f64 {
     (2 * CHAINS * isa.lanes()) as f64
+}
+
+/// Vectors that [`read`] asks for at once.
+const LOADS: usize = 8;
+
+dispatch! {
+    /// Reads `data` once with the widest loads and adds it up: from its begin to its end, or as four stretches `side_by_side`,
+    /// whichever the processor foresees better.
+    pub fn read(data: &[f32], side_by_side: bool) -> f32 = read_generic;
+}
+
+#[inline(always)]
+fn read_generic<S: Simd>(s: S, data: &[f32], side_by_side: bool) -> f32 {
+    if side_by_side { stretches::<S, 4, { LOADS / 4 }>(s, data) } else { stretches::<S, 1, LOADS>(s, data) }
+}
+
+/// Q stretches, U vectors of each at a time.
+#[inline(always)]
+fn stretches<S: Simd, const Q: usize, const U: usize>(s: S, data: &[f32]) -> f32 {
+    let vectors = data.len() / Q / (U * S::LANES) * U;
+    let len = vectors * S::LANES;
+    let mut sums = [[s.splat(0.0); U]; Q];
+    for at in (0..len).step_by(U * S::LANES) {
+        for (q, sums) in sums.iter_mut().enumerate() {
+            for (u, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: U vectors from `at` on lie inside of a stretch, Q stretches inside of the data.
+                let x = unsafe { s.load(data.as_ptr().add(q * len + at + u * S::LANES)) };
+                *sum = s.add(*sum, x);
+            }
+        }
+    }
+    let mut total = s.splat(0.0);
+    for sum in sums.as_flattened() {
+        total = s.add(total, *sum);
+    }
+    s.sum(total) + data[Q * len..].iter().sum::<f32>()
 }
 
 dispatch! {
@@ -32,4 +68,21 @@ fn generic<S: Simd>(s: S, iterations: u64) {
         total = s.add(total, *sum);
     }
     black_box(s.sum(total));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    #[test]
+    fn everything_is_read_once() {
+        for isa in Isa::available() {
+            for len in [0, 1, 127, 128, 129, 1000, 4099] {
+                let data: Vec<f32> = (0..len).map(|i| (i % 7) as f32).collect();
+                let sum: f32 = data.iter().sum();
+                assert_eq!((read(isa, &data, false), read(isa, &data, true)), (sum, sum), "{isa} {len}");
+            }
+        }
+    }
 }

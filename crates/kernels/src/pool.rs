@@ -127,6 +127,33 @@ impl Pool {
         });
     }
 
+    /// Runs `f(index, a, b, scratch)` for every stretch of `size` elements of `a` and of `b`, the last of which may be shorter.
+    ///
+    /// # Panics
+    /// When the two have not one length, `size` is 0, there is less scratch than threads, or `f` panics.
+    pub fn for_each_chunk<A: Send, B: Send, S: Send>(
+        &mut self,
+        size: usize,
+        a: &mut [A],
+        b: &mut [B],
+        scratch: &mut [S],
+        f: impl Fn(usize, &mut [A], &mut [B], &mut S) + Sync,
+    ) {
+        let whole = a.len();
+        assert!(b.len() == whole && size > 0);
+        let (a, b) = (SharedPointer(a.as_mut_ptr()), SharedPointer(b.as_mut_ptr()));
+        self.deal(whole.div_ceil(size), scratch, |index, scratch| {
+            let start = index * size;
+            let len = size.min(whole - start);
+            // SAFETY: stretches lie inside of the vectors and share no element; every index is dealt once.
+            let (a, b) = unsafe {
+                let a = std::slice::from_raw_parts_mut(a.get().add(start), len);
+                (a, std::slice::from_raw_parts_mut(b.get().add(start), len))
+            };
+            f(index, a, b, scratch);
+        });
+    }
+
     /// Runs `f(index, blocks, scratch)` for every block of `set`, with that block of each of `vectors`.
     ///
     /// # Panics
@@ -255,6 +282,22 @@ mod tests {
                 assert!(items.iter().enumerate().all(|(i, &x)| x == round * i));
             }
             assert_eq!(scratch.iter().sum::<usize>(), 50 * 1000);
+        }
+    }
+
+    #[test]
+    fn every_stretch_once() {
+        for threads in [1, 3] {
+            let mut pool = Pool::new(threads);
+            for (len, size) in [(0, 1), (1, 5), (20, 5), (23, 5), (100, 1)] {
+                let (mut a, mut b) = (vec![0usize; len], vec![1u8; len]);
+                pool.for_each_chunk(size, &mut a, &mut b, &mut vec![(); threads], |index, a, b, ()| {
+                    assert!(a.len() == b.len() && a.len() <= size);
+                    a.iter_mut().for_each(|a| *a += index);
+                    b.iter_mut().for_each(|b| *b += 1);
+                });
+                assert!(a.iter().enumerate().all(|(i, &a)| a == i / size) && b.iter().all(|&b| b == 2));
+            }
         }
     }
 

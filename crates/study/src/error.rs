@@ -112,11 +112,11 @@ pub enum StudyError {
     /// The database cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// There is no study in this folder.
-    #[error("there is no study in {}", folder.display())]
+    /// There is no study at this place.
+    #[error("there is no study in {place}")]
     NoStudy {
-        /// The folder.
-        folder: PathBuf,
+        /// The database, without a password, and the name that was asked for.
+        place: String,
     },
     /// A study that another program made: it does not say what is to be trained.
     #[error(

@@ -5,7 +5,7 @@
 //! `study.toml` in the folder is a copy for people, and what a study is begun anew from should its database be lost.
 
 use crate::{STUDY_FILE, StudyError, StudySpec};
-use diapason_storage::{Attributes, Opening, Storage, StorageError, StorageUrl, StudyId};
+use diapason_storage::{Attributes, Opening, Storage, StorageError, StorageUrl, StudyId, printable};
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
 
@@ -47,12 +47,22 @@ impl Home {
         matches!(&self.storage, StorageUrl::Sqlite(path) if path.parent() == Some(self.folder.as_path()))
     }
 
-    /// What the study was asked for; none if there is no study, or one of another program.
+    /// The error of there being no study here.
+    pub(crate) fn no_study(&self) -> StudyError {
+        let place = match &self.name {
+            Some(name) => format!("{} by the name of `{}`", self.storage, printable(name)),
+            None => self.storage.to_string(),
+        };
+        StudyError::NoStudy { place }
+    }
+
+    /// What the study was asked for.
     ///
     /// # Errors
-    /// A database that cannot be read.
-    pub fn spec(&self) -> Result<Option<StudySpec>, StudyError> {
-        Ok(self.find(Opening::Read)?.and_then(|found| found.spec))
+    /// There is no study, it is one of another program, or the database cannot be read.
+    pub fn spec(&self) -> Result<StudySpec, StudyError> {
+        let found = self.find(Opening::Read)?.ok_or_else(|| self.no_study())?;
+        found.spec.ok_or(StudyError::NotOurs { name: found.name })
     }
 
     /// The study in the database; none if there is no database, or no such study in it. Nothing is written.

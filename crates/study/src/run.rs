@@ -212,7 +212,7 @@ pub fn join_study(
 ) -> Result<Study, StudyError> {
     let vocabulary = corpus.alphabet.len();
     let Some(Found { mut storage, id, name, spec }) = home.find(Opening::Write)? else {
-        return Err(StudyError::NoStudy { folder: home.folder.clone() });
+        return Err(home.no_study());
     };
     let spec = spec.ok_or(StudyError::NotOurs { name })?;
     spec.check_corpus(corpus, &home.folder)?;

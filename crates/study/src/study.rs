@@ -179,7 +179,7 @@ impl Study {
                 Self::load(&mut storage, id, spec, vocabulary, &home.folder)
             }
             Some(Found { name, .. }) => Err(StudyError::NotOurs { name }),
-            None => Err(StudyError::NoStudy { folder: home.folder.clone() }),
+            None => Err(home.no_study()),
         }
     }
 

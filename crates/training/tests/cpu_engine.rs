@@ -71,8 +71,8 @@ impl<F: FnMut(u64, usize) + Send> Engine for Watched<F> {
     fn with_state(&mut self, change: &mut dyn FnMut(StateMut<'_>)) {
         self.engine.with_state(change);
     }
-    fn cache(&self, streams: usize) -> Cache {
-        self.engine.cache(streams)
+    fn cache(&self, streams: usize, positions: usize) -> Cache {
+        self.engine.cache(streams, positions)
     }
     fn prefill(&mut self, cache: &mut Cache, contexts: &[u8], logits: &mut [f32]) {
         self.engine.prefill(cache, contexts, logits);

@@ -7,7 +7,8 @@ use crate::memory;
 use crate::progress::Work;
 use diapason_corpus::Alphabet;
 use diapason_engine::{
-    Benchmark, Cell, CpuEngine, Shape, benchmark, cell, cells, evaluation, memory_needed, trials,
+    Benchmark, Cell, CpuEngine, Shape, benchmark, cell, cells, evaluation, generation, generation_memory,
+    memory_needed, trials,
 };
 use diapason_model::ModelConfig;
 use diapason_training::Config;
@@ -37,6 +38,7 @@ pub(crate) fn run(args: Bench) -> Result<(), Failure> {
     let (text, object) = match args.what {
         What::Step => step(&asked)?,
         What::Evaluation => scoring(&asked)?,
+        What::Generation => writing(&asked)?,
         What::Trials => several(&asked)?,
         What::Sweep => sweep(&asked, &args.set, &typed)?,
     };
@@ -166,6 +168,80 @@ fn scoring(asked: &Asked) -> Answer {
         "training_peak_fraction": found.training_peak_fraction,
         "peak_gflops": found.peak_gflops,
         "characters_per_call": found.characters_per_call,
+        "threads": found.threads,
+        "isa": found.isa,
+        "rounds": found.rounds,
+        "parameters": asked.model.parameters(),
+        "config": asked.config,
+    });
+    Ok((text, object))
+}
+
+fn writing(asked: &Asked) -> Answer {
+    let context = asked.shape.sequence_length;
+    if context < 2 {
+        return Err(Failure::usage("a context of sequence_length 1 has no room for a character more")
+            .with_hint("--set sequence_length=N with N of 2 or more"));
+    }
+    CpuEngine::check_memory(&asked.model, Shape { batch_size: 1, ..asked.shape }, asked.threads)?;
+    note(&memory::line(generation_memory(&asked.model, context, asked.threads), None, 0));
+    let mut work = Work::count();
+    let observe = &mut |round, rounds| work.at("measuring", round as u64, Some(rounds as u64));
+    let found = generation(&asked.model, context, asked.threads, asked.duration, observe)?;
+    work.finish();
+    let c = &asked.config;
+    let one = found.streams.first().map_or(0.0, |one| one.rate);
+    let mut text = format!(
+        "model     d_model {}, {} heads, {} layers: {} parameters; contexts of {context}, {} of them read again when full\n",
+        c.d_model,
+        c.n_heads,
+        c.n_layers,
+        asked.model.parameters(),
+        found.kept
+    ) + &format!(
+        "weights   {:.2} MiB for a character, read at {:.1} GB/s: {:.0} characters/s at most for one text\n",
+        found.weight_bytes as f64 / f64::from(1 << 20),
+        found.read_gigabytes,
+        found.bound
+    ) + &format!(
+        "one text  {one:.0} characters/s, {:.1} % of that (a tenth below {:.1}, a tenth above {:.1}; {} rounds)\n",
+        100.0 * found.bound_fraction,
+        100.0 * found.bound_spread.0,
+        100.0 * found.bound_spread.1,
+        found.rounds
+    ) + &format!(
+        "peak      {:.1} GFLOP/s of fused multiply-adds, {} threads, {}\n",
+        found.peak_gflops, found.threads, found.isa
+    ) + "\ntexts at once  characters/s  of the peak  time for reading again  characters/s with it\n";
+    for many in &found.streams {
+        text += &format!(
+            "{:>13} {:>13.0} {:>10.1} % {:>20.1} % {:>21.0}\n",
+            many.streams,
+            many.rate,
+            100.0 * many.peak_fraction,
+            100.0 * many.reencoding,
+            many.whole_rate
+        );
+    }
+    let object = json!({
+        "what": "generation",
+        "context": context,
+        "kept": found.kept,
+        "weight_bytes": found.weight_bytes,
+        "read_gigabytes_per_second": found.read_gigabytes,
+        "bound_characters_per_second": found.bound,
+        "characters_per_second": one,
+        "bound_fraction": found.bound_fraction,
+        "bound_fraction_p10": found.bound_spread.0,
+        "bound_fraction_p90": found.bound_spread.1,
+        "streams": found.streams.iter().map(|many| json!({
+            "streams": many.streams,
+            "characters_per_second": many.rate,
+            "peak_fraction": many.peak_fraction,
+            "reencoding_share": many.reencoding,
+            "characters_per_second_with_reencoding": many.whole_rate,
+        })).collect::<Vec<_>>(),
+        "peak_gflops": found.peak_gflops,
         "threads": found.threads,
         "isa": found.isa,
         "rounds": found.rounds,

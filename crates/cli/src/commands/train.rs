@@ -4,6 +4,7 @@ use super::{
     checkpoint_file, configured, engine, json, nothing_learned, open, required_request, shape, slug,
 };
 use crate::args::Train;
+use crate::boards::Boards;
 use crate::failure::{Failure, note};
 use crate::memory;
 use crate::progress::{Training, duration};
@@ -51,12 +52,15 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     };
     let mut progress = Training::new();
     progress.begin(0, String::new());
+    let mut boards = Boards::new(args.tensorboard.as_deref());
+    boards.begin(0, Path::new(""));
     let control = Control { stop: &[signals.graceful()], ..Control::default() };
     let outcome = diapason_training::run(&corpus, &mut engine, &spec, &control, &mut |event| {
         if let Event::Started { .. } = event {
             progress.say(&memory);
         }
         progress.event(0, event, signals);
+        boards.event(0, event);
     })?;
     progress.finish();
 

@@ -16,7 +16,7 @@ use diapason_study::{
 use diapason_training::{BEST, CHECKPOINT, Config, Protocol};
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Columns of a table that goes into a file or a pipe.
 const NO_WIDTH: usize = 160;
@@ -83,7 +83,7 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
         write!(out, "{}", to_text(&study, &bounds, width))?;
     }
     out.flush()?;
-    say_what_next(&study, &args, &request, &corpus, &folder);
+    say_what_next(&study, &args, &request, &corpus, &home);
     if study.verdict().is_none() {
         return Err(Failure::failed("no configuration has a result: there is nothing to choose from")
             .with_hint("the table says what became of each trial"));
@@ -111,11 +111,11 @@ fn axes(args: &Tune, default_grid: [&str; 3]) -> Result<Vec<String>, Failure> {
 }
 
 /// The files of the study, and commands that go on with the chosen configuration.
-fn say_what_next(study: &Study, args: &Tune, request: &CorpusRequest, corpus: &Corpus, folder: &Path) {
+fn say_what_next(study: &Study, args: &Tune, request: &CorpusRequest, corpus: &Corpus, home: &Home) {
     note(&format!(
-        "files: {}, {REPORT_FILE}, {RESULTS_FILE} and trials/ in {}",
-        STUDY_FILE,
-        folder.display()
+        "files: {STUDY_FILE}, {REPORT_FILE}, {RESULTS_FILE} and trials/ in {}; the study: {}",
+        home.folder.display(),
+        home.storage
     ));
     let Some(verdict) = study.verdict() else { return };
     // Of its seeds, the one with the lowest loss: another may have failed and left no weights.
@@ -129,7 +129,7 @@ fn say_what_next(study: &Study, args: &Tune, request: &CorpusRequest, corpus: &C
     if let Some(text) = nothing_learned(loss, corpus) {
         note(&text);
     }
-    let best = folder.join(&trial.folder).join(BEST);
+    let best = home.folder.join(&trial.folder).join(BEST);
     let program = shell::program();
     let on_best = |words: &[&str]| {
         let mut line = vec![program.clone(), words[0].into(), best.clone().into_os_string()];

@@ -8,7 +8,7 @@ use crate::signals::Signals;
 use crate::storage;
 use diapason_report::write_files;
 use diapason_storage::StorageUrl;
-use diapason_study::{Home, StudyError};
+use diapason_study::Home;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn run(args: Worker, signals: &Signals) -> Result<(), Failure> {
@@ -30,12 +30,7 @@ pub(crate) fn run(args: Worker, signals: &Signals) -> Result<(), Failure> {
         }
     };
     let home = Home { folder: folder.clone(), storage: url, name: args.place.study.clone() };
-    let Some(spec) = home.spec()? else {
-        return Err(match &home.name {
-            Some(name) => StudyError::NotOurs { name: name.clone() }.into(),
-            None => StudyError::NoStudy { folder }.into(),
-        });
-    };
+    let spec = home.spec()?;
     let request = match (&spec.corpus.request, &args.corpus) {
         (Some(request), Some(corpus)) => {
             diapason_corpus::CorpusRequest { corpus: corpus.clone(), ..request.clone() }

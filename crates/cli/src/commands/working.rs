@@ -2,6 +2,7 @@
 
 use super::{engine, shape};
 use crate::args::Working;
+use crate::boards::Boards;
 use crate::failure::{Failure, note};
 use crate::memory;
 use crate::progress::{Training, Work, duration};
@@ -18,6 +19,7 @@ use diapason_study::{
 };
 use diapason_training::Config;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 /// What is to be done.
@@ -56,6 +58,7 @@ pub(crate) fn work(
         wait,
     };
     let (mut timing, mut progress) = (Work::count(), Training::new());
+    let mut boards = Boards::new(working.tensorboard.as_deref());
     let mut observe = |event: &StudyEvent<'_>| match event {
         StudyEvent::Memory { engines } => {
             let others = diapason_training::memory_needed(&spec.config, spec.protocol) as u64;
@@ -74,12 +77,19 @@ pub(crate) fn work(
             }
         }
         StudyEvent::TrialStarted { number, trials, params, seed } => {
+            boards.begin(*number, &Path::new(&params.folder_name()).join(format!("seed-{seed}")));
             let seed = if spec.seeds > 1 { format!(" seed={seed}") } else { String::new() };
             progress.begin(*number, format!("trial {}/{trials} {params}{seed}", number + 1));
         }
-        StudyEvent::Training { number, event } => progress.event(*number, event, signals),
+        StudyEvent::Training { number, event } => {
+            boards.event(*number, event);
+            progress.event(*number, event, signals);
+        }
         StudyEvent::TimeLeft { seconds } => progress.left(*seconds),
-        StudyEvent::TrialFinished { number, record } => progress.end(*number, &finished(*number, *record)),
+        StudyEvent::TrialFinished { number, record } => {
+            boards.end(*number);
+            progress.end(*number, &finished(*number, *record));
+        }
         StudyEvent::Waiting { others } => {
             let trials = if *others == 1 { "trial" } else { "trials" };
             progress.say(&format!("waiting: other workers have {others} {trials}"));

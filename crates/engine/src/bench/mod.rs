@@ -5,14 +5,17 @@
 //!
 //! - [`benchmark`]: a training step against the multiply-add peak; [`cell`] the same for a table of many shapes.
 //! - [`evaluation`]: scoring against training.
+//! - [`generation`]: one text and many at once against reading the weights, and against the multiply-add peak.
 //! - [`trials`]: several trials at once, one thread each, against each of them alone.
 
 mod evaluation;
+mod generation;
 mod step;
 mod sweep;
 mod trials;
 
 pub use evaluation::{Evaluation, evaluation};
+pub use generation::{Generation, Streams, generation, generation_memory};
 pub use step::{Benchmark, benchmark};
 pub use sweep::{Cell, cell, cells};
 pub use trials::{Trials, trials};

@@ -1,25 +1,30 @@
-//! Generation: a forward pass over the context that keeps keys and values, then one position at a time.
+//! Generation: symbols are read in their order, and keys and values of what was read are kept.
 //!
-//! Many streams go in groups, each on a thread. One group alone is bound by reading the weights, so the threads share the
-//! columns of its products instead.
+//! Reading a context and reading one more symbol are the same pass over rows: many for one stream, or one for each of some
+//! streams. Streams go in groups. Where there are as many groups as threads, each thread has its own; fewer are bound by
+//! reading the weights, so the threads share the columns of their products instead.
 
-use super::passes::{Context, Scratch};
-use super::sizes::{BlockFields, EndFields, Sizes};
+use super::passes::Context;
+use super::sizes::Sizes;
 use super::weights::{DOWN, OUTPUT, QKV, UP};
-use diapason_kernels::{Buffer, Init, Pool, attention_step, gemm_few, layer_norm};
+use diapason_kernels::{
+    AttentionShape, Buffer, Init, Pool, attention_forward, attention_scratch, attention_step, gemm_few,
+    layer_norm,
+};
 use diapason_model::LAYER_NORM_EPSILON;
+use std::ops::Range;
 
-/// Streams that one thread advances together: as many rows as the micro-tile of the products has.
+/// Streams that are read together: as many rows as the micro-tile of the products has.
 const GROUP: usize = 8;
 
 /// Keys and values of a group of streams.
 pub(super) struct Group {
     /// Number of streams, at most [`GROUP`].
     pub streams: usize,
+    /// Positions that fit.
+    pub capacity: usize,
     /// Positions read.
     length: usize,
-    /// Positions that fit.
-    capacity: usize,
     /// For each block and stream, keys then values, each [capacity, ld_d].
     cache: Buffer,
 }
@@ -37,6 +42,11 @@ impl Group {
             .collect()
     }
 
+    /// Forgets what was read.
+    pub(super) fn clear(&mut self) {
+        self.length = 0;
+    }
+
     /// Keys and values of one block and stream.
     fn pair(&mut self, s: &Sizes, block: usize, stream: usize) -> (&mut [f32], &mut [f32]) {
         let len = self.capacity * s.ld_d;
@@ -45,106 +55,112 @@ impl Group {
 }
 
 impl Context<'_> {
-    /// Reads the contexts [streams, T] of a group; `logits` [streams, V] behind the last position. `kept` and `ends` have
-    /// room for one block and for the ends of an item.
-    pub(super) fn prefill(
-        &self,
-        group: &mut Group,
-        contexts: &[u8],
-        logits: &mut [f32],
-        kept: &mut [f32],
-        ends: &mut [f32],
-        scratch: &mut [f32],
-    ) {
-        let s = &self.sizes;
-        let fields = BlockFields::new(s);
-        let mut scratch = Scratch::of(s, scratch);
-        for (stream, context) in contexts.chunks_exact(s.t).enumerate() {
-            self.embed(context, scratch.x);
-            for block in 0..s.l {
-                self.block_forward(block, kept, s.t, &mut scratch);
-                let qkv = &kept[fields.qkv.clone()];
-                let (keys, values) = group.pair(s, block, stream);
-                for i in 0..s.t {
-                    let row = &qkv[i * s.ld_qkv..];
-                    keys[i * s.ld_d..][..s.d].copy_from_slice(&row[s.d..2 * s.d]);
-                    values[i * s.ld_d..][..s.d].copy_from_slice(&row[2 * s.d..3 * s.d]);
-                }
-            }
-            let e = EndFields::new(s);
-            let [hat, rstd, all] = super::sizes::split(ends, [&e.final_in, &e.final_rstd, &e.logits]);
-            self.head_forward(s.t, hat, rstd, all, &mut scratch);
-            logits[stream * s.v..][..s.v].copy_from_slice(&all[(s.t - 1) * s.ld_v..][..s.v]);
-        }
-        group.length = s.t;
-    }
-
-    /// Reads one symbol for each stream of a group; `logits` [streams, V]. The threads of a `team` share the products.
-    pub(super) fn decode(
+    /// Reads the next `symbols` [streams, p] of a group, more than one a stream only into an empty group; `logits` [streams, V]
+    /// behind the last. The threads of a `team` share the products.
+    pub(super) fn read(
         &self,
         group: &mut Group,
         symbols: &[u8],
         logits: &mut [f32],
-        scratch: &mut DecodeScratch,
+        scratch: &mut Reading,
+        mut team: Option<&mut Pool>,
+    ) {
+        let (streams, v) = (group.streams, self.sizes.v);
+        let p = symbols.len() / streams;
+        assert!(symbols.len() == p * streams && logits.len() == streams * v, "a share for each stream");
+        assert!(p == 1 || group.length == 0, "a context goes into an empty cache");
+        assert!(p <= group.capacity - group.length, "the cache is full");
+        if p == 1 {
+            self.rows(group, 0..streams, symbols, logits, scratch, team);
+        } else {
+            let all = symbols.chunks_exact(p).zip(logits.chunks_exact_mut(v));
+            for (stream, (symbols, logits)) in all.enumerate() {
+                self.rows(group, stream..stream + 1, symbols, logits, scratch, team.as_deref_mut());
+            }
+        }
+        group.length += p;
+    }
+
+    /// The same for some streams of the group, one row for each symbol.
+    fn rows(
+        &self,
+        group: &mut Group,
+        streams: Range<usize>,
+        symbols: &[u8],
+        logits: &mut [f32],
+        scratch: &mut Reading,
         mut team: Option<&mut Pool>,
     ) {
         let s = &self.sizes;
-        let (isa, n, d) = (self.isa, group.streams, s.d);
-        assert!(group.length < group.capacity, "the cache is full");
-        let position = group.length;
-        group.length += 1;
-        let DecodeScratch { x, y, hat, rstd, qkv, attended, hidden, scores, logits: padded_logits } = scratch;
+        let (isa, n, d, start) = (self.isa, symbols.len(), s.d, group.length);
+        let p = n / streams.len();
+        let Reading {
+            x, y, hat, rstd, qkv, attended, hidden, stats, attention, scores, logits: padded, ..
+        } = scratch;
         let tokens = &self.parameters[self.layout.token_embedding.clone()];
-        let place = &self.parameters[self.layout.position_embedding.clone()][position * d..][..d];
+        let positions = &self.parameters[self.layout.position_embedding.clone()];
         for (i, &symbol) in symbols.iter().enumerate() {
             let e = &tokens[usize::from(symbol) * d..][..d];
+            let place = &positions[(start + i % p) * d..][..d];
             for (x, (e, p)) in x[i * s.ld_d..][..d].iter_mut().zip(e.iter().zip(place)) {
                 *x = e + p;
             }
         }
-        let parameter = |range: &std::ops::Range<usize>| &self.parameters[range.clone()];
+        let parameter = |range: &Range<usize>| &self.parameters[range.clone()];
+        let shape = AttentionShape { positions: p, ..s.attention() };
+        // From the last block's attention on, only the last position of each stream is needed.
+        let (last, apart) = ((p - 1) * s.ld_d, p * s.ld_d);
         for block in 0..s.l {
-            let p = &self.layout.blocks[block];
             let w = |which| &self.weights.block(block, which).forward;
-            let (scale, bias) = (parameter(&p.attention_norm_scale), parameter(&p.attention_norm_bias));
+            let names = &self.layout.blocks[block];
+            let (scale, bias) =
+                (parameter(&names.attention_norm_scale), parameter(&names.attention_norm_bias));
             layer_norm(isa, x, n, d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, hat, rstd, y);
             let rows = (&y[..], s.ld_d);
-            let hands = team.as_deref_mut();
-            gemm_few(isa, hands, rows, w(QKV), n, Init::Zero, false, qkv, s.ld_qkv);
-            for stream in 0..n {
-                let row = &qkv[stream * s.ld_qkv..];
+            gemm_few(isa, team.as_deref_mut(), rows, w(QKV), n, Init::Zero, false, qkv, s.ld_qkv);
+            for (i, stream) in streams.clone().enumerate() {
+                let rows = &qkv[i * p * s.ld_qkv..][..p * s.ld_qkv];
                 let (keys, values) = group.pair(s, block, stream);
-                keys[position * s.ld_d..][..d].copy_from_slice(&row[d..2 * d]);
-                values[position * s.ld_d..][..d].copy_from_slice(&row[2 * d..3 * d]);
-                let out = &mut attended[stream * s.ld_d..][..d];
-                attention_step(isa, s.h, d / s.h, row, keys, values, s.ld_d, position + 1, out, scores);
+                for (row, at) in rows.chunks_exact(s.ld_qkv).zip(start..) {
+                    keys[at * s.ld_d..][..d].copy_from_slice(&row[d..2 * d]);
+                    values[at * s.ld_d..][..d].copy_from_slice(&row[2 * d..3 * d]);
+                }
+                let out = &mut attended[i * p * s.ld_d..][..p * s.ld_d];
+                if p == 1 {
+                    attention_step(isa, s.h, d / s.h, rows, keys, values, s.ld_d, start + 1, out, scores);
+                } else {
+                    attention_forward(isa, &shape, rows, out, stats, attention);
+                }
             }
-            let rows = (&attended[..], s.ld_d);
-            let hands = team.as_deref_mut();
-            gemm_few(isa, hands, rows, w(OUTPUT), n, Init::Accumulate, false, x, s.ld_d);
-            let (scale, bias) = (parameter(&p.mlp_norm_scale), parameter(&p.mlp_norm_bias));
-            layer_norm(isa, x, n, d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, hat, rstd, y);
-            let rows = (&y[..], s.ld_d);
-            let (up, down) =
-                (Init::Bias(parameter(&p.up_bias)), Init::AccumulateBias(parameter(&p.down_bias)));
-            gemm_few(isa, team.as_deref_mut(), rows, w(UP), n, up, true, hidden, s.ld_f);
+            let (from, stride, n) =
+                if block + 1 == s.l { (last, apart, streams.len()) } else { (0, s.ld_d, n) };
+            let x = &mut x[from..];
+            let rows = (&attended[from..], stride);
+            gemm_few(isa, team.as_deref_mut(), rows, w(OUTPUT), n, Init::Accumulate, false, x, stride);
+            let (scale, bias) = (parameter(&names.mlp_norm_scale), parameter(&names.mlp_norm_bias));
+            layer_norm(isa, x, n, d, stride, LAYER_NORM_EPSILON, scale, bias, hat, rstd, y);
+            let up = Init::Bias(parameter(&names.up_bias));
+            gemm_few(isa, team.as_deref_mut(), (&y[..], stride), w(UP), n, up, true, hidden, s.ld_f);
             let rows = (&hidden[..], s.ld_f);
-            gemm_few(isa, team.as_deref_mut(), rows, w(DOWN), n, down, false, x, s.ld_d);
+            let down = Init::AccumulateBias(parameter(&names.down_bias));
+            gemm_few(isa, team.as_deref_mut(), rows, w(DOWN), n, down, false, x, stride);
         }
+        let (n, x) = (streams.len(), &x[last..]);
         let (scale, bias) =
             (parameter(&self.layout.final_norm_scale), parameter(&self.layout.final_norm_bias));
-        layer_norm(isa, x, n, d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, hat, rstd, y);
-        let rows = (&y[..], s.ld_d);
+        layer_norm(isa, x, n, d, apart, LAYER_NORM_EPSILON, scale, bias, hat, rstd, y);
         let head = &self.weights.head().forward;
-        gemm_few(isa, team, rows, head, n, Init::Zero, false, padded_logits, s.ld_v);
-        for (row, out) in padded_logits.chunks_exact(s.ld_v).zip(logits.chunks_exact_mut(s.v)) {
+        gemm_few(isa, team, (&y[..], apart), head, n, Init::Zero, false, padded, s.ld_v);
+        for (row, out) in padded.chunks_exact(s.ld_v).zip(logits.chunks_exact_mut(s.v)) {
             out.copy_from_slice(&row[..s.v]);
         }
     }
 }
 
-/// What a thread needs to advance a group by one position: rows for each stream.
-pub(super) struct DecodeScratch {
+/// What a thread needs while it reads: a row for each position of a stream, or for each stream of a group.
+pub(super) struct Reading {
+    /// Positions that a stream can have.
+    positions: usize,
     x: Buffer,
     y: Buffer,
     hat: Buffer,
@@ -152,14 +168,23 @@ pub(super) struct DecodeScratch {
     qkv: Buffer,
     attended: Buffer,
     hidden: Buffer,
+    stats: Buffer,
+    attention: Buffer,
     scores: Buffer,
     logits: Buffer,
 }
 
-impl DecodeScratch {
-    pub(super) fn new(s: &Sizes, capacity: usize) -> Self {
-        let rows = |stride| Buffer::zeroed(GROUP * stride);
+impl Reading {
+    /// What lies in `place`, made anew if it is too small for so many positions.
+    pub(super) fn of<'a>(place: &'a mut Option<Self>, s: &Sizes, positions: usize) -> &'a mut Self {
+        place.take_if(|reading| reading.positions < positions);
+        place.get_or_insert_with(|| Self::new(s, positions))
+    }
+
+    fn new(s: &Sizes, positions: usize) -> Self {
+        let rows = |stride| Buffer::zeroed(GROUP.max(positions) * stride);
         Self {
+            positions,
             x: rows(s.ld_d),
             y: rows(s.ld_d),
             hat: rows(s.ld_d),
@@ -167,8 +192,17 @@ impl DecodeScratch {
             qkv: rows(s.ld_qkv),
             attended: rows(s.ld_d),
             hidden: rows(s.ld_f),
-            scores: Buffer::zeroed(capacity),
-            logits: rows(s.ld_v),
+            stats: rows(2 * s.h),
+            attention: Buffer::zeroed(attention_scratch(&AttentionShape { positions, ..s.attention() })),
+            scores: Buffer::zeroed(positions),
+            logits: Buffer::zeroed(GROUP * s.ld_v),
         }
+    }
+
+    /// Bytes that [`Reading::of`] takes.
+    pub(super) fn bytes(s: &Sizes, positions: usize) -> usize {
+        let rows = GROUP.max(positions) * (4 * s.ld_d + 1 + s.ld_qkv + s.ld_f + 2 * s.h);
+        let attention = attention_scratch(&AttentionShape { positions, ..s.attention() });
+        4 * (rows + attention + positions + GROUP * s.ld_v)
     }
 }

@@ -1,10 +1,12 @@
 //! How much memory an engine takes, and how much there is: said before anything is allocated.
 
+use super::generate::Reading;
 use super::gradient::TaskScratch;
 use super::passes::Item;
 use super::sizes::Sizes;
 use super::weights::Weights;
 use super::{CpuEngine, Shape};
+use diapason_kernels::padded;
 use diapason_model::{Layout, ModelConfig};
 
 /// Bytes that an engine for `model` allocates, for training on batches of `shape` and for evaluation in batches of
@@ -28,6 +30,17 @@ pub fn memory_needed(model: &ModelConfig, shape: Shape, threads: usize) -> u128 
     let thread = 4 * (passes + evaluation) + TaskScratch::bytes(&s, &layout);
     let total = 3 * 4 * layout.total + Weights::bytes(&s) + items * Item::bytes(&s) + threads * thread;
     total as u128
+}
+
+/// Bytes that a cache for `streams` texts of at most `positions` positions takes.
+pub fn cache_bytes(model: &ModelConfig, streams: usize, positions: usize) -> u128 {
+    let row = 4 * padded(model.d_model) as u128;
+    model.n_layers as u128 * 2 * positions as u128 * row * streams as u128
+}
+
+/// Bytes that an engine of `threads` threads takes beside its caches once it generates.
+pub(crate) fn reading_bytes(model: &ModelConfig, threads: usize, positions: usize) -> u128 {
+    (threads * Reading::bytes(&Sizes::new(model, positions, 1), positions)) as u128
 }
 
 /// The number of parameters without overflow.

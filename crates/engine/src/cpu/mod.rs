@@ -18,12 +18,13 @@ mod passes;
 mod sizes;
 mod weights;
 
-pub use memory::memory_needed;
+pub(crate) use memory::reading_bytes;
+pub use memory::{cache_bytes, memory_needed};
 
 use crate::api::{Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update};
 use diapason_kernels::{AdamUpdate, Buffer, Isa, Pool, cross_entropy};
 use diapason_model::{Layout, ModelConfig};
-use generate::{DecodeScratch, Group};
+use generate::{Group, Reading};
 use gradient::{Gradient, TaskScratch};
 use passes::{Context, Item, Scratch};
 use sizes::{EndFields, Sizes};
@@ -65,7 +66,8 @@ struct ThreadScratch {
     tasks: TaskScratch,
     /// One block and the ends of an item, for evaluation.
     evaluation: Buffer,
-    decode: Option<DecodeScratch>,
+    /// For generation.
+    reading: Option<Reading>,
 }
 
 impl ThreadScratch {
@@ -74,7 +76,7 @@ impl ThreadScratch {
             passes: Buffer::zeroed(s.scratch_len()),
             tasks: TaskScratch::new(s, layout),
             evaluation: Buffer::zeroed(CpuEngine::evaluation_len(s)),
-            decode: None,
+            reading: None,
         }
     }
 }
@@ -195,6 +197,31 @@ impl CpuEngine {
         }
     }
 
+    /// Reads the next `symbols` of each stream; `logits` behind them.
+    fn read(&mut self, groups: &mut [Group], symbols: &[u8], logits: &mut [f32]) {
+        let s = self.sizes;
+        let context = Context {
+            isa: self.isa,
+            sizes: s,
+            layout: &self.layout,
+            parameters: &self.parameters,
+            weights: &self.weights,
+        };
+        let mut items = deal(groups, symbols, logits, s.v);
+        if items.len() < self.pool.threads() {
+            let Some(thread) = self.threads.first_mut() else { return };
+            for (group, symbols, logits) in &mut items {
+                let scratch = Reading::of(&mut thread.reading, &s, group.capacity);
+                context.read(group, symbols, logits, scratch, Some(&mut self.pool));
+            }
+        } else {
+            self.pool.for_each(&mut items, &mut self.threads, |_, (group, symbols, logits), thread| {
+                let scratch = Reading::of(&mut thread.reading, &s, group.capacity);
+                context.read(group, symbols, logits, scratch, None);
+            });
+        }
+    }
+
     /// Forward and backward of all items; the mean loss.
     fn pass(&mut self, batch: Batch<'_>) -> StepMetrics {
         self.resize(batch.sequence_length, batch.windows());
@@ -311,23 +338,28 @@ impl Engine for CpuEngine {
             parameters: &self.parameters,
             weights: &self.weights,
         };
-        let mut items: Vec<_> =
-            scores.losses.chunks_mut(s.tokens()).zip(scores.hits.chunks_mut(s.tokens())).collect();
-        self.pool.for_each(&mut items, &mut self.threads, |index, (losses, hits), thread| {
-            thread.fit(&s);
-            let range = index * s.tokens()..((index + 1) * s.tokens()).min(positions);
-            let inputs = &batch.inputs[range.clone()];
-            let (kept, ends) = thread.evaluation.split_at_mut(s.block_len());
-            let mut scratch = Scratch::of(&s, &mut thread.passes);
-            context.embed(inputs, scratch.x);
-            for block in 0..s.l {
-                context.block_forward(block, kept, inputs.len(), &mut scratch);
-            }
-            let e = EndFields::new(&s);
-            let [hat, rstd, logits] = sizes::split(ends, [&e.final_in, &e.final_rstd, &e.logits]);
-            context.head_forward(inputs.len(), hat, rstd, logits, &mut scratch);
-            cross_entropy(context.isa, logits, s.v, s.ld_v, &batch.targets[range], losses, hits);
-        });
+        self.threads.iter_mut().for_each(|thread| thread.fit(&s));
+        let Scores { losses, hits } = scores;
+        self.pool.for_each_chunk(
+            s.tokens(),
+            losses,
+            hits,
+            &mut self.threads,
+            |index, losses, hits, thread| {
+                let range = index * s.tokens()..((index + 1) * s.tokens()).min(positions);
+                let inputs = &batch.inputs[range.clone()];
+                let (kept, ends) = thread.evaluation.split_at_mut(s.block_len());
+                let mut scratch = Scratch::of(&s, &mut thread.passes);
+                context.embed(inputs, scratch.x);
+                for block in 0..s.l {
+                    context.block_forward(block, kept, inputs.len(), &mut scratch);
+                }
+                let e = EndFields::new(&s);
+                let [hat, rstd, logits] = sizes::split(ends, [&e.final_in, &e.final_rstd, &e.logits]);
+                context.head_forward(inputs.len(), hat, rstd, logits, &mut scratch);
+                cross_entropy(context.isa, logits, s.v, s.ld_v, &batch.targets[range], losses, hits);
+            },
+        );
     }
 
     fn state(&self) -> State<'_> {
@@ -347,52 +379,19 @@ impl Engine for CpuEngine {
         self.pack();
     }
 
-    fn cache(&self, streams: usize) -> Cache {
-        Box::new(Group::all(&self.sizes, streams, self.model.max_len))
+    fn cache(&self, streams: usize, positions: usize) -> Cache {
+        Box::new(Group::all(&self.sizes, streams, positions.min(self.model.max_len)))
     }
 
     fn prefill(&mut self, cache: &mut Cache, contexts: &[u8], logits: &mut [f32]) {
         let Some(groups) = cache.downcast_mut::<Vec<Group>>() else { return };
-        let streams: usize = groups.iter().map(|g| g.streams).sum();
-        if streams == 0 {
-            return;
-        }
-        let s = Sizes::new(&self.model, contexts.len() / streams, 1);
-        let context = Context {
-            isa: self.isa,
-            sizes: s,
-            layout: &self.layout,
-            parameters: &self.parameters,
-            weights: &self.weights,
-        };
-        let mut items = deal(groups, contexts, s.t, logits, s.v);
-        self.pool.for_each(&mut items, &mut self.threads, |_, (group, contexts, logits), thread| {
-            thread.fit(&s);
-            let (kept, ends) = thread.evaluation.split_at_mut(s.block_len());
-            context.prefill(group, contexts, logits, kept, ends, &mut thread.passes);
-        });
+        groups.iter_mut().for_each(Group::clear);
+        self.read(groups, contexts, logits);
     }
 
     fn decode(&mut self, cache: &mut Cache, symbols: &[u8], logits: &mut [f32]) {
         let Some(groups) = cache.downcast_mut::<Vec<Group>>() else { return };
-        let s = self.sizes;
-        let context = Context {
-            isa: self.isa,
-            sizes: s,
-            layout: &self.layout,
-            parameters: &self.parameters,
-            weights: &self.weights,
-        };
-        let capacity = self.model.max_len;
-        if let ([group], Some(thread)) = (&mut groups[..], self.threads.first_mut()) {
-            let scratch = thread.decode.get_or_insert_with(|| DecodeScratch::new(&s, capacity));
-            return context.decode(group, symbols, logits, scratch, Some(&mut self.pool));
-        }
-        let mut items = deal(groups, symbols, 1, logits, s.v);
-        self.pool.for_each(&mut items, &mut self.threads, |_, (group, symbols, logits), thread| {
-            let scratch = thread.decode.get_or_insert_with(|| DecodeScratch::new(&s, capacity));
-            context.decode(group, symbols, logits, scratch, None);
-        });
+        self.read(groups, symbols, logits);
     }
 }
 
@@ -408,18 +407,19 @@ impl ThreadScratch {
     }
 }
 
-/// Each group with its share of the symbols (`per_stream` each) and logits.
+/// Each group with its share of the symbols, the same number for every stream, and logits.
 fn deal<'a>(
     groups: &'a mut [Group],
     mut symbols: &'a [u8],
-    per_stream: usize,
     mut logits: &'a mut [f32],
     v: usize,
 ) -> Vec<(&'a mut Group, &'a [u8], &'a mut [f32])> {
+    let streams: usize = groups.iter().map(|group| group.streams).sum();
+    let each = symbols.len() / streams.max(1);
     groups
         .iter_mut()
         .map(|group| {
-            let (own, rest) = symbols.split_at(group.streams * per_stream);
+            let (own, rest) = symbols.split_at(group.streams * each);
             symbols = rest;
             let (out, rest) = std::mem::take(&mut logits).split_at_mut(group.streams * v);
             logits = rest;

@@ -173,7 +173,7 @@ impl Engine for Toy {
         });
     }
 
-    fn cache(&self, _streams: usize) -> Cache {
+    fn cache(&self, _streams: usize, _positions: usize) -> Cache {
         Box::new(())
     }
 

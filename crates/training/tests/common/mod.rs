@@ -197,7 +197,7 @@ impl Engine for Bigram {
         });
     }
 
-    fn cache(&self, _streams: usize) -> Cache {
+    fn cache(&self, _streams: usize, _positions: usize) -> Cache {
         unimplemented_here()
     }
 
