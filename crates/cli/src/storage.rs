@@ -113,12 +113,12 @@ fn named(text: &str) -> Result<StorageUrl, Failure> {
     Ok(StorageUrl::Sqlite(if path.is_dir() || text.ends_with('/') { path.join(DATABASE) } else { path }))
 }
 
-/// Whether the text is meant as a URL: it begins with a word and a colon. (`C:\study.db` does not; a file `a:b` is
-/// `./a:b`.)
+/// Whether the text is meant as a URL: a word and a colon stand before everything else. (`C:\study.db` is a path; so is
+/// a file `a:b`, as `./a:b`.)
 fn is_url(text: &str) -> bool {
     text.split_once(':').is_some_and(|(scheme, rest)| {
-        let is_drive = scheme.len() == 1 && rest.starts_with(['/', '\\']);
-        !is_drive && !scheme.contains(['/', '\\', '.'])
+        let drive = scheme.len() == 1 && rest.starts_with(['\\', '/']) && !rest.starts_with("//");
+        !drive && !scheme.contains(['/', '\\', '.'])
     })
 }
 
@@ -140,6 +140,7 @@ mod tests {
         assert_eq!(shown("sqlite:///a/b.db"), "sqlite:///a/b.db");
         assert_eq!(shown("a/b.db"), "sqlite:///a/b.db");
         assert_eq!(shown("./a:b"), "sqlite:///./a:b");
+        assert_eq!(shown("C:\\b.db"), "sqlite:///C:\\b.db");
         assert_eq!(shown("not/there/"), "sqlite:///not/there/study.db");
         assert_eq!(shown(name), format!("sqlite:///{name}/study.db"));
         assert_eq!(shown("postgresql://u:hunter2@h:1/d"), "postgresql://u@h:1/d");

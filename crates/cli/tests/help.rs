@@ -7,7 +7,8 @@ use common::Here;
 #[test]
 fn help_texts() {
     let here = Here::new();
-    let commands = ["", "tune", "worker", "train", "eval", "generate", "corpus", "decide", "config", "bench", "study"];
+    let commands =
+        ["", "tune", "worker", "train", "eval", "generate", "corpus", "decide", "config", "bench", "study"];
     for command in commands {
         let args: Vec<&str> = ["help", command].into_iter().filter(|word| !word.is_empty()).collect();
         let ran = here.run(&args).ok();

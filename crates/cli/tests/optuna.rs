@@ -7,7 +7,7 @@ mod common;
 #[path = "../../storage/tests/common/mod.rs"]
 mod databases;
 
-use common::{Here, finish, tiny};
+use common::{Here, finish};
 use databases::Server;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
@@ -19,6 +19,22 @@ const SKIP: &str = "DIAPASON_SKIP_OPTUNA_TESTS";
 /// Folder of the virtual environments, if it is not the top of the project.
 const FOLDER: &str = "DIAPASON_OPTUNA_ENVIRONMENTS";
 const NAME: &str = "größe 'x'";
+
+/// A model that trains in milliseconds, but for its layers.
+const SMALL: [&str; 12] = [
+    "--set",
+    "d_model=16",
+    "--set",
+    "n_heads=2",
+    "--set",
+    "batch_size=4",
+    "--set",
+    "sequence_length=8",
+    "--set",
+    "max_len=16",
+    "--set",
+    "validation_windows=16",
+];
 
 /// One version of Optuna, and a database.
 struct Peer {
@@ -72,7 +88,7 @@ fn everywhere(test: impl Fn(&Here, &Peer)) {
 fn tune<'a>(peer: &'a Peer, more: &[&'a str]) -> Vec<&'a str> {
     let common = ["--corpus", "text.txt", "--out", "s", "--threads", "1", "--json"];
     let place = ["--storage", &peer.url, "--study", NAME];
-    tiny("tune", &[&common[..], &place, more].concat())
+    [&["tune"], &SMALL[..], &common[..], &place, more].concat()
 }
 
 #[test]
@@ -153,7 +169,8 @@ fn what_python_enqueues_is_trained() {
             "{refused:#?}"
         );
 
-        let args = tune(peer, &["--enqueued", "--steps", "3000", "--set", "patience=0"]);
+        let args =
+            tune(peer, &["--enqueued", "--steps", "3000", "--set", "n_layers=1", "--set", "patience=0"]);
         let ran = here.run(&args).ok();
         assert!(ran.stderr.contains("3 enqueued trials cannot be trained here"), "{ran:#?}");
         let read = peer.ask("read");

@@ -75,7 +75,6 @@ fn tensorboard_reads_curves_without_doubled_points() {
     evaluate(&mut EventFile::create(&again, 0).unwrap(), 100, 200, 2.0);
 
     let found = read(folder.path());
-    println!("{found:#}");
     let curve = |run: &str| found[run]["validation/loss"].clone();
     assert_eq!(
         curve("d_model=64,n_layers=2/seed-0"),

@@ -37,7 +37,7 @@ impl Database for Forgetful {
 #[test]
 fn what_is_done_twice_is_done_once() {
     let folder = tempfile::tempdir().unwrap();
-    let (sqlite, _) = Sqlite::open(&folder.path().join("study.db"), true).unwrap();
+    let (sqlite, _) = Sqlite::open(&folder.path().join("study.db"), crate::Opening::Create).unwrap();
     let mut storage = Storage::on(Box::new(Forgetful(sqlite))).unwrap();
     let study = storage
         .create_study("s", Direction::Minimize, &[(Attributes::User, "a".to_string(), json!(1))])

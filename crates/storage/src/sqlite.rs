@@ -7,11 +7,13 @@
 //!   last commits, and here a commit is a promise: a finished trial is not run again, and whoever has read that a
 //!   trial is his has it. One flush per commit is a few milliseconds against minutes of training. (`fullfsync` asks
 //!   for the same on macOS, where a plain flush does not reach the medium.)
+//! - Who only looks converts nothing, and writes nothing; a database in a folder that may only be read is read as it
+//!   stands.
 //! - A killed process leaves a WAL that the next one replays up to its last commit.
 
 use crate::database::{Access, Database, Dialect, Row, Statements, Value, Wait};
 use crate::error::one_line;
-use crate::{Result, StorageError, filesystem};
+use crate::{Opening, Result, StorageError, filesystem};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, params_from_iter};
 use std::path::{Path, PathBuf};
@@ -30,19 +32,28 @@ impl Sqlite {
     ///
     /// # Errors
     /// There is no file and none was to be made; a network file system; not a database.
-    pub(crate) fn open(path: &Path, create: bool) -> Result<(Self, Option<&'static str>)> {
-        if !create && !path.is_file() {
+    pub(crate) fn open(path: &Path, opening: Opening) -> Result<(Self, Option<&'static str>)> {
+        if opening != Opening::Create && !path.is_file() {
             return Err(StorageError::NoDatabase { place: path.display().to_string() });
         }
         let warning = filesystem::check(path)?;
         let failed = |error| failure(&error, path);
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
-        let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+        flags.set(OpenFlags::SQLITE_OPEN_CREATE, opening == Opening::Create);
+        let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(BUSY).map_err(failed)?;
-        connection.set_prepared_statement_cache_capacity(128);
-        let read_only = connection.is_readonly("main").map_err(failed)?;
-        if !read_only {
+        if opening == Opening::Read {
+            if cannot_be_shared(&connection, path) {
+                connection = Connection::open_with_flags(
+                    as_it_stands(path),
+                    OpenFlags::SQLITE_OPEN_READ_ONLY
+                        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+                        | OpenFlags::SQLITE_OPEN_URI,
+                )
+                .map_err(failed)?;
+            }
+            connection.execute_batch("PRAGMA query_only = 1").map_err(failed)?;
+        } else if !connection.is_readonly("main").map_err(failed)? {
             let mode: String =
                 connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
             if !mode.eq_ignore_ascii_case("wal") {
@@ -54,6 +65,7 @@ impl Sqlite {
                 });
             }
         }
+        connection.set_prepared_statement_cache_capacity(128);
         connection
             .execute_batch(
                 "PRAGMA synchronous = FULL; PRAGMA fullfsync = 1; PRAGMA checkpoint_fullfsync = 1;
@@ -129,6 +141,30 @@ impl Statements for Sqlite {
     fn batch(&mut self, sql: &str) -> Result<()> {
         self.connection.execute_batch(&Dialect::Sqlite.fill(sql)).map_err(|error| failure(&error, &self.path))
     }
+}
+
+/// Whether the readers of a WAL database cannot have the file that they share, since its folder may only be read, and
+/// nobody has left anything beside the database.
+fn cannot_be_shared(connection: &Connection, path: &Path) -> bool {
+    let looked = connection.query_row("PRAGMA schema_version", [], |_| Ok(()));
+    let refused = match looked {
+        Err(error) => {
+            matches!(error.sqlite_error_code(), Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen))
+        }
+        Ok(()) => false,
+    };
+    let nothing_beside = ["-wal", "-journal"].iter().all(|end| {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(end);
+        std::fs::metadata(beside).map_or(true, |found| found.len() == 0)
+    });
+    refused && nothing_beside
+}
+
+/// The file as a URI that promises that nobody changes it: it is read without locks.
+fn as_it_stands(path: &Path) -> String {
+    let name = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    format!("file:{name}?immutable=1")
 }
 
 /// `$1` is a name to SQLite and `?1` a number.

@@ -83,7 +83,7 @@ impl Storage {
     pub fn open(url: &StorageUrl, opening: Opening) -> Result<Self> {
         let (database, warning): (Box<dyn Database>, _) = match url {
             StorageUrl::Sqlite(path) => {
-                let (sqlite, warning) = Sqlite::open(path, opening == Opening::Create)?;
+                let (sqlite, warning) = Sqlite::open(path, opening)?;
                 (Box::new(sqlite), warning)
             }
             StorageUrl::Postgres(server) => (Box::new(Postgres::new(server)?), None),

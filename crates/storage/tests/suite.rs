@@ -635,6 +635,18 @@ fn pages_and_export(fixture: &Fixture) {
     assert_eq!(numbers(&storage.trials(study, page(1, Some(TrialState::Waiting), 2)).unwrap()), [3, 4]);
     assert!(storage.trials(study, page(250, None, 100)).unwrap().is_empty());
     assert!(storage.trial(study, 250).is_err() && storage.trial(study, -1).is_err());
+    // Those of another study are not among them.
+    let other = storage.create_study("other", Direction::Minimize, &[]).unwrap();
+    let mut odd = trial("odd", 1);
+    odd.params.push(int("a_param", 1));
+    odd.user_attributes.push(("Z".to_string(), json!(1)));
+    storage.enqueue(other, &[odd]).unwrap();
+    let columns = |params: &[&str], attributes: &[&str]| {
+        [params, attributes].map(|names| names.iter().map(|name| (*name).to_string()).collect::<Vec<_>>())
+    };
+    let both = |storage: &mut Storage, study| <[_; 2]>::from(storage.trial_columns(study).unwrap());
+    assert_eq!(both(&mut storage, study), columns(&["d_model"], &["seed"]));
+    assert_eq!(both(&mut storage, other), columns(&["a_param", "d_model"], &["Z", "seed"]));
     let mut exported = Vec::new();
     storage
         .export(study, |trial| -> Result<(), StorageError> {
@@ -703,6 +715,11 @@ fn reading_writes_nothing(fixture: &Fixture) {
         Kind::Sqlite => "DROP TRIGGER diapason_forget; DROP TABLE diapason_items; DROP TABLE diapason_costs; DROP TABLE diapason_version",
         Kind::Postgres => "DROP TABLE diapason_items; DROP TABLE diapason_costs; DROP TABLE diapason_version",
     });
+    let mode = "SELECT CASE journal_mode WHEN 'delete' THEN 1 ELSE 0 END FROM pragma_journal_mode";
+    if fixture.kind == Kind::Sqlite {
+        fixture.sql("PRAGMA journal_mode = DELETE");
+        assert_eq!(fixture.number(mode), 1);
+    }
     let mut storage = read(fixture).unwrap();
     let trials = storage.trials(study, Page::default()).unwrap();
     assert!(trials.len() == 2 && trials.iter().all(|t| t.item.is_none()));
@@ -710,6 +727,9 @@ fn reading_writes_nothing(fixture: &Fixture) {
     assert!(storage.costs(study).unwrap().is_empty());
     assert_eq!((storage.item_counts(study).unwrap().all(), storage.studies().unwrap().len()), (0, 1));
     drop(storage);
+    if fixture.kind == Kind::Sqlite {
+        assert_eq!(fixture.number(mode), 1);
+    }
     let table = match fixture.kind {
         Kind::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE name LIKE 'diapason%' AND type = 'table'",
         Kind::Postgres => "SELECT COUNT(*) FROM pg_class WHERE relname LIKE 'diapason%' AND relkind = 'r'",

@@ -403,6 +403,9 @@ pub(crate) fn readings(rows: &[Vec<Row>], several_seeds: bool) -> Vec<CellReadin
         .filter(|seeds| !seeds.is_empty())
         .reduce(|common, seeds| &common & &seeds)
         .unwrap_or_default();
+    // Trials that other programs enqueued may have no seed in common: better an unpaired comparison than none.
+    let counts =
+        |row: &Row| common.contains(&row.seed) || (common.is_empty() && row.state == TrialState::Complete);
     let all = || rows.iter().flatten();
     let timed = all().all(|row| row.ms_per_step_alone.is_some());
     let most_threads = all().filter_map(|row| row.threads).max_by(f64::total_cmp);
@@ -421,8 +424,7 @@ pub(crate) fn readings(rows: &[Vec<Row>], several_seeds: bool) -> Vec<CellReadin
             None if finished(rows).is_empty() => Some("not finished".to_string()),
             None => None,
         };
-        let counted: Vec<&Row> =
-            rows.iter().filter(|row| left_out.is_none() && common.contains(&row.seed)).collect();
+        let counted: Vec<&Row> = rows.iter().filter(|row| left_out.is_none() && counts(row)).collect();
         let average = |value: &dyn Fn(&Row) -> Option<f64>| {
             mean(&counted.iter().map(|row| value(row).unwrap_or(f64::NAN)).collect::<Vec<_>>())
         };

@@ -566,7 +566,10 @@ fn delete(args: &DeleteStudy) -> Result<(), Failure> {
         summary.trials,
         printable(&found.url.to_string())
     ));
-    for path in &files {
+    // What SQLite keeps beside the database goes without saying.
+    let beside =
+        |path: &Path| path.to_string_lossy().ends_with("-wal") || path.to_string_lossy().ends_with("-shm");
+    for path in files.iter().filter(|path| !beside(path)) {
         note(&format!(
             "and {}{}",
             path.display(),
