@@ -94,8 +94,8 @@ fn tune<'a>(peer: &'a Peer, more: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn python_reads_a_study_that_was_tuned() {
     everywhere(|here, peer| {
-        let grid = ["--grid", "learning_rate=1e-3,3e-3,1e30", "--grid", "n_layers=1,2"];
-        let rest = ["--seeds", "2", "--steps", "40", "--set", "tie_embeddings=true"];
+        let grid = ["--grid", "epsilon=1e-35,1e-8,1e-4", "--grid", "n_layers=1,2"];
+        let rest = ["--seeds", "2", "--steps", "40", "--set", "beta2=0", "--set", "learning_rate=0.1"];
         let ours = here.run(&tune(peer, &[&grid[..], &rest].concat())).ok().json();
         let read = peer.ask("read");
         let trials = read["trials"].as_array().unwrap();
@@ -107,7 +107,7 @@ fn python_reads_a_study_that_was_tuned() {
                 .filter(|row| row["number"] == trial["number"] && row["pass"] == "full")
                 .next_back()
                 .unwrap();
-            let diverges = trial["params"]["learning_rate"] == json!(1e30);
+            let diverges = trial["params"]["epsilon"] == json!(1e-35);
             assert_eq!(trial["state"], json!(if diverges { "FAIL" } else { "COMPLETE" }), "{number}");
             assert_eq!((&trial["state"], &trial["params"]), (&full["state"], &full["params"]), "{number}");
             let attributes = &trial["user_attrs"];
@@ -138,7 +138,7 @@ fn python_reads_a_study_that_was_tuned() {
         assert_eq!(
             trials[0]["distributions"],
             json!({
-                "learning_rate": "FloatDistribution(high=1e+30, log=True, low=0.001, step=None)",
+                "epsilon": "FloatDistribution(high=0.0001, log=True, low=1e-35, step=None)",
                 "n_layers": "IntDistribution(high=2, log=False, low=1, step=1)"
             })
         );
@@ -148,9 +148,7 @@ fn python_reads_a_study_that_was_tuned() {
         assert_eq!(read["importances"].as_object().unwrap().len(), 2);
         let columns: Vec<&str> =
             read["columns"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        for column in
-            ["params_learning_rate", "params_n_layers", "user_attrs_seed", "user_attrs_train_seconds"]
-        {
+        for column in ["params_epsilon", "params_n_layers", "user_attrs_seed", "user_attrs_train_seconds"] {
             assert!(columns.contains(&column), "{columns:?}");
         }
     });

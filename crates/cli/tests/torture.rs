@@ -10,17 +10,21 @@ mod databases;
 use common::{Here, outcomes, tiny, wait_for};
 use databases::{Kind, Server};
 use diapason_storage::{ItemState, Opening, Storage, StorageUrl, TrialState};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+/// How many workers are killed, and with it the size of the study.
+const KILLS: &str = "DIAPASON_TORTURE_KILLS";
+
 const RATES: usize = 3;
 
 /// How many workers are killed.
 fn kills() -> usize {
-    std::env::var("DIAPASON_TORTURE_KILLS").map_or(8, |kills| kills.parse().unwrap())
+    std::env::var(KILLS).map_or(8, |kills| kills.parse().unwrap())
 }
 
 /// A grid that takes a few times as long as the killing.
@@ -28,12 +32,31 @@ fn seeds() -> usize {
     (kills() / 4).max(2)
 }
 
-/// What happened, on stderr: the test harness shows it where it is of use.
-struct Log(Instant);
+/// What happened: on stderr at once in the long form, else only where it is of use.
+struct Log {
+    begun: Instant,
+    lines: RefCell<Vec<String>>,
+}
 
 impl Log {
+    fn new() -> Self {
+        Self { begun: Instant::now(), lines: RefCell::default() }
+    }
+
     fn note(&self, text: &str) {
-        writeln!(std::io::stderr(), "{:8.3} s  {text}", self.0.elapsed().as_secs_f64()).unwrap();
+        let line = format!("{:8.3} s  {text}", self.begun.elapsed().as_secs_f64());
+        if std::env::var_os(KILLS).is_some() {
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        }
+        self.lines.borrow_mut().push(line);
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = writeln!(std::io::stderr().lock(), "{}", self.lines.borrow().join("\n"));
+        }
     }
 }
 
@@ -183,7 +206,7 @@ fn killed_workers_cost_nothing() {
             Some(None) => continue,
         };
         let study = Study { here: &here, url: &url };
-        let log = Log(Instant::now());
+        let log = Log::new();
         log.note(&format!("{kind:?}: {} trials, {} workers to be killed", RATES * seeds(), kills()));
         let undisturbed = study.tune("whole", false, "2");
         here.run(&undisturbed.iter().map(String::as_str).collect::<Vec<_>>()).ok();

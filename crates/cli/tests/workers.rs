@@ -222,10 +222,10 @@ fn grows(here: &Here, url: &str, place: &[&str]) {
     assert!(again.stderr.contains("nothing to train: 6 of 6 trials are done"), "{again:#?}");
 
     for (args, said) in [
-        (&["--steps", "40", "--seeds", "2", "--set", "beta1=0.8"][..], "beta1 was 0.9, now 0.8"),
-        (&["--steps", "20", "--seeds", "2"], "steps was 40, now 20 (there may be more, not fewer)"),
-        (&["--steps", "40"], "seeds was 2, now 1 (there may be more, not fewer)"),
-        (&["--steps", "40", "--seeds", "2", "--early", "0.5"], "early_fraction was 0.2, now 0.5"),
+        (&["--steps", "40", "--seeds", "2", "--set", "beta1=0.8"][..], "beta1 was 0.9, is 0.8"),
+        (&["--steps", "20", "--seeds", "2"], "steps was 40, is 20 (there may be more, not fewer)"),
+        (&["--steps", "40"], "seeds was 2, is 1 (there may be more, not fewer)"),
+        (&["--steps", "40", "--seeds", "2", "--early", "0.5"], "early_fraction was 0.2, is 0.5"),
     ] {
         let refused = run("learning_rate=1e-3,2e-3,3e-3", args);
         assert_eq!(refused.code, Some(1), "{refused:#?}");
@@ -234,7 +234,7 @@ fn grows(here: &Here, url: &str, place: &[&str]) {
         assert!(refused.stderr.contains("\nhint: ") && refused.stderr.lines().count() == 2, "{refused:#?}");
     }
     let refused = run("learning_rate=1e-3,2e-3", &["--steps", "40", "--seeds", "2"]);
-    assert!(refused.stderr.contains("learning_rate was 0.001,0.002,0.003, now 0.001,0.002"), "{refused:#?}");
+    assert!(refused.stderr.contains("learning_rate was 0.001,0.002,0.003, is 0.001,0.002"), "{refused:#?}");
 
     let longer = run("learning_rate=1e-3,2e-3,3e-3", &["--steps", "80", "--seeds", "2"]).ok();
     assert_eq!(longer.stderr.matches("going on at step 40 of 80").count(), 6, "{longer:#?}");

@@ -35,6 +35,14 @@ pub enum StorageError {
         /// What is not as it should be.
         what: String,
     },
+    /// A database file whose content makes no sense.
+    #[error("the database {place} cannot be read: {what}")]
+    Damaged {
+        /// The file.
+        place: String,
+        /// SQLite's words, in one line.
+        what: String,
+    },
     /// The database cannot be reached, or is too busy to answer, for longer than one was ready to wait.
     #[error("cannot reach the database at {place}: {cause}")]
     Unreachable {
@@ -113,6 +121,9 @@ impl StorageError {
             Self::NoDatabase { .. } => "`tune` makes one; check the path",
             Self::Incompatible { .. } => {
                 "`optuna storage upgrade` brings an older database to the revision of Optuna 3.2 to 5.0"
+            }
+            Self::Damaged { .. } => {
+                "put a copy of it back; or move it away with its -wal file: `tune` then makes a new one, and goes on from study.toml and the checkpoints beside it"
             }
             Self::Unreachable { .. } => {
                 "nothing is lost: checkpoints are on the disk; start again when the database is there"

@@ -203,7 +203,10 @@ fn failure(error: &rusqlite::Error, path: &Path) -> StorageError {
             StorageError::Unreachable { place, cause: "another program keeps it locked".to_string() }
         }
         Some(ErrorCode::NotADatabase) => {
-            StorageError::Incompatible { place, what: "it is not a SQLite database".to_string() }
+            StorageError::Damaged { place, what: "it is not a SQLite database".to_string() }
+        }
+        Some(ErrorCode::DatabaseCorrupt) => {
+            StorageError::Damaged { place, what: one_line(&error.to_string()) }
         }
         _ => StorageError::Database { place, cause: one_line(&error.to_string()) },
     }

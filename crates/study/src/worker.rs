@@ -177,8 +177,10 @@ impl<'a> Site<'a> {
                     }
                     None => {
                         let reason = "another trial of the study is the same".to_string();
-                        held.finish(Record::new(), Outcome::Failed { reason, retry: false })?;
-                        return Ok(None);
+                        return match held.finish(Record::new(), Outcome::Failed { reason, retry: false }) {
+                            Ok(_) | Err(StorageError::LeaseLost { .. }) => Ok(None),
+                            Err(error) => Err(error.into()),
+                        };
                     }
                 }
             }
@@ -202,7 +204,10 @@ impl<'a> Site<'a> {
         let has_checkpoint = folder.join(CHECKPOINT).exists();
         if !has_checkpoint && (claim.step > 0 || known.is_some()) {
             let lease = claim.lease.clone();
-            self.courier.call(move |storage| storage.restart(&lease))?;
+            match self.courier.call(move |storage| storage.restart(&lease)) {
+                Err(StorageError::LeaseLost { .. }) => return Ok(None),
+                done => done?,
+            }
             known = None;
         }
         if let Some(text) = how_it_came(&claim, has_checkpoint, &folder) {
