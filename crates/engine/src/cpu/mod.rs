@@ -380,7 +380,8 @@ impl Engine for CpuEngine {
     }
 
     fn cache(&self, streams: usize, positions: usize) -> Cache {
-        Box::new(Group::all(&self.sizes, streams, positions.min(self.model.max_len)))
+        let positions = positions.min(self.model.max_len);
+        Box::new(Group::all(&self.sizes, streams, positions, self.pool.threads()))
     }
 
     fn prefill(&mut self, cache: &mut Cache, contexts: &[u8], logits: &mut [f32]) {
