@@ -18,7 +18,7 @@ mod passes;
 mod sizes;
 mod weights;
 
-pub(crate) use memory::reading_bytes;
+pub(crate) use memory::generation_needed;
 pub use memory::{cache_bytes, memory_needed};
 
 use crate::api::{Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update};
