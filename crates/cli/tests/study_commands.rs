@@ -23,6 +23,7 @@ fn new_trial(i: i64) -> NewTrial {
         key: format!("d_model={i}/seed-0"),
         params: vec![Param { name: "d_model".to_string(), value: json!(i), distribution }],
         user_attributes: vec![("seed".to_string(), json!(0))],
+        system_attributes: Vec::new(),
     }
 }
 

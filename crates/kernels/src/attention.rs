@@ -380,7 +380,7 @@ fn copy<S: Simd>(s: S, from: &[f32], to: &mut [f32]) {
 dispatch! {
     /// Attention of one new position over the `length` positions in a cache (itself among them): `qkv` holds its
     /// query in the first H d numbers, keys and values [length, H d] have row stride `stride`; `out` [H d];
-    /// `scratch` at least `length` numbers.
+    /// `scratch` at least H (length + 1) numbers. Keys and values are read in the order in which they lie.
     pub fn attention_step(heads: usize, head_size: usize, query: &[f32], keys: &[f32], values: &[f32], stride: usize, length: usize, out: &mut [f32], scratch: &mut [f32]) = step;
 }
 
@@ -398,13 +398,15 @@ fn step<S: Simd>(
     scratch: &mut [f32],
 ) {
     let d = extent(heads, head_size, head_size);
-    assert!(length > 0 && stride >= d && query.len() >= d && out.len() >= d && scratch.len() >= length);
+    assert!(length > 0 && stride >= d && query.len() >= d && out.len() >= d);
     assert!(keys.len().min(values.len()) >= extent(length, stride, d));
+    let row = length + 1;
+    // For each head its scores, then what they are divided by.
+    let scratch = &mut scratch[..heads * row];
     let scale = 1.0 / (head_size as f32).sqrt();
-    for head in 0..heads {
-        let c = head * head_size;
-        let mut largest = f32::NEG_INFINITY;
-        for i in 0..length {
+    for i in 0..length {
+        for head in 0..heads {
+            let c = head * head_size;
             let mut dot = s.splat(0.0);
             for j in (0..head_size).step_by(S::LANES) {
                 let left = head_size - j;
@@ -414,32 +416,50 @@ fn step<S: Simd>(
                     dot = s.mul_add(q, s.load_upto(keys.as_ptr().add(i * stride + c + j), left), dot);
                 }
             }
-            scratch[i] = s.sum(dot) * scale;
-            largest = if largest > scratch[i] { largest } else { scratch[i] };
+            scratch[head * row + i] = s.sum(dot) * scale;
+        }
+    }
+    for scores in scratch.chunks_exact_mut(row) {
+        let mut largest = f32::NEG_INFINITY;
+        for &score in &scores[..length] {
+            largest = if largest > score { largest } else { score };
         }
         let mut sum = s.splat(0.0);
         for j in (0..length).step_by(S::LANES) {
-            // SAFETY: scratch holds `length` numbers.
+            // SAFETY: a head has `length` scores.
             unsafe {
-                let p = scratch.as_mut_ptr().add(j);
+                let p = scores.as_mut_ptr().add(j);
                 let e = s.exp(s.sub(s.load_upto(p, length - j), s.splat(largest)));
                 s.store_upto(p, e, length - j);
                 sum = s.add(sum, s.load_upto(p, length - j));
             }
         }
-        let inverse = s.splat(1.0 / s.sum(sum));
-        for j in (0..head_size).step_by(S::LANES) {
-            let left = head_size - j;
-            let mut total = s.splat(0.0);
-            for i in 0..length {
-                // SAFETY: the head's columns of row i, asserted above.
+        scores[length] = 1.0 / s.sum(sum);
+    }
+    out[..d].fill(0.0);
+    for i in 0..length {
+        for (head, scores) in scratch.chunks_exact(row).enumerate() {
+            let (c, p) = (head * head_size, s.splat(scores[i]));
+            for j in (0..head_size).step_by(S::LANES) {
+                let left = head_size - j;
+                // SAFETY: the head's columns of row i and of out, asserted above.
                 unsafe {
                     let v = s.load_upto(values.as_ptr().add(i * stride + c + j), left);
-                    total = s.mul_add(s.splat(scratch[i]), v, total);
+                    let o = out.as_mut_ptr().add(c + j);
+                    s.store_upto(o, s.mul_add(p, v, s.load_upto(o, left)), left);
                 }
             }
-            // SAFETY: out holds d numbers.
-            unsafe { s.store_upto(out.as_mut_ptr().add(c + j), s.mul(total, inverse), left) };
+        }
+    }
+    for (head, scores) in scratch.chunks_exact(row).enumerate() {
+        let inverse = s.splat(scores[length]);
+        for j in (0..head_size).step_by(S::LANES) {
+            let left = head_size - j;
+            // SAFETY: the head's columns of out.
+            unsafe {
+                let o = out.as_mut_ptr().add(head * head_size + j);
+                s.store_upto(o, s.mul(s.load_upto(o, left), inverse), left);
+            }
         }
     }
 }
@@ -503,7 +523,7 @@ mod tests {
                 // The last position again, over a cache.
                 let mut last = vec![0.0; width];
                 let query = &start[(t - 1) * ld..][..width];
-                let mut scratch = vec![0.0; t];
+                let mut scratch = vec![0.0; heads * (t + 1)];
                 attention_step(
                     isa,
                     heads,

@@ -39,6 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 parameter("batch_size", i),
             ],
             user_attributes: vec![("seed".to_string(), json!(0))],
+            system_attributes: Vec::new(),
         })
         .collect();
     let start = Instant::now();

@@ -35,8 +35,10 @@ pub struct NewTrial {
     pub key: String,
     /// Its parameters, in the order in which they are declared.
     pub params: Vec<Param>,
-    /// What is known of it from the beginning.
+    /// What is known of it from the beginning, for people to see.
     pub user_attributes: Vec<(String, Json)>,
+    /// The same, for programs: dashboards do not show it.
+    pub system_attributes: Vec<(String, Json)>,
 }
 
 /// What [`Storage::enqueue`] and [`Storage::adopt`] did.
@@ -181,8 +183,12 @@ fn adopt_as(on: &mut dyn Statements, study: StudyId, trial: &Trial, new: &NewTri
         rows.push(param_row(trial.id, param)?);
     }
     insert_all(on, PARAM_COLUMNS, "(?, ?, ?, ?)", "", &rows)?;
-    let attributes: BTreeMap<String, Json> = new.user_attributes.iter().cloned().collect();
-    set_attributes(on, Attributes::User, trial.id, attributes.iter())?;
+    for (kind, attributes) in
+        [(Attributes::User, &new.user_attributes), (Attributes::System, &new.system_attributes)]
+    {
+        let attributes: BTreeMap<String, Json> = attributes.iter().cloned().collect();
+        set_attributes(on, kind, trial.id, attributes.iter())?;
+    }
     Ok(true)
 }
 
@@ -226,18 +232,15 @@ fn insert_trials(on: &mut dyn Statements, study: StudyId, number: i64, new: &[&N
         }
         let fixed =
             encode::fixed_params(trial.params.iter().map(|param| (param.name.as_str(), &param.value)));
-        system.push(vec![id.into(), encode::json_text(&fixed).into()]);
+        system.push(vec![id.into(), "fixed_params".into(), encode::json_text(&fixed).into()]);
+        for (key, value) in &trial.system_attributes {
+            system.push(vec![id.into(), key.as_str().into(), encode::json_text(value).into()]);
+        }
         items.push(vec![study.0.into(), trial.key.as_str().into(), id.into()]);
     }
     insert_all(on, PARAM_COLUMNS, "(?, ?, ?, ?)", "", &params)?;
     insert_all(on, r#"trial_user_attributes (trial_id, "key", value_json)"#, "(?, ?, ?)", "", &user)?;
-    insert_all(
-        on,
-        r#"trial_system_attributes (trial_id, "key", value_json)"#,
-        "(?, 'fixed_params', ?)",
-        "",
-        &system,
-    )?;
+    insert_all(on, r#"trial_system_attributes (trial_id, "key", value_json)"#, "(?, ?, ?)", "", &system)?;
     insert_all(on, "diapason_items (study_id, item_key, trial_id, state)", "(?, ?, ?, 'READY')", "", &items)?;
     Ok(())
 }
@@ -255,13 +258,15 @@ fn check(trial: &NewTrial) -> Result<()> {
         }
         param_row(0, param)?;
     }
-    let mut keys = HashSet::new();
-    for (key, _) in &trial.user_attributes {
-        encode::name("attribute", key)?;
-        if !keys.insert(key) {
-            return Err(StorageError::Refused {
-                what: format!("the attribute `{}` twice in one trial", crate::printable(key)),
-            });
+    for attributes in [&trial.user_attributes, &trial.system_attributes] {
+        let mut keys = HashSet::new();
+        for (key, _) in attributes {
+            encode::name("attribute", key)?;
+            if !keys.insert(key) {
+                return Err(StorageError::Refused {
+                    what: format!("the attribute `{}` twice in one trial", crate::printable(key)),
+                });
+            }
         }
     }
     Ok(())

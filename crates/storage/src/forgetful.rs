@@ -52,6 +52,7 @@ fn what_is_done_twice_is_done_once() {
                 distribution: Distribution::Int { low: 0, high: 9, log: false, step: 1 },
             }],
             user_attributes: Vec::new(),
+            system_attributes: Vec::new(),
         })
         .collect();
     storage.enqueue(study, &trials).unwrap();

@@ -78,6 +78,7 @@ fn new_trial(i: i64) -> NewTrial {
             ),
         ],
         user_attributes: vec![("seed".to_string(), json!(i)), ("größe".to_string(), json!("幅"))],
+        system_attributes: Vec::new(),
     }
 }
 

@@ -26,6 +26,7 @@ fn grid(items: i64) -> Vec<NewTrial> {
                 distribution: Distribution::Int { low: 0, high: 100_000, log: false, step: 1 },
             }],
             user_attributes: vec![("seed".to_string(), json!(0))],
+            system_attributes: Vec::new(),
         })
         .collect()
 }

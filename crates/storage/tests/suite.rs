@@ -70,6 +70,7 @@ fn trial(key: &str, value: i64) -> NewTrial {
         key: key.to_string(),
         params: vec![int("d_model", value)],
         user_attributes: vec![("seed".to_string(), json!(0))],
+        system_attributes: Vec::new(),
     }
 }
 
@@ -207,6 +208,7 @@ fn a_parameter_keeps_its_kind(fixture: &Fixture) {
         key: key.to_string(),
         params: vec![Param { name: "d_model".to_string(), value, distribution }],
         user_attributes: Vec::new(),
+        system_attributes: Vec::new(),
     };
     // Bounds may widen.
     let wider = Distribution::Int { low: 0, high: 5000, log: false, step: 1 };

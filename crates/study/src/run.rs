@@ -178,7 +178,11 @@ pub fn run_study(
         create_folder(&home.folder).map_err(|source| StudyError::Io { path: home.folder.clone(), source })?;
         let mut storage = home.open(Opening::Create)?;
         let attribute = home::attribute(&study.spec)?;
-        let attributes = [(Attributes::User, SPEC.to_string(), attribute.clone())];
+        let attributes = [
+            (Attributes::User, SPEC.to_string(), attribute.clone()),
+            // What Optuna's plots and dashboards write at the axis.
+            (Attributes::System, "study:metric_names".to_string(), serde_json::json!(["validation_loss"])),
+        ];
         let id = storage.create_study(&study.spec.name, Direction::Minimize, &attributes)?;
         let there = spec_of(&mut storage, id)?;
         // Another process may have begun the same study at the same moment, with other settings.

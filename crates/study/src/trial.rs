@@ -21,13 +21,14 @@ const TRIALS: &str = "trials";
 
 /// Attributes of a trial that are there from the beginning.
 const SEED: &str = "seed";
-const CONFIG: &str = "config";
+/// A system attribute: dashboards would show every trial as a page of settings.
+const CONFIG: &str = "diapason:config";
 const CHECKPOINT_PATH: &str = "checkpoint";
 /// Marks a trial that another program enqueued: it is no cell of the grid.
 const ADOPTED: &str = "adopted";
 
 /// Attributes of a record that hold one thing each, by the names of its fields.
-const PLAIN: [&str; 15] = [
+const PLAIN: [&str; 14] = [
     SEED,
     "steps",
     "stopped_early",
@@ -42,7 +43,6 @@ const PLAIN: [&str; 15] = [
     "engine",
     "other_engines",
     "corpus_digest",
-    CONFIG,
 ];
 /// Readings: an attribute for each of their fields, as in `best_validation_loss`.
 const READINGS: [&str; 3] = ["early", "best", "last"];
@@ -243,7 +243,7 @@ impl TrialRecord {
     /// Attributes that are not as [`TrialRecord::attributes`] writes them.
     pub(crate) fn from_attributes(
         attributes: &Map<String, Json>,
-        params: &Params,
+        cell: &Cell,
         state: TrialState,
     ) -> Result<Option<Self>, serde_json::Error> {
         if attributes.get("steps").is_none_or(Json::is_null) {
@@ -251,7 +251,8 @@ impl TrialRecord {
         }
         let value = |key: &str| attributes.get(key).cloned().unwrap_or_default();
         let mut fields = Map::new();
-        fields.insert("params".to_string(), serde_json::to_value(params)?);
+        fields.insert("params".to_string(), serde_json::to_value(&cell.params)?);
+        fields.insert("config".to_string(), serde_json::to_value(&cell.config)?);
         fields.insert("state".to_string(), serde_json::to_value(state)?);
         for key in PLAIN {
             fields.insert(key.to_string(), value(key));
@@ -322,20 +323,22 @@ impl Trial {
         Ok(NewTrial {
             key: item_key(&trajectory, self.seed),
             params: params.collect::<Result<_, _>>()?,
-            user_attributes: beginning(&cell.config, self.seed, &self.folder),
+            user_attributes: beginning(self.seed, &self.folder),
+            system_attributes: vec![configuration(&cell.config)],
         })
     }
 }
 
 /// Attributes that a trial has before it begins.
-fn beginning(config: &Config, seed: u64, folder: &Path) -> Vec<(String, Json)> {
+fn beginning(seed: u64, folder: &Path) -> Vec<(String, Json)> {
     let path = folder.join(CHECKPOINT).to_string_lossy().into_owned();
-    vec![
-        (SEED.to_string(), seed.into()),
-        (CHECKPOINT_PATH.to_string(), path.into()),
-        // A configuration is a struct of plain values.
-        (CONFIG.to_string(), serde_json::to_value(config).unwrap_or_default()),
-    ]
+    vec![(SEED.to_string(), seed.into()), (CHECKPOINT_PATH.to_string(), path.into())]
+}
+
+/// The attribute by which a trial is found again.
+fn configuration(config: &Config) -> (String, Json) {
+    // A configuration is a struct of plain values.
+    (CONFIG.to_string(), serde_json::to_value(config).unwrap_or_default())
 }
 
 /// A parameter as Optuna has it. A numeric one stays numeric for ever; names keep the choices they began with.
@@ -381,10 +384,11 @@ pub(crate) fn recognise(waiting: &Waiting, spec: &StudySpec, vocabulary: usize) 
     }
     let config = config.validated(vocabulary).ok()?;
     let folder = folder_of(&Params(params), seed);
-    let mut user_attributes = beginning(&config, seed, &folder);
+    let mut user_attributes = beginning(seed, &folder);
     user_attributes.push((ADOPTED.to_string(), true.into()));
     let key = item_key(&Trajectories::of(spec).of_config(&config), seed);
-    Some(NewTrial { key, params: stored, user_attributes })
+    let system_attributes = vec![configuration(&config)];
+    Some(NewTrial { key, params: stored, user_attributes, system_attributes })
 }
 
 /// The key of a trial's work item: the same whenever the same trajectory is asked for.
@@ -462,7 +466,7 @@ fn place(
         let folder = folder_of(&cell.params, seed);
         return Ok(Trial { number, cell: index, seed, folder, record: None, stored: None });
     };
-    let mut record = record(&there.attributes, &cell.params, there.stored.state, there.stored.number)?;
+    let mut record = record(&there.attributes, cell, there.stored.state, there.stored.number)?;
     if record.is_none() && there.stored.state == ItemState::Failed {
         // Its workers were lost before one of them could say anything.
         let reason = there.attributes.get(FAIL_REASON).and_then(Json::as_str).unwrap_or("failed");
@@ -474,7 +478,7 @@ fn place(
 /// What is known of a trial whose work item is in this state.
 pub(crate) fn record(
     attributes: &Map<String, Json>,
-    params: &Params,
+    cell: &Cell,
     state: ItemState,
     number: i64,
 ) -> Result<Option<TrialRecord>, StudyError> {
@@ -484,7 +488,7 @@ pub(crate) fn record(
         ItemState::Failed => TrialState::Fail,
         _ => TrialState::Running,
     };
-    TrialRecord::from_attributes(attributes, params, state)
+    TrialRecord::from_attributes(attributes, cell, state)
         .map_err(|error| StudyError::Attributes { number, message: error.to_string() })
 }
 
@@ -507,7 +511,7 @@ impl There {
         let attribute = |key: &str| trial.user_attributes.get(key);
         let missing = |key: &str| wrong(format!("{key} is missing or of the wrong kind"));
         let seed = attribute(SEED).and_then(Json::as_u64).ok_or_else(|| missing(SEED))?;
-        let config = attribute(CONFIG).cloned().ok_or_else(|| missing(CONFIG))?;
+        let config = trial.system_attributes.get(CONFIG).cloned().ok_or_else(|| missing(CONFIG))?;
         let config = serde_json::from_value(config).map_err(|error| wrong(format!("{CONFIG}: {error}")))?;
         let path =
             attribute(CHECKPOINT_PATH).and_then(Json::as_str).ok_or_else(|| missing(CHECKPOINT_PATH))?;

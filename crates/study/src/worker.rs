@@ -199,8 +199,7 @@ impl<'a> Site<'a> {
         let spec = &self.study.spec;
         let folder = self.folder.join(folder);
         let vocabulary = self.corpus.alphabet.len();
-        let mut known =
-            record(&claim.trial.user_attributes, &cell.params, ItemState::Held, claim.trial.number)?;
+        let mut known = record(&claim.trial.user_attributes, &cell, ItemState::Held, claim.trial.number)?;
         let has_checkpoint = folder.join(CHECKPOINT).exists();
         if !has_checkpoint && (claim.step > 0 || known.is_some()) {
             let lease = claim.lease.clone();

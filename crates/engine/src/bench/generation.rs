@@ -7,7 +7,7 @@
 
 use super::{Peak, TURN, median, rounds, spread, symbols};
 use crate::api::{Cache, Engine, EngineError};
-use crate::cpu::{CpuEngine, Shape, cache_bytes, memory_needed, reading_bytes};
+use crate::cpu::{CpuEngine, Shape, cache_bytes, generation_needed};
 use diapason_kernels::{Buffer, Isa, Pool, read};
 use diapason_model::{ModelConfig, initialise};
 use std::hint::black_box;
@@ -75,11 +75,7 @@ fn weight_bytes(model: &ModelConfig) -> usize {
 
 /// Bytes that [`generation`] allocates.
 pub fn generation_memory(model: &ModelConfig, context: usize, threads: usize) -> u128 {
-    let caches: u128 = counts(model, context).iter().map(|&n| cache_bytes(model, n, context)).sum();
-    memory_needed(model, shape(context), threads)
-        + reading_bytes(model, threads, context)
-        + caches
-        + weight_bytes(model) as u128
+    generation_needed(model, context, threads, &counts(model, context)) + weight_bytes(model) as u128
 }
 
 /// Room for one window.

@@ -14,12 +14,15 @@ use diapason_kernels::{
 use diapason_model::LAYER_NORM_EPSILON;
 use std::ops::Range;
 
-/// Streams that are read together: as many rows as the micro-tile of the products has.
-const GROUP: usize = 8;
+/// Streams that are read together, at most: rows of some micro-tiles, which between them ask for the whole next panel of the weights
+/// in time.
+const LARGEST: usize = 32;
+/// Streams of a group, about, for which a thread is better off alone: the rows of a micro-tile.
+const SMALLEST: usize = 8;
 
 /// Keys and values of a group of streams.
 pub(super) struct Group {
-    /// Number of streams, at most [`GROUP`].
+    /// Number of streams, at most [`LARGEST`].
     pub streams: usize,
     /// Positions that fit.
     pub capacity: usize,
@@ -30,12 +33,16 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Empty groups for `streams` streams of at most `capacity` positions.
-    pub(super) fn all(s: &Sizes, streams: usize, capacity: usize) -> Vec<Self> {
+    /// Empty groups for `streams` streams of at most `capacity` positions, as many for each of `threads` threads if there are
+    /// streams enough. Into which group a stream comes changes none of its bits.
+    pub(super) fn all(s: &Sizes, streams: usize, capacity: usize, threads: usize) -> Vec<Self> {
+        let fewest = streams.div_ceil(LARGEST).max(1);
+        let groups = if streams >= threads * SMALLEST { fewest.next_multiple_of(threads) } else { fewest };
+        let each = streams.div_ceil(groups).max(1);
         (0..streams)
-            .step_by(GROUP)
+            .step_by(each)
             .map(|first| {
-                let streams = GROUP.min(streams - first);
+                let streams = each.min(streams - first);
                 let cache = Buffer::zeroed(s.l * streams * 2 * capacity * s.ld_d);
                 Self { streams, length: 0, capacity, cache }
             })
@@ -182,7 +189,7 @@ impl Reading {
     }
 
     fn new(s: &Sizes, positions: usize) -> Self {
-        let rows = |stride| Buffer::zeroed(GROUP.max(positions) * stride);
+        let rows = |stride| Buffer::zeroed(LARGEST.max(positions) * stride);
         Self {
             positions,
             x: rows(s.ld_d),
@@ -194,15 +201,15 @@ impl Reading {
             hidden: rows(s.ld_f),
             stats: rows(2 * s.h),
             attention: Buffer::zeroed(attention_scratch(&AttentionShape { positions, ..s.attention() })),
-            scores: Buffer::zeroed(positions),
-            logits: Buffer::zeroed(GROUP * s.ld_v),
+            scores: Buffer::zeroed(s.h * (positions + 1)),
+            logits: Buffer::zeroed(LARGEST * s.ld_v),
         }
     }
 
     /// Bytes that [`Reading::of`] takes.
     pub(super) fn bytes(s: &Sizes, positions: usize) -> usize {
-        let rows = GROUP.max(positions) * (4 * s.ld_d + 1 + s.ld_qkv + s.ld_f + 2 * s.h);
+        let rows = LARGEST.max(positions) * (4 * s.ld_d + 1 + s.ld_qkv + s.ld_f + 2 * s.h);
         let attention = attention_scratch(&AttentionShape { positions, ..s.attention() });
-        4 * (rows + attention + positions + GROUP * s.ld_v)
+        4 * (rows + attention + s.h * (positions + 1) + LARGEST * s.ld_v)
     }
 }

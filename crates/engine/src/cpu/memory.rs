@@ -12,6 +12,24 @@ use diapason_model::{Layout, ModelConfig};
 /// Bytes that an engine for `model` allocates, for training on batches of `shape` and for evaluation in batches of
 /// any size.
 pub fn memory_needed(model: &ModelConfig, shape: Shape, threads: usize) -> u128 {
+    needed(model, shape, threads, true)
+}
+
+/// Bytes that an engine allocates that generates texts with contexts of `positions`: with a cache for each of these numbers of
+/// texts.
+pub(crate) fn generation_needed(
+    model: &ModelConfig,
+    positions: usize,
+    threads: usize,
+    caches: &[usize],
+) -> u128 {
+    let shape = Shape { batch_size: 1, sequence_length: positions };
+    let reading = threads * Reading::bytes(&Sizes::new(model, positions, 1), positions);
+    let caches: u128 = caches.iter().map(|&streams| cache_bytes(model, streams, positions)).sum();
+    needed(model, shape, threads, false) + reading as u128 + caches
+}
+
+fn needed(model: &ModelConfig, shape: Shape, threads: usize, evaluates: bool) -> u128 {
     // Sizes beyond what a usize holds are absurd, and must not overflow on the way to saying so.
     let rough = 12 * parameters(model);
     if rough > 1 << 46
@@ -24,7 +42,8 @@ pub fn memory_needed(model: &ModelConfig, shape: Shape, threads: usize) -> u128 
     let layout = Layout::new(model);
     let items = shape.batch_size.div_ceil(s.sequences);
     // Evaluation may cut a larger batch into larger items.
-    let large = Sizes::new(model, shape.sequence_length, usize::MAX);
+    let windows = if evaluates { usize::MAX } else { shape.batch_size };
+    let large = Sizes::new(model, shape.sequence_length, windows);
     let passes = s.scratch_len().max(large.scratch_len());
     let evaluation = CpuEngine::evaluation_len(&s).max(CpuEngine::evaluation_len(&large));
     let thread = 4 * (passes + evaluation) + TaskScratch::bytes(&s, &layout);
@@ -36,11 +55,6 @@ pub fn memory_needed(model: &ModelConfig, shape: Shape, threads: usize) -> u128 
 pub fn cache_bytes(model: &ModelConfig, streams: usize, positions: usize) -> u128 {
     let row = 4 * padded(model.d_model) as u128;
     model.n_layers as u128 * 2 * positions as u128 * row * streams as u128
-}
-
-/// Bytes that an engine of `threads` threads takes beside its caches once it generates.
-pub(crate) fn reading_bytes(model: &ModelConfig, threads: usize, positions: usize) -> u128 {
-    (threads * Reading::bytes(&Sizes::new(model, positions, 1), positions)) as u128
 }
 
 /// The number of parameters without overflow.

@@ -18,7 +18,7 @@ mod passes;
 mod sizes;
 mod weights;
 
-pub(crate) use memory::reading_bytes;
+pub(crate) use memory::generation_needed;
 pub use memory::{cache_bytes, memory_needed};
 
 use crate::api::{Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update};
@@ -380,7 +380,8 @@ impl Engine for CpuEngine {
     }
 
     fn cache(&self, streams: usize, positions: usize) -> Cache {
-        Box::new(Group::all(&self.sizes, streams, positions.min(self.model.max_len)))
+        let positions = positions.min(self.model.max_len);
+        Box::new(Group::all(&self.sizes, streams, positions, self.pool.threads()))
     }
 
     fn prefill(&mut self, cache: &mut Cache, contexts: &[u8], logits: &mut [f32]) {
