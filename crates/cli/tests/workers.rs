@@ -256,6 +256,45 @@ fn a_study_grows_and_refuses_to_become_another() {
     grows(&here, &url, &["--storage", &url, "--study", "it's \"größe\""]);
 }
 
+/// A study is given more steps while a worker that began before has a trial of it: nothing stays too short.
+#[test]
+fn a_study_grows_under_its_workers() {
+    let here = Here::with_text();
+    let rates = "learning_rate=1e-3,3e-3,1e-2";
+    let first = here.start(&tune(rates, "s", &[]));
+    let begun = || here.path("s/trials/learning_rate=0.003/seed-0/best.safetensors").exists();
+    wait_for("the second trial to be under way", begun);
+    let args = tune(rates, "s", &[]);
+    let args: Vec<&str> = args.iter().map(|word| if *word == "4000" { "6000" } else { *word }).collect();
+    let second = here.run(&args).ok();
+    let first = finish(first).ok();
+    for ran in [&first, &second] {
+        assert!(ran.stdout.contains("verdict") || ran.stderr.contains("next:"), "{ran:#?}");
+    }
+    let states: Vec<_> = trials(&mut here.storage("s"))
+        .into_iter()
+        .filter_map(|trial| Some((trial.item?.state, trial.user_attributes["steps"].clone())))
+        .collect();
+    assert_eq!(states.len(), 3);
+    let wanted = (ItemState::Done, serde_json::Value::from(6000));
+    assert!(states.iter().all(|state| *state == wanted), "{states:?} {first:#?} {second:#?}");
+    // As a study that had so many steps from the beginning, and the same interval between evaluations.
+    let whole: Vec<&str> = args.iter().map(|word| if *word == "s" { "longer" } else { *word }).collect();
+    here.run(&[&whole[..], &["--set", "eval_every=200", "--early", "0.13333333333333333"]].concat()).ok();
+    let values = |study| -> Vec<(String, Vec<f64>)> {
+        let mut values: Vec<_> = trials(&mut here.storage(study))
+            .into_iter()
+            .filter_map(|trial| {
+                trial.item.as_ref()?;
+                Some((trial.params["learning_rate"].to_string(), trial.values))
+            })
+            .collect();
+        values.sort_by(|a, b| a.0.cmp(&b.0));
+        values
+    };
+    assert_eq!(values("s"), values("longer"));
+}
+
 /// Everything that a database holds, as text.
 fn dump(client: &mut postgres::Client) -> String {
     let tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'";

@@ -16,13 +16,13 @@ use crate::crew::{self, News};
 use crate::home::{self, Found, SPEC, spec_of};
 use crate::pace::{Outlook, Pace, seconds_until_done};
 use crate::timings::{Benches, Kind, Machine, Timings, measure, worthwhile};
-use crate::trial::recognise;
+use crate::trial::{StoredTrial, recognise};
 use crate::worker::Site;
 use crate::{Cell, Engines, Home, Params, Study, StudyError, StudySpec, TrialRecord, TrialState};
 use diapason_corpus::Corpus;
 use diapason_engine::EngineError;
 use diapason_storage::{
-    Attributes, Courier, Direction, ItemState, NewTrial, Opening, Policy, Storage, StudyId,
+    Attributes, Courier, Direction, ItemId, ItemState, NewTrial, Opening, Policy, Storage, StudyId,
 };
 use diapason_training::{Config, Event, create_folder};
 use std::collections::{BTreeMap, BTreeSet};
@@ -200,7 +200,7 @@ pub fn run_study(
     let spec = study.spec.clone();
     adopt(&mut storage, id, &spec, vocabulary, observe)?;
     let study = Study::load(&mut storage, id, spec, vocabulary, &home.folder)?;
-    work_on(corpus, study, storage, id, home, engines, interrupt, observe)
+    work_to_the_end(corpus, study, storage, id, home, engines, interrupt, observe)
 }
 
 /// Works on the study at `home`, which somebody has begun, until it is finished.
@@ -228,7 +228,34 @@ pub fn join_study(
         study = Study::load(&mut storage, id, study.spec, vocabulary, &home.folder)?;
     }
     create_folder(&home.folder).map_err(|source| StudyError::Io { path: home.folder.clone(), source })?;
-    work_on(corpus, study, storage, id, home, engines, interrupt, observe)
+    work_to_the_end(corpus, study, storage, id, home, engines, interrupt, observe)
+}
+
+/// Works on a study until every trial is as long as it is wanted. One that another worker had when the study was given
+/// more steps ends where that worker thought that it ends; then it goes on.
+fn work_to_the_end(
+    corpus: &Corpus,
+    mut study: Study,
+    mut storage: Storage,
+    id: StudyId,
+    home: &Home,
+    engines: &Engines<'_>,
+    interrupt: &AtomicBool,
+    observe: &mut dyn FnMut(&StudyEvent<'_>),
+) -> Result<Study, StudyError> {
+    let mut before = None;
+    loop {
+        study = work_on(corpus, study, storage, id, home, engines, interrupt, observe)?;
+        let shorter = study.shorter();
+        // What does not get longer by being tried again is left.
+        if shorter.is_empty() || interrupt.load(Ordering::Relaxed) || before.as_ref() == Some(&shorter) {
+            return Ok(study);
+        }
+        storage = home.open(Opening::Write)?;
+        storage.extend(id, &shorter.iter().map(|(item, _)| *item).collect::<Vec<_>>())?;
+        study = Study::load(&mut storage, id, study.spec, corpus.alphabet.len(), &home.folder)?;
+        before = Some(shorter);
+    }
 }
 
 /// Makes work of the trials that other programs enqueued.
@@ -428,11 +455,7 @@ impl Study {
     /// another try.
     fn reopen(&self, storage: &mut Storage, id: StudyId) -> Result<(), StudyError> {
         let (mut longer, mut failed) = (Vec::new(), Vec::new());
-        for trial in &self.trials {
-            let (Some(stored), Some(record)) = (&trial.stored, &trial.record) else { continue };
-            if record.is_finished(self.cells[trial.cell].config.steps) {
-                continue;
-            }
+        for (stored, _) in self.unfinished() {
             match stored.state {
                 ItemState::Done => longer.push(stored.item),
                 ItemState::Failed => failed.push(stored.item),
@@ -442,6 +465,21 @@ impl Study {
         storage.extend(id, &longer)?;
         storage.try_again(id, &failed)?;
         Ok(())
+    }
+
+    /// Trials in the database that are begun and not finished, with the steps that they have.
+    fn unfinished(&self) -> impl Iterator<Item = (&StoredTrial, u64)> {
+        self.trials.iter().filter_map(|trial| {
+            let (stored, record) = (trial.stored.as_ref()?, trial.record.as_ref()?);
+            let is_finished = record.is_finished(self.cells[trial.cell].config.steps);
+            (!is_finished).then_some((stored, record.steps))
+        })
+    }
+
+    /// Trials that are done after fewer steps than are wanted, with the steps that they have.
+    fn shorter(&self) -> Vec<(ItemId, u64)> {
+        let done = self.unfinished().filter(|(stored, _)| stored.state == ItemState::Done);
+        done.map(|(stored, steps)| (stored.item, steps)).collect()
     }
 
     /// Every trial that is not finished with what is left to do, in order, for a text of `vocabulary` symbols.

@@ -10,7 +10,7 @@ use crate::crew::{Next, Place};
 use crate::home::spec_of;
 use crate::run::left_alone;
 use crate::trial::{recognise, record};
-use crate::{Cell, Study, StudyError, TrialRecord, TrialState};
+use crate::{Cell, Study, StudyError, StudySpec, TrialRecord, TrialState};
 use diapason_corpus::Corpus;
 use diapason_engine::{Engine, EngineError};
 use diapason_model::ModelConfig;
@@ -68,6 +68,8 @@ pub(crate) struct Task {
     pub(crate) seed: u64,
     /// Its folder, relative to the study's.
     folder: PathBuf,
+    /// The study's, when it was claimed.
+    spec: StudySpec,
     claim: Claim,
     held: Held,
 }
@@ -84,6 +86,8 @@ pub(crate) struct Site<'a> {
     id: StudyId,
     worker: Worker,
     policy: Policy,
+    /// The study as it was when something was claimed that `study` does not have.
+    newest: Mutex<Option<Study>>,
     /// What there is to say that is about no trial.
     notes: Mutex<Vec<String>>,
 }
@@ -102,7 +106,19 @@ impl<'a> Site<'a> {
         let places = study.trials.iter().filter_map(place).collect();
         let mut worker = Worker::this_process(engines.id.clone());
         worker.allow_other_engine = engines.allow_other;
-        Self { corpus, study, places, folder, engines, courier, id, worker, policy, notes: Mutex::default() }
+        Self {
+            corpus,
+            study,
+            places,
+            folder,
+            engines,
+            courier,
+            id,
+            worker,
+            policy,
+            newest: Mutex::default(),
+            notes: Mutex::default(),
+        }
     }
 
     /// What there is to say that is about no trial, once.
@@ -114,12 +130,17 @@ impl<'a> Site<'a> {
     pub(crate) fn take(&self) -> Result<Next, StudyError> {
         loop {
             let (id, worker, policy) = (self.id, self.worker.clone(), self.policy);
-            let claimed = match self.courier.call(move |storage| storage.claim(id, &worker, &policy)) {
+            let claimed = self.courier.call(move |storage| {
+                let claimed = storage.claim(id, &worker, &policy)?;
+                let spec = if matches!(claimed, Claimed::Work(_)) { spec_of(storage, id) } else { Ok(None) };
+                Ok((claimed, spec))
+            });
+            let (claimed, spec) = match claimed {
                 Err(StorageError::Interrupted { .. }) => return Ok(Next::Nothing),
                 claimed => claimed?,
             };
             let (counts, other_engine) = match claimed {
-                Claimed::Work(claim) => match self.task(*claim)? {
+                Claimed::Work(claim) => match self.task(*claim, spec?)? {
                     Some(task) => return Ok(Next::Trial(Box::new(task))),
                     None => continue,
                 },
@@ -149,43 +170,43 @@ impl<'a> Site<'a> {
         Ok(adopted.added)
     }
 
-    /// What a claimed item is; none if it was nothing of this study, and has been ended.
-    fn task(&self, claim: Claim) -> Result<Option<Task>, StudyError> {
+    /// What a claimed item is; none if it was nothing of this study, and has been ended. `spec` is the study's as it is
+    /// now: somebody may have given it more steps.
+    fn task(&self, claim: Claim, spec: Option<StudySpec>) -> Result<Option<Task>, StudyError> {
         let mut held = self.courier.hold(claim.lease.clone());
-        let trial_and_cell = |study: &Study, place: usize| {
-            let trial = &study.trials[place];
-            (study.cells[trial.cell].clone(), trial.seed, trial.folder.clone())
+        let spec = spec.unwrap_or_else(|| self.study.spec.clone());
+        let known = self.places.get(claim.lease.key()).copied();
+        let trial = match known.filter(|_| spec == self.study.spec) {
+            Some(place) => Some(of(self.study, place)),
+            None => self.newest(spec.clone(), claim.lease.key())?,
         };
-        let (number, (cell, seed, folder)) = match self.places.get(claim.lease.key()) {
-            Some(&place) => (place, trial_and_cell(self.study, place)),
-            None => {
-                // It was enqueued since.
-                let (id, vocabulary, folder) =
-                    (self.id, self.corpus.alphabet.len(), self.folder.to_path_buf());
-                let spec = self.study.spec.clone();
-                let now = self.courier.call(move |storage| {
-                    let spec = spec_of(storage, id).ok().flatten().unwrap_or(spec);
-                    Ok(Study::load(storage, id, spec, vocabulary, &folder))
-                })??;
-                let is_it = |trial: &&crate::Trial| {
-                    trial.stored.as_ref().is_some_and(|stored| stored.key == claim.lease.key())
-                };
-                match now.trials.iter().find(is_it) {
-                    Some(trial) => {
-                        let after = self.study.trials.len() + claim.trial.number.unsigned_abs() as usize;
-                        (after, trial_and_cell(&now, trial.number))
-                    }
-                    None => {
-                        let reason = "another trial of the study is the same".to_string();
-                        return match held.finish(Record::new(), Outcome::Failed { reason, retry: false }) {
-                            Ok(_) | Err(StorageError::LeaseLost { .. }) => Ok(None),
-                            Err(error) => Err(error.into()),
-                        };
-                    }
-                }
-            }
+        let Some((cell, seed, folder)) = trial else {
+            let reason = "another trial of the study is the same".to_string();
+            return match held.finish(Record::new(), Outcome::Failed { reason, retry: false }) {
+                Ok(_) | Err(StorageError::LeaseLost { .. }) => Ok(None),
+                Err(error) => Err(error.into()),
+            };
         };
-        Ok(Some(Task { number, cell, seed, folder, claim, held }))
+        let number = known.unwrap_or(self.study.trials.len() + claim.trial.number.unsigned_abs() as usize);
+        Ok(Some(Task { number, cell, seed, folder, spec, claim, held }))
+    }
+
+    /// The trial of that item in the study as it is now.
+    fn newest(&self, spec: StudySpec, key: &str) -> Result<Option<(Cell, u64, PathBuf)>, StudyError> {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let find = |study: &Study| {
+            let has_key =
+                |trial: &crate::Trial| trial.stored.as_ref().is_some_and(|stored| stored.key == key);
+            Some(of(study, study.trials.iter().position(has_key)?))
+        };
+        let found = newest.as_ref().filter(|study| study.spec == spec).and_then(find);
+        if found.is_some() {
+            return Ok(found);
+        }
+        let (id, vocabulary, folder) = (self.id, self.corpus.alphabet.len(), self.folder.to_path_buf());
+        let study =
+            self.courier.call(move |storage| Ok(Study::load(storage, id, spec, vocabulary, &folder)))??;
+        Ok(find(newest.insert(study)))
     }
 
     /// Trains a trial; what came of it, or nothing if somebody else has it by now.
@@ -195,8 +216,7 @@ impl<'a> Site<'a> {
         place: Place<'_>,
         tell: &mut dyn FnMut(&Event),
     ) -> Result<Option<TrialRecord>, StudyError> {
-        let Task { number, cell, seed, folder, claim, mut held } = task;
-        let spec = &self.study.spec;
+        let Task { number, cell, seed, folder, spec, claim, mut held } = task;
         let folder = self.folder.join(folder);
         let vocabulary = self.corpus.alphabet.len();
         let mut known = record(&claim.trial.user_attributes, &cell, ItemState::Held, claim.trial.number)?;
@@ -315,6 +335,12 @@ impl<'a> Site<'a> {
             }
         }
     }
+}
+
+/// Cell, seed and folder of the trial at that place.
+fn of(study: &Study, place: usize) -> (Cell, u64, PathBuf) {
+    let trial = &study.trials[place];
+    (study.cells[trial.cell].clone(), trial.seed, trial.folder.clone())
 }
 
 /// What came of a trial's last word.

@@ -29,6 +29,7 @@ def read(url, name):
             "steps": sorted(t.intermediate_values),
             "lowest": min(t.intermediate_values.values(), default=None),
             "user_attrs": t.user_attrs,
+            "config": t.system_attrs.get("diapason:config"),
             "seconds": t.duration and t.duration.total_seconds(),
             "age": t.datetime_complete and abs(time.time() - t.datetime_complete.timestamp()),
         }
