@@ -94,7 +94,7 @@ fn tune<'a>(peer: &'a Peer, more: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn python_reads_a_study_that_was_tuned() {
     everywhere(|here, peer| {
-        let grid = ["--grid", "epsilon=1e-35,1e-8,1e-4", "--grid", "n_layers=1,2"];
+        let grid = ["--grid", "epsilon=1e-35,1e-3,1e-1", "--grid", "n_layers=1,2"];
         let rest = ["--seeds", "2", "--steps", "40", "--set", "beta2=0", "--set", "learning_rate=0.1"];
         let ours = here.run(&tune(peer, &[&grid[..], &rest].concat())).ok().json();
         let read = peer.ask("read");
@@ -135,7 +135,7 @@ fn python_reads_a_study_that_was_tuned() {
         assert_eq!(
             trials[0]["distributions"],
             json!({
-                "epsilon": "FloatDistribution(high=0.0001, log=True, low=1e-35, step=None)",
+                "epsilon": "FloatDistribution(high=0.1, log=True, low=1e-35, step=None)",
                 "n_layers": "IntDistribution(high=2, log=False, low=1, step=1)"
             })
         );

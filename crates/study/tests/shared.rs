@@ -123,7 +123,12 @@ fn a_worker_that_waits_for_nobody_leaves() {
         }
         let second = joined(&corpus, &home, Hooks { no_wait: true, ..Hooks::default() });
         assert_eq!((second.started.as_slice(), second.steps), (&[1][..], 40));
-        assert_eq!(states(&second.study.unwrap()), [Some(TrialState::Running), Some(TrialState::Complete)]);
+        // What the first has to say of its trial may still be on its way to the database.
+        let seen = states(&second.study.unwrap());
+        assert!(
+            matches!(seen[..], [None | Some(TrialState::Running), Some(TrialState::Complete)]),
+            "{seen:?}"
+        );
         drop(raised);
         let first = first.join().unwrap();
         assert_eq!(first.started, [0]);
