@@ -29,7 +29,7 @@ fn kills() -> usize {
 
 /// A grid that takes a few times as long as the killing.
 fn seeds() -> usize {
-    (kills() / 4).max(2)
+    (kills() / 3).max(2)
 }
 
 /// What happened: on stderr at once in the long form, else only where it is of use.
@@ -88,7 +88,7 @@ impl Study<'_> {
             "--seeds",
             &seeds,
             "--steps",
-            "3000",
+            "4000",
             "--set",
             "patience=0",
             "--set",
@@ -163,7 +163,7 @@ fn torture(study: &Study<'_>, log: &Log, half_way: &mut dyn FnMut()) {
     while at_work.iter().any(Option::is_some) {
         assert!(begun.elapsed() < limit, "after {limit:?}: {:?}", study.counts());
         if killed < kills() {
-            std::thread::sleep(Duration::from_millis(100 + dice.below(700)));
+            std::thread::sleep(Duration::from_millis(50 + dice.below(300)));
             let place = dice.below(at_work.len() as u64) as usize;
             if let Some(child) = &mut at_work[place] {
                 child.kill().unwrap();

@@ -295,6 +295,32 @@ fn a_study_grows_under_its_workers() {
     assert_eq!(values("s"), values("longer"));
 }
 
+/// Training goes on while the database is away, and can be stopped all the same.
+#[test]
+fn a_study_can_be_stopped_while_its_database_is_away() {
+    let Some(server) = Server::start() else { return };
+    let here = Here::with_text();
+    let rates = "learning_rate=1e-3,3e-3";
+    here.run(&tune(rates, "whole", &[])).ok();
+    let url = server.new_database();
+    let child = here.start(&tune(rates, "s", &["--storage", &url]));
+    let folder = here.path("s/trials/learning_rate=0.001/seed-0");
+    wait_for("the trial to be under way", || folder.join("best.safetensors").exists());
+    server.control("stop");
+    // Long enough for the trial to end: it waits to say so.
+    std::thread::sleep(Duration::from_secs(3));
+    signal(&child, "INT");
+    let stopped = finish(child);
+    assert_eq!(stopped.code, Some(130), "{stopped:#?}");
+    assert!(stopped.stderr.contains("cannot reach the database at postgresql://tester@"), "{stopped:#?}");
+    server.control("start");
+    here.shell(stopped.stderr.lines().last().unwrap()).ok();
+    assert_eq!(
+        outcomes(&mut open(&url), &here.path("s")),
+        outcomes(&mut here.storage("whole"), &here.path("whole"))
+    );
+}
+
 /// Everything that a database holds, as text.
 fn dump(client: &mut postgres::Client) -> String {
     let tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'";

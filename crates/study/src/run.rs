@@ -22,7 +22,8 @@ use crate::{Cell, Engines, Home, Params, Study, StudyError, StudySpec, TrialReco
 use diapason_corpus::Corpus;
 use diapason_engine::EngineError;
 use diapason_storage::{
-    Attributes, Courier, Direction, ItemId, ItemState, NewTrial, Opening, Policy, Storage, StudyId,
+    Attributes, Courier, Direction, ItemId, ItemState, NewTrial, Opening, Policy, Storage, StorageError,
+    StudyId,
 };
 use diapason_training::{Config, Event, create_folder};
 use std::collections::{BTreeMap, BTreeSet};
@@ -395,14 +396,31 @@ fn work_on(
             }
         },
     );
-    if let Some(error) = failed {
+    // A database that is away, and nobody who wants to wait for it: that is an interruption.
+    let nobody_waits = |error: &StudyError| {
+        interrupt.load(Ordering::Relaxed)
+            && matches!(
+                error,
+                StudyError::Storage(StorageError::Interrupted { .. } | StorageError::Unreachable { .. })
+            )
+    };
+    if let Some(error) = failed.filter(|error| !nobody_waits(error)) {
         return Err(error);
     }
     let (spec, folder) = (study.spec.clone(), home.folder.clone());
-    let mut study = site.courier.call(move |storage| {
+    let now = site.courier.call(move |storage| {
         let spec = spec_of(storage, id).ok().flatten().unwrap_or(spec);
         Ok(Study::load(storage, id, spec, vocabulary, &folder))
-    })??;
+    });
+    drop(site);
+    let mut study = match now.map_err(StudyError::from).and_then(|now| now) {
+        Ok(now) => now,
+        Err(error) if nobody_waits(&error) => {
+            study.interrupted = true;
+            return Ok(study);
+        }
+        Err(error) => return Err(error),
+    };
     let unfinished = study.trials.iter().any(|trial| !study.is_over(trial));
     study.interrupted = unfinished && interrupt.load(Ordering::Relaxed);
     Ok(study)

@@ -256,7 +256,7 @@ impl<'a> Site<'a> {
             Err(error) => {
                 record.fail(error.to_string());
                 let outcome = Outcome::Failed { reason: error.to_string(), retry: true };
-                return ended(held.finish(account.of(&record), outcome).map(|_| record));
+                return ended(held.finish(account.of(&record), outcome).map(drop), record);
             }
         };
         let early_step = spec.early_step(&cell.config);
@@ -320,11 +320,11 @@ impl<'a> Site<'a> {
                     Protocol::Standard => record.best,
                 };
                 let value = reading.map_or(f64::NAN, |reading| reading.validation_loss);
-                ended(held.finish(words, Outcome::Complete(value)).map(|_| record))
+                ended(held.finish(words, Outcome::Complete(value)).map(drop), record)
             }
             (TrialState::Fail, failure) => {
                 let reason = failure.as_ref().map_or("failed".to_string(), |failure| failure.message.clone());
-                ended(held.finish(words, Outcome::Failed { reason, retry: false }).map(|_| record))
+                ended(held.finish(words, Outcome::Failed { reason, retry: false }).map(drop), record)
             }
             (TrialState::Running | TrialState::Pruned, _) => {
                 match held.release(words.safe_step(outcome.steps)) {
@@ -344,10 +344,15 @@ fn of(study: &Study, place: usize) -> (Cell, u64, PathBuf) {
 }
 
 /// What came of a trial's last word.
-fn ended(done: Result<TrialRecord, StorageError>) -> Result<Option<TrialRecord>, StudyError> {
+fn ended(done: Result<(), StorageError>, mut record: TrialRecord) -> Result<Option<TrialRecord>, StudyError> {
     match done {
-        Ok(record) => Ok(Some(record)),
+        Ok(()) => Ok(Some(record)),
         Err(StorageError::LeaseLost { .. }) => Ok(None),
+        // The database is away, and nobody wants to wait for it: its checkpoint will say the same once more.
+        Err(StorageError::Interrupted { .. }) => {
+            record.state = TrialState::Running;
+            Ok(Some(record))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -621,6 +621,15 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Whether `there` is a run that differs from this in more than its length.
+    fn is_other_run(&self, there: &Header) -> bool {
+        let is_length = |key| matches!(key, "steps" | "patience" | "eval_every" | "checkpoint_seconds");
+        there.corpus_digest != self.header.corpus_digest
+            || there.seed != self.header.seed
+            || there.protocol != self.header.protocol
+            || there.config.differences(&self.header.config).iter().any(|(key, _, _)| !is_length(key))
+    }
+
     /// Steps, evaluations and checkpoints until something ends the run.
     fn go_on(&mut self) -> Result<RunState, TrainingError> {
         let steps = self.header.config.steps;
@@ -805,11 +814,17 @@ impl Run<'_> {
             return Ok(());
         }
         let Some(_lock) = self.turn(occasion)? else { return Ok(()) };
-        let is_later = |name| {
-            Checkpoint::read_header(&self.spec.folder.join(name))
-                .is_ok_and(|there: Header| there.step > self.header.step)
-        };
-        if is_later(CHECKPOINT) || is_later(BEST) { Ok(()) } else { what(self) }
+        for name in [CHECKPOINT, BEST] {
+            let Ok(there) = Checkpoint::read_header(&self.spec.folder.join(name)) else { continue };
+            // Of another study, which began at the same moment.
+            if self.is_other_run(&there) {
+                self.check_same_run(&there)?;
+            }
+            if there.step > self.header.step {
+                return Ok(());
+            }
+        }
+        what(self)
     }
 
     /// The folder, for as long as it takes to write; none if it is not worth waiting for.

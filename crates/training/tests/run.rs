@@ -5,8 +5,8 @@ mod common;
 use common::{Bigram, config, corpus, counter, run, run_watched};
 use diapason_corpus::{Alphabet, Corpus, CorpusRequest, SplitRequest};
 use diapason_training::{
-    BEST, CHECKPOINT, CURVE, Checkpoint, CheckpointError, Config, ConfigError, CurvePoint, Event, FolderLock,
-    LockError, Protocol, RunOutcome, RunSpec, RunState, SeedRule, TrainingError,
+    BEST, CHECKPOINT, CURVE, Checkpoint, CheckpointError, Config, ConfigError, Control, CurvePoint, Event,
+    FolderLock, LockError, Occasion, Protocol, RunOutcome, RunSpec, RunState, SeedRule, TrainingError,
 };
 use std::fs;
 use std::path::Path;
@@ -593,6 +593,83 @@ fn a_folder_in_use_is_left_alone() {
     assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
     drop(lock);
     run(&corpus(0), &mut Bigram::new(&config), &spec).unwrap();
+}
+
+/// All files but the lock.
+fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let files = files_of(folder).into_iter().filter(|name| name != ".lock");
+    files.map(|name| (name.clone(), fs::read(folder.join(name)).unwrap())).collect()
+}
+
+/// A run whose process was stopped, while another was given the run and brought it to its end.
+#[test]
+fn a_run_behind_a_fence_leaves_what_is_later_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (corpus, config) = (corpus(0), config());
+    let spec = RunSpec { resume: true, ..RunSpec::new(config.clone(), 5, folder.path()) };
+    let flag = AtomicBool::new(false);
+    // It does not learn at once that it has a successor.
+    let fence = |occasion| occasion != Occasion::Last;
+    let control = Control { stop: &[&flag], fence: Some(&fence), ..Control::default() };
+    let mut files = Vec::new();
+    let mut evaluations = 0;
+    let slow = diapason_training::run(&corpus, &mut Bigram::new(&config), &spec, &control, &mut |event| {
+        if matches!(event, Event::Evaluated(_)) {
+            evaluations += 1;
+            if evaluations == 1 {
+                let alone = Control { fence: Some(&|_| true), ..Control::default() };
+                let mut engine = Bigram::new(&config);
+                let quick = diapason_training::run(&corpus, &mut engine, &spec, &alone, &mut |_| {}).unwrap();
+                assert_eq!(quick.state, RunState::Complete);
+                files = contents(folder.path());
+            }
+            flag.store(evaluations == 3, Ordering::Relaxed);
+        }
+    });
+    assert!(matches!(slow.unwrap().state, RunState::Interrupted { .. }));
+    assert!(files.len() == 3 && contents(folder.path()) == files, "files of the successor have changed");
+}
+
+#[test]
+fn a_run_behind_a_fence_has_the_folder_only_while_it_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (corpus, config) = (corpus(0), config());
+    let spec = RunSpec { resume: true, ..RunSpec::new(config.clone(), 5, folder.path()) };
+    let control = Control { fence: Some(&|_| true), ..Control::default() };
+    let lock = FolderLock::acquire(folder.path()).unwrap();
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            let free = &mut |event: &Event| {
+                if matches!(event, Event::Evaluated(_)) {
+                    drop(FolderLock::acquire(folder.path()).unwrap());
+                }
+            };
+            diapason_training::run(&corpus, &mut Bigram::new(&config), &spec, &control, free).unwrap()
+        });
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert_eq!(files_of(folder.path()), [".lock"], "somebody else is writing");
+        drop(lock);
+        assert_eq!(run.join().unwrap().state, RunState::Complete);
+    });
+}
+
+/// Two studies with one folder, which began at the same moment.
+#[test]
+fn a_run_behind_a_fence_overwrites_no_other_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (corpus, config) = (corpus(0), config());
+    let spec = RunSpec::new(config.clone(), 5, folder.path());
+    let control = Control { fence: Some(&|_| true), ..Control::default() };
+    let mut done = false;
+    let mine = diapason_training::run(&corpus, &mut Bigram::new(&config), &spec, &control, &mut |event| {
+        if matches!(event, Event::Evaluated(_)) && !std::mem::replace(&mut done, true) {
+            let other = tempfile::tempdir().unwrap();
+            run(&corpus, &mut Bigram::new(&config), &RunSpec::new(config.clone(), 6, other.path())).unwrap();
+            fs::copy(other.path().join(CHECKPOINT), folder.path().join(CHECKPOINT)).unwrap();
+        }
+    });
+    let error = mine.unwrap_err();
+    assert!(error.to_string().contains("was begun with other settings: seed was 6, now 5"), "{error}");
 }
 
 #[test]
