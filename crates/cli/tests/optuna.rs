@@ -95,7 +95,18 @@ fn tune<'a>(peer: &'a Peer, more: &[&'a str]) -> Vec<&'a str> {
 fn python_reads_a_study_that_was_tuned() {
     everywhere(|here, peer| {
         let grid = ["--grid", "epsilon=1e-35,1e-3,1e-1", "--grid", "n_layers=1,2"];
-        let rest = ["--seeds", "2", "--steps", "40", "--set", "beta2=0", "--set", "learning_rate=0.1"];
+        let rest = [
+            "--seeds",
+            "2",
+            "--steps",
+            "40",
+            "--set",
+            "beta2=0",
+            "--set",
+            "learning_rate=0.1",
+            "--set",
+            "patience=0",
+        ];
         let ours = here.run(&tune(peer, &[&grid[..], &rest].concat())).ok().json();
         let read = peer.ask("read");
         let trials = read["trials"].as_array().unwrap();

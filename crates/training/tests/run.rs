@@ -635,7 +635,6 @@ fn a_run_behind_a_fence_has_the_folder_only_while_it_writes() {
     let folder = tempfile::tempdir().unwrap();
     let (corpus, config) = (corpus(0), config());
     let spec = RunSpec { resume: true, ..RunSpec::new(config.clone(), 5, folder.path()) };
-    let control = Control { fence: Some(&|_| true), ..Control::default() };
     let lock = FolderLock::acquire(folder.path()).unwrap();
     std::thread::scope(|scope| {
         let run = scope.spawn(|| {
@@ -644,6 +643,7 @@ fn a_run_behind_a_fence_has_the_folder_only_while_it_writes() {
                     drop(FolderLock::acquire(folder.path()).unwrap());
                 }
             };
+            let control = Control { fence: Some(&|_| true), ..Control::default() };
             diapason_training::run(&corpus, &mut Bigram::new(&config), &spec, &control, free).unwrap()
         });
         std::thread::sleep(std::time::Duration::from_millis(100));
