@@ -6,6 +6,7 @@
 
 use crate::failure::{Failure, note};
 use diapason_storage::{Opening, Storage, StorageUrl};
+use diapason_study::DATABASE_FILE;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,16 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Time between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Name of the database in a study's folder.
-pub(crate) const DATABASE: &str = "study.db";
-
 /// The variable that `--storage` can be left to.
 pub(crate) const VARIABLE: &str = "DIAPASON_STORAGE";
 
 /// The database of the study that has, or would have, this folder: what `--storage` says, else `DIAPASON_STORAGE`,
 /// else the folder's own. Nothing is looked for but folders in place of files.
 pub(crate) fn place(storage: Option<&str>, folder: &Path) -> Result<StorageUrl, Failure> {
-    Ok(given(storage)?.unwrap_or_else(|| StorageUrl::Sqlite(folder.join(DATABASE))))
+    Ok(given(storage)?.unwrap_or_else(|| StorageUrl::Sqlite(folder.join(DATABASE_FILE))))
 }
 
 /// The database that `--storage` or `DIAPASON_STORAGE` names, if one of them does.
@@ -110,7 +108,7 @@ fn named(text: &str) -> Result<StorageUrl, Failure> {
         return StorageUrl::parse(text).map_err(|error| Failure::from(error).typed());
     }
     let path = PathBuf::from(text);
-    Ok(StorageUrl::Sqlite(if path.is_dir() || text.ends_with('/') { path.join(DATABASE) } else { path }))
+    Ok(StorageUrl::Sqlite(if path.is_dir() || text.ends_with('/') { path.join(DATABASE_FILE) } else { path }))
 }
 
 /// Whether the text is meant as a URL: a word and a colon stand before everything else. (`C:\study.db` is a path; so is

@@ -115,17 +115,6 @@ impl StorageUrl {
         Self::parse_with(url, &|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
 
-    /// The URL in `DIAPASON_STORAGE`, if that is set.
-    ///
-    /// # Errors
-    /// As [`StorageUrl::parse`].
-    pub fn from_environment() -> Result<Option<Self>> {
-        match std::env::var("DIAPASON_STORAGE") {
-            Ok(url) if !url.is_empty() => Self::parse(&url).map(Some),
-            _ => Ok(None),
-        }
-    }
-
     /// The URL without the password that it holds, and that password; none if it holds none, or is no URL. For
     /// whoever must not leave it where others can read it, as in the list of processes.
     pub fn split_password(url: &str) -> Option<(String, String)> {

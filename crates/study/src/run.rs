@@ -616,7 +616,7 @@ impl Study {
             None => worthwhile(&kinds, ways),
         };
         let known =
-            self.timings_of_this_machine(threads).is_some_and(|timings| timings.cover(configs(), &ways));
+            self.timings_of_this_machine(engines).is_some_and(|timings| timings.cover(configs(), &ways));
         let most = ways.last().copied().unwrap_or(0) as u128;
         let fit = |kind: &Kind<'_>| {
             engines.available.is_none_or(|there| most * (engines.memory)(&kind.model, kind.config) <= there)
@@ -633,10 +633,12 @@ impl Study {
         Ok(())
     }
 
-    /// What was measured on this machine with as many threads.
-    fn timings_of_this_machine(&self, threads: usize) -> Option<&Timings> {
+    /// What was measured on this machine with as many threads and the same engine.
+    fn timings_of_this_machine(&self, engines: &Engines<'_>) -> Option<&Timings> {
         let machine = Machine::this();
-        self.timings.iter().find(|timings| timings.threads == threads && timings.machine == machine)
+        self.timings.iter().find(|timings| {
+            (timings.threads, &timings.engine, &timings.machine) == (engines.threads, &engines.id, &machine)
+        })
     }
 
     /// How the trials run, out of `ways`, and the time that is expected of them.
@@ -648,9 +650,8 @@ impl Study {
         vocabulary: usize,
     ) -> Result<(Plan, Outlook), StudyError> {
         let of = |work: &Work| &self.cells[self.trials[work.number].cell].config;
-        let timings = self
-            .timings_of_this_machine(engines.threads)
-            .filter(|timings| timings.cover(work.iter().map(of), &[1]));
+        let timings =
+            self.timings_of_this_machine(engines).filter(|timings| timings.cover(work.iter().map(of), &[1]));
         let mut trials = Vec::new();
         for work in work {
             let config = of(work);

@@ -7,13 +7,13 @@
 use super::json;
 use crate::args::{Database, DeleteStudy, ExportStudy, Format, ListStudies, ShowStudy, State, Study};
 use crate::failure::{Failure, note};
-use crate::storage::{self, DATABASE};
+use crate::storage;
 use diapason_report::{REPORT_FILE, RESULTS_FILE};
 use diapason_storage::{
     Direction, Item, ItemState, Opening, PAGE, Page, Storage, StorageError, StorageUrl, StudyId,
     StudySummary, Trial, TrialState, printable,
 };
-use diapason_study::STUDY_FILE;
+use diapason_study::{DATABASE_FILE, STUDY_FILE};
 use diapason_training::files::write_atomically;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
@@ -80,7 +80,7 @@ fn find(args: &Database, name: Option<&str>, opening: Opening) -> Result<Found, 
     };
     let folder = [Path::new(STUDIES).join(name), PathBuf::from(name)]
         .into_iter()
-        .find(|folder| folder.join(DATABASE).is_file())
+        .find(|folder| folder.join(DATABASE_FILE).is_file())
         .ok_or_else(|| unknown(name, &folders(Path::new(STUDIES))))?;
     let url = storage::place(None, &folder)?;
     let storage = open(&url, opening)?;
@@ -137,7 +137,7 @@ fn folders(studies: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(studies) else { return Vec::new() };
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| studies.join(name).join(DATABASE).is_file())
+        .filter(|name| studies.join(name).join(DATABASE_FILE).is_file())
         .collect();
     names.sort();
     names
@@ -638,7 +638,8 @@ fn files_of(url: &StorageUrl, name: &str, others: usize) -> Result<Vec<PathBuf>,
         .with_hint("leave --files out, and delete by hand what you do not need"));
     }
     let mut names = vec![STUDY_FILE, TRIALS, REPORT_FILE, RESULTS_FILE];
-    let database: Vec<String> = ["", "-wal", "-shm"].iter().map(|end| format!("{DATABASE}{end}")).collect();
+    let database: Vec<String> =
+        ["", "-wal", "-shm"].iter().map(|end| format!("{DATABASE_FILE}{end}")).collect();
     match url {
         StorageUrl::Sqlite(path) if others > 0 => {
             return Err(Failure::failed(format!(
@@ -647,7 +648,7 @@ fn files_of(url: &StorageUrl, name: &str, others: usize) -> Result<Vec<PathBuf>,
             ))
             .with_hint("leave --files out, and delete by hand what you do not need"));
         }
-        StorageUrl::Sqlite(path) if path.file_name().is_some_and(|file| file == DATABASE) => {
+        StorageUrl::Sqlite(path) if path.file_name().is_some_and(|file| file == DATABASE_FILE) => {
             names.extend(database.iter().map(String::as_str));
         }
         _ => {}
