@@ -64,7 +64,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn losses(study: &Study) -> impl Iterator<Item = f64> {
-    study.trials.iter().filter_map(|trial| Some(trial.record.as_ref()?.best?.validation_loss))
+    let loss = |record: &TrialRecord| match record.state {
+        TrialState::Fail => f64::INFINITY,
+        _ => record.best.map_or(f64::INFINITY, |best| best.validation_loss),
+    };
+    study.trials.iter().filter_map(move |trial| trial.record.as_ref().map(loss))
 }
 
 fn write(

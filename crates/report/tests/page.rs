@@ -107,7 +107,7 @@ fn verdict_table_and_plots() {
     );
     assert_eq!(
         texts(&page, "table:not(.map) thead tr:nth-child(1) > *"),
-        ["no.", "", "early, 4000 steps", "full, 20000 steps", ""]
+        ["no.", "", "full, 20000 steps", "early, 4000 steps", ""]
     );
     assert_eq!(
         texts(&page, "table:not(.map) thead tr:nth-child(2) th").join(", "),
@@ -118,8 +118,8 @@ fn verdict_table_and_plots() {
     assert_eq!(
         texts(&page, "table:not(.map) tbody tr:first-child > *").join(", "),
         "1 ★, 256, 8, 4, 3,202,048, \
-         1.4581, +0.47 %, 2.1036, 55.0 %, 58.0 %, 1.58e14, 160.0, 70.7, 1.4581, 70.7, \
-         1.3307, +0.75 %, 1.9198, 55.0 %, 58.0 %, 7.91e14, 800.0, 331.1, 1.3307, 331.1, 51,200"
+         1.3307, +0.75 %, 1.9198, 55.0 %, 58.0 %, 7.91e14, 800.0, 331.1, 1.3307, 331.1, \
+         1.4581, +0.47 %, 2.1036, 55.0 %, 58.0 %, 1.58e14, 160.0, 70.7, 1.4581, 70.7, 51,200"
     );
     assert_eq!(number_of(&page, "tbody tr.chosen"), 1);
     assert_eq!(number_of(&page, "table:not(.map) tbody th[scope=row]"), 4);

@@ -1,4 +1,4 @@
-//! The table of configurations: a line for each, early and full side by side.
+//! The table of configurations: a line for each, early and full side by side, the full one first.
 //!
 //! It has every column, since it can be scrolled; heads and the first column stay where they are. Configurations are
 //! numbered, and marks in the plots carry these numbers.
@@ -113,7 +113,8 @@ fn all_columns(shown: &Shown<'_>) -> Vec<Column> {
     let parameters = shown.readings.iter().map(|r| r.parameters.map(thousands).unwrap_or_default());
     let head = if study.spec.cost == Cost::Parameters { "parameters (cost)" } else { "parameters" };
     push("", head, "", parameters.collect());
-    for &pass in study.passes() {
+    // What decides comes first: on a narrow screen the rest is scrolled to.
+    for &pass in study.passes().iter().rev() {
         let of_pass = columns(study, pass);
         let intervals = if pass == shown.pass { shown.intervals } else { &[] };
         pass_columns(shown, &of_pass, pass, intervals, &mut push);
@@ -150,8 +151,10 @@ fn pass_columns(
     });
     push(group, "loss", "mean cross-entropy on the validation windows, nats per character", losses);
     if let Some(decision) = study.decision(pass).map(|decided| decided.decision) {
-        let differences = (0..study.cells.len()).map(|cell| {
-            decision.comparison(cell).map_or(String::new(), |c| format!("+{}", percent(c.difference)))
+        let differences = (0..study.cells.len()).map(|cell| match decision.comparison(cell) {
+            Some(_) if cell == decision.best => "best".to_string(),
+            Some(comparison) => format!("+{}", percent(comparison.difference)),
+            None => String::new(),
         });
         push(
             group,

@@ -248,10 +248,10 @@ fn provenance(study: &Study, extras: &Extras) -> String {
         .filter(|(key, ..)| spec.grid.axis(key).is_none())
         .map(|(key, value, _)| format!("{key}={}", diapason_study::value_text(&value)))
         .collect();
-    facts.push(("settings that are no defaults", other.join(" ")));
+    facts.push(("other settings", other.join(" ")));
     let mut html = String::from("<dl>\n");
     for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
-        let _ = writeln!(html, "<div><dt>{}</dt><dd>{}</dd></div>", text(name), text(value));
+        let _ = writeln!(html, "<div><dt>{}</dt> <dd>{}</dd></div>", text(name), text(value));
     }
     html += "</dl>\n";
     if let Some(command) = &extras.command {

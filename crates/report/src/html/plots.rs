@@ -12,6 +12,7 @@ use super::{Shown, cost_name};
 use crate::summary::{number, thousands};
 use diapason_study::{Cost, percent};
 use diapason_training::CurvePoint;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -56,7 +57,10 @@ pub(super) fn learning_curves(shown: &Shown<'_>, curves: &Curves) -> String {
     let styles = styles(shown, drawn.iter().map(|(trial, _)| study.trials[*trial].cell).collect());
     // The crowd first, what is told apart above it.
     let mut ordered = drawn.clone();
-    ordered.sort_by_key(|(trial, _)| std::cmp::Reverse(styles.get(&study.trials[*trial].cell)));
+    ordered.sort_by_key(|(trial, _)| {
+        let place = styles.get(&study.trials[*trial].cell);
+        (place.is_some(), Reverse(place.copied()))
+    });
     let (clock, clock_label) = clock(shown);
 
     let by_step = |_: usize, point: &CurvePoint| point.step as f64;
@@ -66,7 +70,7 @@ pub(super) fn learning_curves(shown: &Shown<'_>, curves: &Curves) -> String {
         ("time", "Loss by time", &by_time, &clock_label),
     ];
     let mut html = String::from(
-        "<div class=\"switch\" role=\"radiogroup\" aria-label=\"Axes\">Axes:</div>\n\
+        "<span class=\"switch\">Axes:</span>\n\
          <input type=\"radio\" name=\"scale\" id=\"linear\" checked><label for=\"linear\">linear</label>\n\
          <input type=\"radio\" name=\"scale\" id=\"logarithmic\"><label for=\"logarithmic\">logarithmic</label>\n\
          <div class=\"plots\">\n",
@@ -245,8 +249,7 @@ fn curve_legend(
     others.sort_unstable();
     others.dedup();
     if !others.is_empty() {
-        html +=
-            &line("crowd", &format!("{}, with higher losses", count(others.len(), "other configuration")));
+        html += &line("crowd", &count(others.len(), "other configuration"));
     }
     html + "</ul>\n"
 }
@@ -319,22 +322,15 @@ pub(super) fn pareto(shown: &Shown<'_>) -> String {
         Mark::Best => 2,
         Mark::Chosen => 3,
     });
-    let mut numbers = String::new();
-    let few = cells.len() <= NUMBERED;
-    for (numbered, &cell) in cells.iter().rev().enumerate() {
+    let wanted =
+        cells.iter().rev().copied().enumerate().filter(|&(place, cell)| {
+            cells.len() <= NUMBERED || (place < NUMBERED && kind(cell) != Mark::Other)
+        });
+    let places = wanted.filter_map(|(_, cell)| {
         let (cost, loss) = at(cell);
-        let (Some(x), Some(y)) = (frame.x(cost), frame.y(loss)) else { continue };
-        if few || (numbered < NUMBERED && kind(cell) != Mark::Other) {
-            let (dx, anchor) = if x > 430.0 { (-9.0, "end") } else { (9.0, "start") };
-            let _ = writeln!(
-                numbers,
-                "<text class=\"number\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
-                x + dx,
-                y - 6.0,
-                cell + 1
-            );
-        }
-    }
+        Some((cell, frame.x(cost)?, frame.y(loss)?))
+    });
+    let numbers = numbers(&places.collect::<Vec<_>>());
     for &cell in &cells {
         let (cost, loss) = at(cell);
         let (Some(x), Some(y)) = (frame.x(cost), frame.y(loss)) else { continue };
@@ -368,6 +364,39 @@ pub(super) fn pareto(shown: &Shown<'_>) -> String {
     keys += &Mark::Other.key("others");
     figure("pareto", HEIGHT, &told, "Cost and loss", &svg, &caption)
         .replace("</svg>\n<figcaption>", &format!("</svg>\n<ul class=\"legend\">\n{keys}</ul>\n<figcaption>"))
+}
+
+/// The numbers of configurations beside their marks, which stand at these places; what matters most comes first, and a
+/// number that would stand on another number or mark is left out.
+fn numbers(marks: &[(usize, f64, f64)]) -> String {
+    let mut svg = String::new();
+    let mut taken: Vec<(f64, f64, f64)> = Vec::new();
+    for &(cell, x, y) in marks {
+        let name = (cell + 1).to_string();
+        let width = 7.5 * name.len() as f64;
+        // Left end and middle of the line of each place that comes into question.
+        let free = [
+            (x + 8.0, y - 10.0),
+            (x - 8.0 - width, y + 10.0),
+            (x + 8.0, y + 10.0),
+            (x - 8.0 - width, y - 10.0),
+        ]
+        .into_iter()
+        .find(|&(left, middle)| {
+            let apart = |from: f64, to: f64, height: f64, reach: f64| {
+                left > to + 1.0 || left + width < from - 1.0 || (middle - height).abs() > reach
+            };
+            left > 0.0
+                && left + width < super::svg::WIDTH
+                && taken.iter().all(|&(from, to, height)| apart(from, to, height, 12.0))
+                && marks.iter().all(|&(other, x, y)| other == cell || apart(x - 5.0, x + 5.0, y, 10.0))
+        });
+        let Some((left, middle)) = free else { continue };
+        taken.push((left, left + width, middle));
+        let _ =
+            writeln!(svg, "<text class=\"number\" x=\"{left:.1}\" y=\"{:.1}\">{name}</text>", middle + 4.5);
+    }
+    svg
 }
 
 /// The configurations that nothing both cheaper and better stands against, cheapest first.
@@ -597,8 +626,11 @@ pub(super) fn fit(shown: &Shown<'_>) -> String {
         );
         marks += &kind.at(x, y, &told);
     }
-    let error =
-        fit.slope_error.map_or(String::new(), |error| format!(" (standard error {})", number(error, 3)));
+    let error = match fit.slope_error {
+        Some(error) if error < 0.001 => " (standard error below 0.001)".to_string(),
+        Some(error) => format!(" (standard error {})", number(error, 3)),
+        None => String::new(),
+    };
     let caption = format!(
         "Straight line through the logarithms of {}, the best configuration of each: loss ~ parameters^{}{error}. It holds for this text, these steps and this range only, where all were trained alike; beyond it a loss falls more slowly, since no text can be foretold entirely.",
         count(points.len(), "size"),

@@ -11,7 +11,7 @@ use std::fmt::Write;
 pub(super) const WIDTH: f64 = 480.0;
 pub(super) const HEIGHT: f64 = 330.0;
 const LEFT: f64 = 58.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 22.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 46.0;
 
@@ -152,14 +152,14 @@ impl Frame {
         points
     }
 
-    /// A line across the frame at a height, with a word above it.
+    /// A line across the frame at a height, with a word above its left end: where costs are low, losses are rarely.
     pub(super) fn level(&self, value: f64, class: &str, label: &str) -> String {
         let Some(y) = self.y(value) else { return String::new() };
         format!(
             "<line class=\"{class}\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
-             <text class=\"note\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
+             <text class=\"note\" x=\"{}\" y=\"{:.1}\">{}</text>\n",
             WIDTH - RIGHT,
-            WIDTH - RIGHT - 2.0,
+            LEFT + 4.0,
             y - 4.0,
             text(label)
         )
@@ -277,7 +277,7 @@ mod tests {
         );
         assert_eq!(
             frame.points([(0.0, 1.0), (1.0, 1.0), (10.0, f64::NAN), (10.0, 2.0)]),
-            "58.0,284.0 464.0,14.0"
+            "58.0,284.0 458.0,14.0"
         );
         assert_eq!(Axis::over([f64::NAN], false, 0.0, ""), None);
         assert_eq!(Axis::over([0.0], true, 0.0, ""), None);
