@@ -193,6 +193,7 @@ fn a_running_study_says_so_and_reads_itself_again() {
     let page = parsed(&study, &curves, &Extras { running: true, as_of, ..Extras::default() });
     assert_eq!(texts(&page, ".progress"), ["running: 2 of 4 trials done, as of 2026-11-24 02:51:07 UTC"]);
     assert_eq!(number_of(&page, "meta[http-equiv=refresh]"), 1);
+    assert!(texts(&page, ".verdict")[0].starts_with("So far: d_model=256"), "{:?}", texts(&page, ".verdict"));
     let page = parsed(&study, &curves, &Extras { as_of, ..Extras::default() });
     assert_eq!(
         texts(&page, ".progress"),
@@ -228,7 +229,7 @@ fn intervals_where_they_are_known() {
             .count(),
         1
     );
-    assert!(texts(&page, "td").contains(&"0.35 % to 1.15 %".to_string()));
+    assert!(texts(&page, "td").contains(&"0.35 to 1.15 %".to_string()));
 }
 
 #[test]

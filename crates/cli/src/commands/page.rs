@@ -34,14 +34,16 @@ pub(super) fn kept<T>(
             }
             loop {
                 let started = Instant::now();
-                write(corpus, home, command, true, &mut known);
+                write(corpus, home, command, true, known);
                 let pause = INTERVAL.max(started.elapsed() * SHARE);
+                // Takes a while, and the first page does not wait for it.
+                known = known.or_else(|| Some(bounds(corpus, &open(corpus, home)?)));
                 if let Err(RecvTimeoutError::Disconnected) = begun.recv_timeout(pause) {
                     break;
                 }
             }
             // Whatever ended the work, nobody is at it now.
-            write(corpus, home, command, false, &mut known);
+            write(corpus, home, command, false, known);
         });
         // Without a thread there is no page before the end.
         drop(keeper);
@@ -53,10 +55,13 @@ pub(super) fn kept<T>(
     })
 }
 
-fn write(corpus: &Corpus, home: &Home, command: Option<&str>, running: bool, known: &mut Option<Bounds>) {
+fn open(corpus: &Corpus, home: &Home) -> Option<Study> {
+    Study::open(home, corpus.alphabet.len()).ok()
+}
+
+fn write(corpus: &Corpus, home: &Home, command: Option<&str>, running: bool, known: Option<Bounds>) {
     let as_of = Some(SystemTime::now());
-    let Ok(study) = Study::open(home, corpus.alphabet.len()) else { return };
-    let bounds = known.get_or_insert_with(|| bounds(corpus, &study));
+    let Some(study) = open(corpus, home) else { return };
     let extras = Extras { running, as_of, command: command.map(str::to_string), ..Extras::default() };
-    let _ = write_page(&study, bounds, &home.folder, &extras);
+    let _ = write_page(&study, &known.unwrap_or_default(), &home.folder, &extras);
 }

@@ -21,6 +21,9 @@ struct Column {
     cells: Vec<String>,
 }
 
+/// Adds a column: its group, its head, what the head means, its cells.
+type Push<'a> = dyn FnMut(&str, &str, &'static str, Vec<String>) + 'a;
+
 /// `3 trials`, `1 trial`.
 pub(super) fn count(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{} {what}s", thousands(n as u64)) }
@@ -133,7 +136,7 @@ fn pass_columns(
     of_pass: &PassColumns,
     pass: Pass,
     intervals: &[Option<Interval>],
-    push: &mut dyn FnMut(&str, &str, &'static str, Vec<String>),
+    push: &mut Push<'_>,
 ) {
     let study = shown.study;
     let group = of_pass.group.as_str();
@@ -164,7 +167,7 @@ fn pass_columns(
         );
     }
     let of_interval = |interval: &Option<Interval>| {
-        interval.map_or(String::new(), |i| format!("{} to {}", percent(i.low), percent(i.high)))
+        interval.map_or(String::new(), |i| format!("{:.2} to {:.2} %", 100.0 * i.low, 100.0 * i.high))
     };
     let means = "how much more loss than the best the evidence allows, as fractions of the best loss";
     push(group, "interval", means, intervals.iter().map(of_interval).collect());

@@ -154,9 +154,11 @@ fn progress(study: &Study, extras: &Extras) -> String {
 
 /// Which configuration to keep, and why.
 fn verdict(shown: &Shown<'_>) -> String {
+    let unfinished = shown.study.trials.iter().any(|trial| !shown.study.is_over(trial));
     let mut content = match shown.study.verdict() {
         Some(verdict) => format!(
-            "<p class=\"verdict\">Keep <strong>{}</strong></p>\n<p>{}.</p>\n",
+            "<p class=\"verdict\">{} <strong>{}</strong></p>\n<p>{}.</p>\n",
+            if unfinished { "So far:" } else { "Keep" },
             text(&shown.chosen().map(|cell| shown.name(cell)).unwrap_or_default()),
             text(&verdict.reason)
         ),

@@ -41,6 +41,9 @@ const FIT_SPAN: f64 = 4.0;
 /// the highest among the lowest losses of the curves.
 const CURVE_ROOM: f64 = 3.0;
 
+/// Where the point of a trial's curve stands on the horizontal axis: by its step, or by time.
+type Across<'a> = dyn Fn(usize, &CurvePoint) -> f64 + 'a;
+
 /// The curves of all trials, by step and by time, with straight and with logarithmic axes.
 pub(super) fn learning_curves(shown: &Shown<'_>, curves: &Curves) -> String {
     let study = shown.study;
@@ -58,14 +61,15 @@ pub(super) fn learning_curves(shown: &Shown<'_>, curves: &Curves) -> String {
     // The crowd first, what is told apart above it.
     let mut ordered = drawn.clone();
     ordered.sort_by_key(|(trial, _)| {
-        let place = styles.get(&study.trials[*trial].cell);
-        (place.is_some(), Reverse(place.copied()))
+        let cell = study.trials[*trial].cell;
+        let place = styles.get(&cell);
+        (place.is_some(), shown.chosen() == Some(cell), Reverse(place.copied()))
     });
     let (clock, clock_label) = clock(shown);
 
     let by_step = |_: usize, point: &CurvePoint| point.step as f64;
     let by_time = |trial: usize, point: &CurvePoint| clock(trial, point);
-    let plots: [(&str, &str, &dyn Fn(usize, &CurvePoint) -> f64, &str); 2] = [
+    let plots: [(&str, &str, &Across<'_>, &str); 2] = [
         ("step", "Loss by step", &by_step, "training steps"),
         ("time", "Loss by time", &by_time, &clock_label),
     ];
@@ -152,12 +156,7 @@ fn styles(shown: &Shown<'_>, mut cells: Vec<usize>) -> BTreeMap<usize, usize> {
     cells.into_iter().enumerate().map(|(place, cell)| (cell, place)).collect()
 }
 
-fn curve_frame(
-    drawn: &[(usize, &[CurvePoint])],
-    x: &dyn Fn(usize, &CurvePoint) -> f64,
-    x_label: &str,
-    log: bool,
-) -> Option<Frame> {
+fn curve_frame(drawn: &[(usize, &[CurvePoint])], x: &Across<'_>, x_label: &str, log: bool) -> Option<Frame> {
     let finite = |curve: &[CurvePoint]| -> Vec<f64> {
         curve.iter().map(|point| point.validation_loss).filter(|loss| loss.is_finite()).collect()
     };
@@ -179,7 +178,7 @@ fn curve_line(
     frame: &Frame,
     trial: usize,
     curve: &[CurvePoint],
-    x: &dyn Fn(usize, &CurvePoint) -> f64,
+    x: &Across<'_>,
     style: Option<usize>,
     first: bool,
 ) -> String {
