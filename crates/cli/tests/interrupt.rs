@@ -132,6 +132,9 @@ fn a_study_that_was_interrupted_and_killed_ends_with_the_same_numbers() {
     let killed = interrupted(&here, &tune("s", "1"), "KILL", || trial("0.001").exists());
     assert_eq!(killed.code, None, "{killed:?}");
     let stopped = interrupted(&here, &tune("s", "1"), "INT", || trial("0.003").exists());
+    // Nobody is at it: the page says so, and is not read again.
+    let page = String::from_utf8(here.read("s/report.html")).unwrap();
+    assert!(page.contains("not finished: ") && !page.contains("http-equiv=\"refresh\""), "{page}");
     assert_eq!((stopped.code, stopped.stdout.as_str()), (Some(130), ""), "{stopped:?}");
     let resumed = here.shell(stopped.stderr.lines().last().unwrap()).ok();
     assert_eq!(numbers_of_trials(&resumed), numbers_of_trials(&whole));

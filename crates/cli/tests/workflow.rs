@@ -125,6 +125,13 @@ fn a_bare_tune_is_the_quick_study_on_the_builtin_text() {
     assert!(object["corpus"]["entropy_rate"].as_f64().unwrap() > 0.3, "{}", object["corpus"]);
     assert_eq!(object["trials"].as_array().unwrap().len(), 8, "four cells, two passes");
     assert!(here.path("studies/quick/report.md").exists(), "{:?}", here.files());
+    let page = String::from_utf8(here.read("studies/quick/report.html")).unwrap();
+    assert!(
+        page.contains("tune --steps 1 --json</code>") && !page.contains("http-equiv=\"refresh\""),
+        "{page}"
+    );
+    // It has written something, and its curves have been read.
+    assert!(page.contains("<pre>the ") && page.contains("data-t=\"3\""), "{page}");
     assert!(ran.stderr.contains("train --corpus builtin:english --set d_model="), "{}", ran.stderr);
 }
 

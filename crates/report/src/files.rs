@@ -1,6 +1,6 @@
-//! The files that a study's folder gets: `report.md` to read, `results.csv` to compute with.
+//! The files that a study's folder gets: `report.md` and `report.html` to read, `results.csv` to compute with.
 
-use crate::{Bounds, to_markdown};
+use crate::{Bounds, Curves, Extras, HTML_FILE, to_html, to_markdown};
 use diapason_study::{RESULT_COLUMNS, Row, Study};
 use diapason_training::files::write_atomically;
 use std::io;
@@ -80,17 +80,33 @@ fn fields(row: &Row) -> [String; RESULT_COLUMNS.len()] {
     ]
 }
 
-/// Writes `report.md` and `results.csv` into the study's folder.
+/// Writes `report.md`, `report.html` and `results.csv` into the study's folder.
 ///
 /// # Errors
 /// A file that cannot be written; an older one is then still there.
-pub fn write_files(study: &Study, bounds: &Bounds, folder: &Path) -> Result<(), ReportError> {
-    let write = |name: &str, bytes: io::Result<Vec<u8>>| {
-        let path = folder.join(name);
-        bytes
-            .and_then(|bytes| write_atomically(&path, |out| out.write_all(&bytes)))
-            .map_err(|source| ReportError::Io { path, source })
-    };
-    write(REPORT_FILE, Ok(to_markdown(study, bounds).into_bytes()))?;
-    write(RESULTS_FILE, to_csv(study))
+pub fn write_files(
+    study: &Study,
+    bounds: &Bounds,
+    folder: &Path,
+    extras: &Extras,
+) -> Result<(), ReportError> {
+    write(folder, REPORT_FILE, Ok(to_markdown(study, bounds).into_bytes()))?;
+    write(folder, RESULTS_FILE, to_csv(study))?;
+    write_page(study, bounds, folder, extras)
+}
+
+/// Writes `report.html` alone, which may be done while the study runs.
+///
+/// # Errors
+/// A file that cannot be written; an older one is then still there.
+pub fn write_page(study: &Study, bounds: &Bounds, folder: &Path, extras: &Extras) -> Result<(), ReportError> {
+    let page = to_html(study, bounds, &Curves::read(study, folder), extras);
+    write(folder, HTML_FILE, Ok(page.into_bytes()))
+}
+
+fn write(folder: &Path, name: &str, bytes: io::Result<Vec<u8>>) -> Result<(), ReportError> {
+    let path = folder.join(name);
+    bytes
+        .and_then(|bytes| write_atomically(&path, |out| out.write_all(&bytes)))
+        .map_err(|source| ReportError::Io { path, source })
 }

@@ -1,16 +1,18 @@
 //! What a finished or running study says: a table and a verdict for the terminal, the same in Markdown and CSV for
-//! its folder, one JSON object for programs, and event files for TensorBoard.
+//! its folder, a page with plots for a browser, one JSON object for programs, and event files for TensorBoard.
 //!
 //! Nothing is computed here that a reader could not work out from [`diapason_study::Study`]; this crate finds
 //! words and columns for it.
 
 mod files;
+mod html;
 mod json;
 mod summary;
 mod table;
 mod tensorboard;
 
-pub use files::{REPORT_FILE, RESULTS_FILE, ReportError, to_csv, write_files};
+pub use files::{REPORT_FILE, RESULTS_FILE, ReportError, to_csv, write_files, write_page};
+pub use html::{Curves, Extras, HTML_FILE, Interval, Sample, to_html};
 pub use json::{CorpusJson, SeedNumbersJson, StudyJson, VerdictJson};
 pub use tensorboard::EventFile;
 

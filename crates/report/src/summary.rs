@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::f64::consts::LN_2;
 
 /// One pass of all cells, and the seed's numbers where it trained the same.
-struct PassColumns {
+pub(crate) struct PassColumns {
     /// `early, 4000 steps`.
-    group: String,
-    readings: Vec<CellReading>,
+    pub(crate) group: String,
+    pub(crate) readings: Vec<CellReading>,
     /// Whether some cell has done other than the steps that the group's name says.
-    other_steps: bool,
-    seed: Vec<Option<&'static SeedNumbers>>,
+    pub(crate) other_steps: bool,
+    pub(crate) seed: Vec<Option<&'static SeedNumbers>>,
 }
 
 /// The cells of `study` as a table.
@@ -47,7 +47,7 @@ pub(crate) fn table(study: &Study) -> Table {
     table
 }
 
-fn columns(study: &Study, pass: Pass) -> PassColumns {
+pub(crate) fn columns(study: &Study, pass: Pass) -> PassColumns {
     let readings = study.readings(pass);
     // Where the pass is read, as planned, or where the notebook's rule ended it.
     let steps: Vec<Option<u64>> = study
@@ -265,21 +265,28 @@ pub(crate) fn reasoning(study: &Study) -> Vec<String> {
     lines
 }
 
-fn number(value: f64, decimals: usize) -> String {
+pub(crate) fn number(value: f64, decimals: usize) -> String {
     if value.is_finite() { format!("{value:.decimals$}") } else { String::new() }
 }
 
-fn share(value: f64) -> String {
+pub(crate) fn share(value: f64) -> String {
     if value.is_finite() { format!("{:.1} %", 100.0 * value) } else { String::new() }
 }
 
-fn seconds(value: f64) -> String {
+pub(crate) fn seconds(value: f64) -> String {
     number(value, if value.abs() < 9_999.5 { 1 } else { 0 })
 }
 
 /// `3,202,048`.
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
+pub(crate) fn thousands(n: u64) -> String {
+    thousands_of(&n.to_string())
+}
+
+/// The same for digits that are written already, with a sign or without.
+pub(crate) fn thousands_of(digits: &str) -> String {
+    if let Some(digits) = digits.strip_prefix('-') {
+        return format!("-{}", thousands_of(digits));
+    }
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
         if i > 0 && (digits.len() - i).is_multiple_of(3) {

@@ -1,75 +1,13 @@
 //! What is said of a study: the notebook's own, as if its numbers had been measured here.
 
-use diapason_report::{Bounds, StudyJson, to_csv, to_markdown, to_text, write_files};
+mod common;
+
+use common::{record, study};
+use diapason_report::{Bounds, Extras, StudyJson, to_csv, to_markdown, to_text, write_files};
 use diapason_study::{
-    CorpusStamp, Cost, Grid, Machine, Pass, SEED_EARLY_STEP, SEED_GRID, SEED_NUMBERS, SEED_STEPS,
-    SeedNumbers, Study, StudySpec, Timing, Timings, Trial, TrialFailure, TrialRecord, TrialState,
+    Grid, Machine, Pass, SEED_NUMBERS, SEED_STEPS, Study, Timing, Timings, TrialFailure, TrialState,
 };
-use diapason_training::{Config, Protocol, Reading, SeedRule};
-use std::path::PathBuf;
-
-fn reading(row: &SeedNumbers, step: u64) -> Reading {
-    Reading {
-        step,
-        validation_loss: row.loss,
-        accuracy: 0.55,
-        accuracy_last: 0.58,
-        train_seconds: row.seconds,
-    }
-}
-
-/// The notebook's study, finished.
-fn study() -> Study {
-    let (config, grid) = (Config::default(), Grid::parse(&SEED_GRID).unwrap());
-    let cells = grid.cells(&config, 27).unwrap();
-    let spec = StudySpec {
-        name: "the seed".to_string(),
-        seeds: 1,
-        protocol: Protocol::Standard,
-        early_fraction: 0.2,
-        first_steps: SEED_STEPS,
-        enqueued_only: false,
-        tolerance: 0.01,
-        cost: Cost::Seconds,
-        corpus: CorpusStamp { name: "text8".into(), digest: "sha256:00".into(), request: None },
-        grid,
-        config,
-    };
-    let (early, full) = SEED_NUMBERS.split_at(4);
-    let trials = cells.iter().enumerate().map(|(i, cell)| {
-        let model = cell.config.model(27).unwrap();
-        let record = TrialRecord {
-            params: cell.params.clone(),
-            seed: 0,
-            state: TrialState::Complete,
-            steps: SEED_STEPS,
-            stopped_early: false,
-            early: Some(reading(&early[i], SEED_EARLY_STEP)),
-            seed_rule: None,
-            best: Some(reading(&full[i], SEED_STEPS)),
-            last: Some(reading(&full[i], SEED_STEPS)),
-            train_seconds: full[i].seconds,
-            tokens_per_second: Some(2048.0 * SEED_STEPS as f64 / full[i].seconds),
-            threads: None,
-            trials_at_once: None,
-            parameters: model.parameters() as u64,
-            tokens_per_step: 2048,
-            flop_per_step: model.training_flop(2048, 32),
-            engine: "colab".into(),
-            other_engines: Vec::new(),
-            corpus_digest: "sha256:00".into(),
-            failure: None,
-            config: cell.config.clone(),
-        };
-        let folder = PathBuf::from("trials").join(cell.params.folder_name()).join("seed-0");
-        Trial { number: i, cell: i, seed: 0, folder, record: Some(record), stored: None }
-    });
-    Study { spec, trials: trials.collect(), cells, timings: Vec::new(), interrupted: false }
-}
-
-fn record(study: &mut Study, number: usize) -> &mut TrialRecord {
-    study.trials[number].record.as_mut().unwrap()
-}
+use diapason_training::{Protocol, SeedRule};
 
 #[test]
 fn wide_terminal() {
@@ -353,10 +291,11 @@ Text: text8, digest `sha256:00`.
 #[test]
 fn files_are_written_into_the_folder() {
     let folder = tempfile::tempdir().unwrap();
-    write_files(&study(), &Bounds::default(), folder.path()).unwrap();
+    write_files(&study(), &Bounds::default(), folder.path(), &Extras::default()).unwrap();
     assert!(std::fs::read_to_string(folder.path().join("report.md")).unwrap().starts_with("# the seed\n"));
     assert!(folder.path().join("results.csv").is_file());
-    let error = write_files(&study(), &Bounds::default(), &folder.path().join("absent")).unwrap_err();
+    let error = write_files(&study(), &Bounds::default(), &folder.path().join("absent"), &Extras::default())
+        .unwrap_err();
     assert!(error.to_string().contains("report.md"), "{error}");
 }
 

@@ -93,7 +93,7 @@ fn stream(
 }
 
 /// A text for each seed, prompt included.
-fn several(
+pub(super) fn several(
     engine: &mut CpuEngine,
     request: &Request,
     prompt: &str,

@@ -6,6 +6,7 @@ pub(crate) mod corpus;
 pub(crate) mod decide;
 pub(crate) mod eval;
 pub(crate) mod generate;
+mod page;
 pub(crate) mod study;
 pub(crate) mod train;
 pub(crate) mod tune;

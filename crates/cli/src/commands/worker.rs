@@ -6,7 +6,7 @@ use crate::args::Worker;
 use crate::failure::{Failure, note};
 use crate::signals::Signals;
 use crate::storage;
-use diapason_report::write_files;
+use diapason_report::{Extras, write_files};
 use diapason_storage::StorageUrl;
 use diapason_study::Home;
 use std::path::{Path, PathBuf};
@@ -45,11 +45,11 @@ pub(crate) fn run(args: Worker, signals: &Signals) -> Result<(), Failure> {
         Some(_) => failure,
         None => failure.with_hint("--corpus says where the study's text lies on this machine"),
     })?;
-    let study = work(Task::Join(&spec), &corpus, &home, &args.working, !args.no_wait, signals)?;
+    let study = work(Task::Join(&spec), &corpus, &home, &args.working, !args.no_wait, None, signals)?;
     let over = study.trials.iter().filter(|trial| study.is_over(trial)).count();
     note(&format!("{}: {over} of {} trials are done", study.spec.name, study.trials.len()));
     if over == study.trials.len() {
-        write_files(&study, &bounds(&corpus, &study), &home.folder)?;
+        write_files(&study, &bounds(&corpus, &study), &home.folder, &Extras::default())?;
     }
     Ok(())
 }

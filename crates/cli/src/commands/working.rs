@@ -1,6 +1,6 @@
 //! Working on a study: what `tune` and `worker` share.
 
-use super::{engine, shape};
+use super::{engine, page, shape};
 use crate::args::Working;
 use crate::boards::Boards;
 use crate::failure::{Failure, note};
@@ -32,12 +32,28 @@ pub(crate) enum Task<'a> {
 }
 
 /// Works on a study and shows how it goes, until it is finished, or, without `wait`, until no trial is to be had.
+/// `command` is what makes the study, for its page.
 pub(crate) fn work(
     task: Task<'_>,
     corpus: &Corpus,
     home: &Home,
     working: &Working,
     wait: bool,
+    command: Option<&str>,
+    signals: &Signals,
+) -> Result<Study, Failure> {
+    page::kept(corpus, home, command, |begin_page| {
+        work_on(task, corpus, home, working, wait, begin_page, signals)
+    })
+}
+
+fn work_on(
+    task: Task<'_>,
+    corpus: &Corpus,
+    home: &Home,
+    working: &Working,
+    wait: bool,
+    begin_page: &dyn Fn(),
     signals: &Signals,
 ) -> Result<Study, Failure> {
     let (Task::Tune(spec) | Task::Join(spec)) = task;
@@ -74,6 +90,7 @@ pub(crate) fn work(
                     progress.say(&text);
                 }
                 progress.study(*trials, trials - work.len());
+                begin_page();
             }
         }
         StudyEvent::TrialStarted { number, trials, params, seed } => {

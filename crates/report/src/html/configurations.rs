@@ -1,0 +1,191 @@
+//! The table of configurations: a line for each, early and full side by side, the full one first.
+//!
+//! It has every column, since it can be scrolled; heads and the first column stay where they are. Configurations are
+//! numbered, and marks in the plots carry these numbers.
+
+use super::markup::text;
+use super::{Interval, Shown};
+use crate::RESULTS_FILE;
+use crate::summary::{PassColumns, columns, number, seconds, share, thousands};
+use diapason_study::{CellReading, Cost, Pass, SeedNumbers, percent};
+use std::fmt::Write;
+
+/// Configurations that the table has at most.
+const MOST: usize = 1_000;
+
+/// A column: its group, its head, what the head means, and its cells as markup.
+struct Column {
+    group: String,
+    head: String,
+    means: &'static str,
+    cells: Vec<String>,
+}
+
+/// Adds a column: its group, its head, what the head means, its cells.
+type Push<'a> = dyn FnMut(&str, &str, &'static str, Vec<String>) + 'a;
+
+/// `3 trials`, `1 trial`.
+pub(super) fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{} {what}s", thousands(n as u64)) }
+}
+
+/// The table; nothing for a study without configurations.
+pub(super) fn table(shown: &Shown<'_>) -> String {
+    let study = shown.study;
+    let rows = study.cells.len().min(MOST);
+    if rows == 0 {
+        return String::new();
+    }
+    let columns = all_columns(shown);
+    let mut html = String::from(
+        "<div class=\"scroll\" role=\"region\" aria-label=\"Table of configurations\" tabindex=\"0\">\n<table>\n<thead>\n<tr>",
+    );
+    html += "<th scope=\"col\" rowspan=\"2\" class=\"corner\">no.</th>";
+    for group in columns.chunk_by(|a, b| a.group == b.group) {
+        let scope = if group.len() > 1 { "colgroup" } else { "col" };
+        let name = &group[0].group;
+        let name = if name.is_empty() { "<td" } else { &format!("<th scope=\"{scope}\"") };
+        let close = if name == "<td" { "</td>" } else { "</th>" };
+        let _ = write!(
+            html,
+            "{name} class=\"group\" colspan=\"{}\">{}{close}",
+            group.len(),
+            text(&group[0].group)
+        );
+    }
+    html += "</tr>\n<tr>";
+    for (i, column) in columns.iter().enumerate() {
+        let title = match column.means {
+            "" => String::new(),
+            means => format!(" title=\"{}\"", text(means)),
+        };
+        let _ = write!(html, "<th scope=\"col\"{}{title}>{}</th>", first(&columns, i), text(&column.head));
+    }
+    html += "</tr>\n</thead>\n<tbody>\n";
+    for row in 0..rows {
+        let (class, mark) = if shown.chosen() == Some(row) {
+            (" class=\"chosen\"", " <span title=\"chosen\" aria-label=\"chosen\" role=\"img\">★</span>")
+        } else {
+            ("", "")
+        };
+        let _ = write!(html, "<tr{class}><th scope=\"row\">{}{mark}</th>", row + 1);
+        for (i, column) in columns.iter().enumerate() {
+            let _ = write!(html, "<td{}>{}</td>", first(&columns, i), column.cells[row]);
+        }
+        html += "</tr>\n";
+    }
+    html += "</tbody>\n</table>\n</div>\n";
+    if rows < study.cells.len() {
+        let _ = writeln!(
+            html,
+            "<p>The other {} are in {}.</p>",
+            count(study.cells.len() - rows, "configuration"),
+            text(RESULTS_FILE)
+        );
+    }
+    html
+}
+
+/// The class of a group's first column, by which groups are told apart.
+fn first(columns: &[Column], i: usize) -> &'static str {
+    if i > 0 && columns[i].group != columns[i - 1].group { " class=\"first\"" } else { "" }
+}
+
+fn all_columns(shown: &Shown<'_>) -> Vec<Column> {
+    let study = shown.study;
+    let mut all = Vec::new();
+    let mut push = |group: &str, head: &str, means: &'static str, cells: Vec<String>| {
+        // A column that has nothing to say is not there.
+        if cells.iter().any(|cell| !cell.is_empty()) {
+            all.push(Column { group: group.to_string(), head: head.to_string(), means, cells });
+        }
+    };
+    for axis in study.spec.grid.axes() {
+        let values = study.cells.iter().map(|cell| text(&cell.params.text(&axis.key).unwrap_or_default()));
+        push("", &axis.key, "", values.collect());
+    }
+    if study.cells.iter().any(|cell| cell.params.pairs().any(|(key, _)| study.spec.grid.axis(key).is_none()))
+    {
+        // What another program enqueued may have keys of its own.
+        let others = study.cells.iter().map(|cell| {
+            let pairs = cell.params.pairs().filter(|(key, _)| study.spec.grid.axis(key).is_none());
+            text(&pairs.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" "))
+        });
+        push("", "other settings", "", others.collect());
+    }
+    let parameters = shown.readings.iter().map(|r| r.parameters.map(thousands).unwrap_or_default());
+    let head = if study.spec.cost == Cost::Parameters { "parameters (cost)" } else { "parameters" };
+    push("", head, "", parameters.collect());
+    // What decides comes first: on a narrow screen the rest is scrolled to.
+    for &pass in study.passes().iter().rev() {
+        let of_pass = columns(study, pass);
+        let intervals = if pass == shown.pass { shown.intervals } else { &[] };
+        pass_columns(shown, &of_pass, pass, intervals, &mut push);
+    }
+    let speed = |r: &CellReading| match r.tokens_per_second {
+        speed if speed.is_finite() => thousands(speed.round() as u64),
+        _ => String::new(),
+    };
+    let means = "characters trained on per second of the cost's time";
+    push("", "tokens/s", means, shown.readings.iter().map(speed).collect());
+    all
+}
+
+fn pass_columns(
+    shown: &Shown<'_>,
+    of_pass: &PassColumns,
+    pass: Pass,
+    intervals: &[Option<Interval>],
+    push: &mut Push<'_>,
+) {
+    let study = shown.study;
+    let group = of_pass.group.as_str();
+    let cells = |cell: &dyn Fn(&CellReading) -> String| of_pass.readings.iter().map(cell).collect::<Vec<_>>();
+    if study.spec.seeds > 1 {
+        push(group, "seeds", "seeds that the means are over", cells(&|r| r.seeds.to_string()));
+    }
+    if of_pass.other_steps {
+        push(group, "steps", "", cells(&|r| number(r.steps, 0)));
+    }
+    let losses = cells(&|r| match &r.left_out {
+        Some(reason) if reason == "not finished" => "<span title=\"not finished\">…</span>".to_string(),
+        Some(reason) => format!("<span class=\"failure\" title=\"{}\">failed</span>", text(reason)),
+        None => number(r.loss, 4),
+    });
+    push(group, "loss", "mean cross-entropy on the validation windows, nats per character", losses);
+    if let Some(decision) = study.decision(pass).map(|decided| decided.decision) {
+        let differences = (0..study.cells.len()).map(|cell| match decision.comparison(cell) {
+            Some(_) if cell == decision.best => "best".to_string(),
+            Some(comparison) => format!("+{}", percent(comparison.difference)),
+            None => String::new(),
+        });
+        push(
+            group,
+            "above best",
+            "how much more loss than the best, as a fraction of it",
+            differences.collect(),
+        );
+    }
+    let of_interval = |interval: &Option<Interval>| {
+        interval.map_or(String::new(), |i| format!("{:.2} to {:.2} %", 100.0 * i.low, 100.0 * i.high))
+    };
+    let means = "how much more loss than the best the evidence allows, as fractions of the best loss";
+    push(group, "interval", means, intervals.iter().map(of_interval).collect());
+    push(group, "bpc", "the loss in bits per character", cells(&|r| number(r.bpc, 4)));
+    push(group, "accuracy", "how often the likeliest character was right", cells(&|r| share(r.accuracy)));
+    let means = "the same at the last place of each window";
+    push(group, "at last", means, cells(&|r| share(r.accuracy_last)));
+    let is_cost = |cost: Cost| if study.spec.cost == cost { " (cost)" } else { "" };
+    let flop = |r: &CellReading| if r.flop.is_finite() { format!("{:.2e}", r.flop) } else { String::new() };
+    let means = "floating-point operations of the training steps";
+    push(group, &format!("FLOP{}", is_cost(Cost::Flop)), means, cells(&flop));
+    let means = "seconds of the training steps, as if alone on all threads";
+    push(group, &format!("seconds{}", is_cost(Cost::Seconds)), means, cells(&|r| seconds(r.seconds)));
+    let means = "seconds that the training steps took as they went by";
+    push(group, "training s", means, cells(&|r| seconds(r.train_seconds)));
+    let seed = |cell: &dyn Fn(&SeedNumbers) -> String| {
+        of_pass.seed.iter().map(|row| row.map(cell).unwrap_or_default()).collect::<Vec<_>>()
+    };
+    push(group, "seed's", "the notebook's loss for the same configuration", seed(&|row| number(row.loss, 4)));
+    push(group, "seed's s", "the notebook's training time, seconds", seed(&|row| seconds(row.seconds)));
+}
