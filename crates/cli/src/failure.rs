@@ -183,11 +183,12 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let words: Vec<String> =
         std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let tip = text.lines().find_map(|line| line.trim_start().strip_prefix("tip: "));
-    // `--limit -5`: two dashes would make the number a file.
-    let after_option = words.windows(2).any(|two| {
-        two[0].starts_with("--") && tip.is_some_and(|tip| tip.ends_with(&format!("use '-- {}'", two[1])))
+    // `--limit -5` and `--limti 5`: two dashes would make a file's name of it.
+    let of_an_option = tip.is_some_and(|tip| {
+        let tips = |word: &str| tip.ends_with(&format!("use '-- {word}'"));
+        words.windows(2).any(|two| two[0].starts_with("--") && tips(&two[1])) || tip.contains("use '-- --")
     });
-    let tip = tip.filter(|_| !after_option);
+    let tip = tip.filter(|_| !of_an_option);
     let help = match commands(&words) {
         None => "`diapason help` lists the commands".to_string(),
         Some(command) if matches!(error.kind(), ErrorKind::InvalidSubcommand) => {

@@ -163,7 +163,8 @@ fn pages_of_many_trials() {
     assert!(!past.stderr.contains("--from"), "{past:?}");
     let failed = run(&here, &["study", "show", "many", "--state", "fail"]).ok();
     assert!(failed.stderr.contains("no trial that is failed"), "{failed:?}");
-    for wrong in [["--limit", "101"], ["--limit", "0"], ["--from", "-1"], ["--limit", "-5"]] {
+    for wrong in [["--limit", "101"], ["--limit", "0"], ["--from", "-1"], ["--limit", "-5"], ["--bogus", "5"]]
+    {
         let ran = run(&here, &[&["study", "show", "many"], &wrong[..]].concat());
         assert_eq!(ran.code, Some(2), "{wrong:?}");
         assert!(ran.stderr.ends_with("hint: `diapason help study show` says what it takes\n"), "{ran:?}");
@@ -205,7 +206,14 @@ fn trials_that_others_took_the_place_of() {
     storage.enqueue(id, &[trial]).unwrap();
     let lease = claim(&mut storage, id).lease;
     let record = Record::new().safe_step(50).attribute("steps", 60);
-    storage.finish(&lease, &record, &Outcome::Fail("no memory".to_string()), &Policy::default()).unwrap();
+    storage
+        .finish(
+            &lease,
+            &record,
+            &Outcome::Failed { reason: "no memory".to_string(), retry: true },
+            &Policy::default(),
+        )
+        .unwrap();
     finish(&mut storage, id, &record, 1.5);
     let shown = run(&here, &["study", "show", "quick"]).ok().stdout;
     let rows: Vec<Vec<&str>> = shown
@@ -339,7 +347,7 @@ fn wrong_names_and_places() {
     std::fs::create_dir_all(here.path("folder/study.db")).unwrap();
     fails(&["list", "--storage", "folder"], 1, &["no study database at folder/study.db"]);
     here.write("text.db", "this is a text and no database, however long one looks at it. ".repeat(20));
-    fails(&["list", "--storage", "text.db"], 1, &["text.db", "not a SQLite database"]);
+    fails(&["list", "--storage", "text.db"], 1, &["text.db", "not a SQLite database", "--storage takes"]);
     here.write("empty.db", b"");
     fails(&["list", "--storage", "empty.db"], 1, &["no study database at empty.db"]);
     assert_eq!(std::fs::metadata(here.path("empty.db")).unwrap().len(), 0);

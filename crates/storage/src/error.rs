@@ -120,8 +120,17 @@ impl StorageError {
                 "put the study on a local disk, or share it through PostgreSQL: --storage postgresql://USER@HOST/DATABASE"
             }
             Self::NoDatabase { .. } => "`tune` makes one; check the path",
+            Self::Incompatible { what, .. } if what.contains("journal") => {
+                "put the study on a local disk, or share it through PostgreSQL"
+            }
+            Self::Incompatible { what, .. } if what.contains("work items") => {
+                "use the version of diapason that wrote it, or a newer one"
+            }
             Self::Incompatible { .. } => {
                 "`optuna storage upgrade` brings an older database to the revision of Optuna 3.2 to 5.0"
+            }
+            Self::Damaged { what, .. } if what.contains("not a SQLite") => {
+                "--storage takes a study's folder, its study.db, or a URL; if this was a study's database, put a copy of it back, or move it away with its -wal file: `tune` then makes a new one from study.toml and the checkpoints"
             }
             Self::Damaged { .. } => {
                 "put a copy of it back; or move it away with its -wal file: `tune` then makes a new one, and goes on from study.toml and the checkpoints beside it"
