@@ -1,5 +1,6 @@
 //! How a command fails: one line that says what was wrong, a hint where there is one, an exit code.
 
+use clap::CommandFactory;
 use diapason_engine::EngineError;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -179,26 +180,50 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     // The parser prints a paragraph with the error, one with tips, one with the usage, one with advice.
     let mut paragraphs = text.split("\n\n");
     let message = paragraphs.next().unwrap_or_default().trim_start_matches("error: ").to_string();
+    let words: Vec<String> =
+        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let tip = text.lines().find_map(|line| line.trim_start().strip_prefix("tip: "));
-    let command = std::env::args_os().nth(1).and_then(|word| word.into_string().ok());
-    let command = command.filter(|word| !word.starts_with('-'));
-    let help = match command {
-        Some(command) if !matches!(error.kind(), ErrorKind::InvalidSubcommand) => {
-            format!("`diapason help {command}` says what it takes")
+    // `--limit -5` and `--limti 5`: two dashes would make a file's name of it.
+    let of_an_option = tip.is_some_and(|tip| {
+        let tips = |word: &str| tip.ends_with(&format!("use '-- {word}'"));
+        words.windows(2).any(|two| two[0].starts_with("--") && tips(&two[1])) || tip.contains("use '-- --")
+    });
+    let tip = tip.filter(|_| !of_an_option);
+    let help = match commands(&words) {
+        None => "`diapason help` lists the commands".to_string(),
+        Some(command) if matches!(error.kind(), ErrorKind::InvalidSubcommand) => {
+            format!("`diapason help {command}` lists its commands")
         }
-        _ => "`diapason help` lists the commands".to_string(),
+        Some(command) => format!("`diapason help {command}` says what it takes"),
     };
     print(&message, Some(tip.unwrap_or(&help)));
     ExitCode::from(2)
 }
 
+/// The command that these words begin with, as `study show`.
+fn commands(words: &[String]) -> Option<String> {
+    let mut command = &crate::args::Cli::command();
+    let mut named = Vec::new();
+    for word in words {
+        let Some(next) = command.find_subcommand(word) else { break };
+        named.push(word.as_str());
+        command = next;
+    }
+    (!named.is_empty()).then(|| named.join(" "))
+}
+
 /// One line for the error, one for the hint.
 fn print(message: &str, hint: Option<&str>) {
-    let mut text = format!("error: {}", one_line(message));
+    let mut text = format!("error: {}", shown(message));
     if let Some(hint) = hint {
-        text += &format!("\nhint: {}", one_line(hint));
+        text += &format!("\nhint: {}", shown(hint));
     }
     note(&text);
+}
+
+/// On one line, without what a terminal would obey: messages repeat names, and cells of tables.
+fn shown(text: &str) -> String {
+    diapason_storage::printable(&one_line(text)).into_owned()
 }
 
 fn one_line(text: &str) -> String {

@@ -5,7 +5,7 @@
 //! never taken for a path: it may hold a password, and paths are repeated in messages.
 
 use crate::failure::{Failure, note};
-use diapason_storage::{Opening, Storage, StorageUrl};
+use diapason_storage::{Opening, Storage, StorageError, StorageUrl};
 use diapason_study::DATABASE_FILE;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -104,7 +104,14 @@ fn start_again(_: &[OsString], _: &str) -> Result<(), Failure> {
 
 /// A URL, or the path of a file or folder.
 fn named(text: &str) -> Result<StorageUrl, Failure> {
-    if text.trim().is_empty() || is_url(text) {
+    if let Some(what) = match text.trim() {
+        "" => Some("it is empty"),
+        ":memory:" => Some("a study needs a file, and :memory: is none"),
+        _ => None,
+    } {
+        return Err(Failure::from(StorageError::Url(what.to_string())).typed());
+    }
+    if is_url(text) {
         return StorageUrl::parse(text).map_err(|error| Failure::from(error).typed());
     }
     let path = PathBuf::from(text);
@@ -143,7 +150,11 @@ mod tests {
         assert_eq!(shown(name), format!("sqlite:///{name}/study.db"));
         assert_eq!(shown("postgresql://u:hunter2@h:1/d"), "postgresql://u@h:1/d");
         // Slips of the keyboard are not repeated, and make no file of that name.
-        for slip in ["", " ", "postgresql:/u:hunter2@h/d", "u:hunter2@h/d", "mysql://u:hunter2@h/d"] {
+        for slip in ["", " ", ":memory:"] {
+            let shown = shown(slip);
+            assert!(shown.starts_with("Usage") && !shown.contains("://` in it"), "{shown}");
+        }
+        for slip in ["postgresql:/u:hunter2@h/d", "u:hunter2@h/d", "mysql://u:hunter2@h/d"] {
             let shown = shown(slip);
             assert!(shown.starts_with("Usage") && !shown.contains("hunter2"), "{shown}");
         }

@@ -34,6 +34,19 @@ fn the_notebooks_tables_choose_what_its_author_chose() {
 }
 
 #[test]
+fn a_table_gives_a_terminal_no_orders() {
+    let here = Here::new();
+    here.write("evil.csv", "na\u{1b}[2Jme,seconds,loss\n\u{1b}]0;x\u{7},1,1\n");
+    here.write("bad.csv", "name,seconds,loss\nx,1,\u{1b}[2J\n");
+    for (table, code) in [("evil.csv", 0), ("bad.csv", 1)] {
+        let ran = here.run(&["decide", table]);
+        assert_eq!(ran.code, Some(code), "{ran:?}");
+        assert!([&ran.stdout, &ran.stderr].iter().all(|text| !text.contains(['\u{1b}', '\u{7}'])), "{ran:?}");
+        assert!(format!("{}{}", ran.stdout, ran.stderr).contains("\\u{1b}"), "{ran:?}");
+    }
+}
+
+#[test]
 fn the_tolerance_decides() {
     let here = Here::new();
     here.write("full.csv", FULL);

@@ -139,7 +139,7 @@ fn pages_of_many_trials() {
     assert!(first.stderr.contains("--from 50"), "{first:?}");
     let held = first.stdout.lines().find(|line| line.contains("held")).unwrap();
     let words: Vec<&str> = held.split_whitespace().collect();
-    assert_eq!(words[..5], ["3", "running", "held", "100", "anna:1"]);
+    assert_eq!(words[..6], ["3", "running", "held", "0", "100", "anna:1"]);
     assert!(held.contains(" s left") && held.ends_with("d_model=3"), "{held}");
 
     // Page after page, as `next` says, every trial comes once.
@@ -161,9 +161,15 @@ fn pages_of_many_trials() {
     assert_eq!(complete["trials"][0]["user_attributes"], json!({"seed": 0, "engine": "cpu-1"}));
     let past = run(&here, &["study", "show", "many", "--from", "1000"]).ok();
     assert!(!past.stderr.contains("--from"), "{past:?}");
-    for wrong in [["--limit", "101"], ["--limit", "0"], ["--from", "-1"], ["--state", "odd"]] {
-        assert_eq!(run(&here, &[&["study", "show", "many"], &wrong[..]].concat()).code, Some(2), "{wrong:?}");
+    let failed = run(&here, &["study", "show", "many", "--state", "fail"]).ok();
+    assert!(failed.stderr.contains("no trial that is failed"), "{failed:?}");
+    for wrong in [["--limit", "101"], ["--limit", "0"], ["--from", "-1"], ["--limit", "-5"], ["--bogus", "5"]]
+    {
+        let ran = run(&here, &[&["study", "show", "many"], &wrong[..]].concat());
+        assert_eq!(ran.code, Some(2), "{wrong:?}");
+        assert!(ran.stderr.ends_with("hint: `diapason help study show` says what it takes\n"), "{ran:?}");
     }
+    assert_eq!(run(&here, &["study", "show", "many", "--state", "odd"]).code, Some(2));
 
     let csv = run(&here, &["study", "export", "many"]).ok().stdout;
     let lines: Vec<&str> = csv.lines().collect();
@@ -188,6 +194,38 @@ fn pages_of_many_trials() {
     assert_eq!(array, objects.into_iter().map(without).collect::<Vec<_>>());
     assert_eq!(array.len(), 250);
     assert_eq!(array[3]["intermediate_values"], json!({"100": 2.5}));
+}
+
+#[test]
+fn trials_that_others_took_the_place_of() {
+    let here = Here::new();
+    let mut storage = open(&here, "studies/quick/study.db");
+    let id = storage.create_study("quick", Direction::Minimize, &[]).unwrap();
+    let mut trial = new_trial(1);
+    trial.system_attributes.push(("diapason:config".to_string(), json!({})));
+    storage.enqueue(id, &[trial]).unwrap();
+    let lease = claim(&mut storage, id).lease;
+    let record = Record::new().safe_step(50).attribute("steps", 60);
+    storage
+        .finish(
+            &lease,
+            &record,
+            &Outcome::Failed { reason: "no memory".to_string(), retry: true },
+            &Policy::default(),
+        )
+        .unwrap();
+    finish(&mut storage, id, &record, 1.5);
+    let shown = run(&here, &["study", "show", "quick"]).ok().stdout;
+    let rows: Vec<Vec<&str>> = shown
+        .lines()
+        .skip_while(|line| !line.starts_with("trial"))
+        .map(|l| l.split_whitespace().collect())
+        .collect();
+    assert_eq!(rows[0][..5], ["trial", "state", "work", "seed", "step"], "{shown}");
+    assert_eq!(rows[1][..5], ["0", "failed", "superseded", "0", "60"], "{shown}");
+    assert_eq!(rows[2][..6], ["1", "complete", "done", "0", "60", "1.5"], "{shown}");
+    let one = run(&here, &["study", "show", "quick", "--trial", "0"]).ok().stdout;
+    assert!(one.contains("work state  superseded"), "{one}");
 }
 
 #[test]
@@ -309,7 +347,7 @@ fn wrong_names_and_places() {
     std::fs::create_dir_all(here.path("folder/study.db")).unwrap();
     fails(&["list", "--storage", "folder"], 1, &["no study database at folder/study.db"]);
     here.write("text.db", "this is a text and no database, however long one looks at it. ".repeat(20));
-    fails(&["list", "--storage", "text.db"], 1, &["text.db", "not a SQLite database"]);
+    fails(&["list", "--storage", "text.db"], 1, &["text.db", "not a SQLite database", "--storage takes"]);
     here.write("empty.db", b"");
     fails(&["list", "--storage", "empty.db"], 1, &["no study database at empty.db"]);
     assert_eq!(std::fs::metadata(here.path("empty.db")).unwrap().len(), 0);
@@ -330,7 +368,8 @@ fn wrong_names_and_places() {
     for name in ["a", "b"] {
         storage.create_study(name, Direction::Minimize, &[]).unwrap();
     }
-    fails(&["show", "--storage", "two.db"], 2, &["2 studies", "study list"]);
+    fails(&["show", "--storage", "two.db"], 2, &["2 studies", "study list --storage two.db`"]);
+    fails(&["show", "zzz", "--storage", "two.db"], 1, &["no study `zzz`", "study list --storage two.db`"]);
     // A study's folder, wherever it is, and whatever its study is called.
     let mut storage = open(&here, "elsewhere/mine/study.db");
     storage.create_study("another name", Direction::Minimize, &[]).unwrap();
@@ -369,7 +408,15 @@ fn deleting() {
     here.write("studies/quick/study.toml", b"");
     std::fs::create_dir_all(here.path("studies/quick/trials/d_model=0/seed-0")).unwrap();
     here.write("studies/quick/trials/d_model=0/seed-0/checkpoint.safetensors", b"x");
-    here.write("studies/quick/notes.txt", b"mine");
+    here.write("studies/quick/trials/d_model=0/seed-0/.curve.csv.tmp", b"x");
+    here.write("studies/quick/trials/d_model=0/seed-0/.lock", b"");
+    std::fs::create_dir_all(here.path("studies/quick/trials/d_model=1/seed-0")).unwrap();
+    std::fs::create_dir_all(here.path("studies/quick/trials/mine")).unwrap();
+    let mine = ["notes.txt", "trials/mine/curve.csv", "trials/d_model=1/seed-0/notes.txt"]
+        .map(|file| format!("studies/quick/{file}"));
+    for file in &mine {
+        here.write(file, b"mine");
+    }
     let lease = claim(&mut storage, id).lease;
     let delete = |more: &[&str]| run(&here, &[&["study", "delete", "quick"], more].concat());
 
@@ -395,9 +442,16 @@ fn deleting() {
 
     drop(study(&here, "quick", 2));
     let deleted = delete(&["--yes", "--files"]).ok();
-    assert!(deleted.stderr.contains("trials with all that is in it"), "{deleted:?}");
-    let left: Vec<String> = here.files().into_iter().filter(|name| name.starts_with("studies/")).collect();
-    assert_eq!(left, ["studies/quick", "studies/quick/notes.txt"]);
+    assert!(deleted.stderr.contains("and the checkpoints and curves in studies/quick/trials"), "{deleted:?}");
+    let mut left: Vec<String> = here.files().into_iter().filter(|name| here.path(name).is_file()).collect();
+    left.sort();
+    let mut mine = mine.to_vec();
+    mine.sort();
+    assert_eq!(left, mine);
+    for file in &mine {
+        assert!(deleted.stderr.contains(&format!("{file} stays")), "{deleted:?}");
+    }
+    assert!(!here.path("studies/quick/trials/d_model=0").exists());
 
     // No files are taken that may be another's.
     let mut shared = open(&here, "shared/study.db");

@@ -205,7 +205,9 @@ impl Corpus {
                 let p = symbol.count as f64 / characters as f64;
                 -p * libm::log2(p)
             })
-            .sum();
+            // An empty sum, and that of a single symbol, is -0.
+            .sum::<f64>()
+            + 0.0;
         CorpusInfo {
             name: self.name.clone(),
             digest: self.digest.clone(),

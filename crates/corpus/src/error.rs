@@ -122,6 +122,12 @@ pub enum CorpusError {
         /// The text.
         name: String,
     },
+    /// A text of which `--normalize` leaves nothing.
+    #[error("{name} has no letter a-z and no digit: --normalize leaves nothing of it")]
+    NothingLeft {
+        /// The text.
+        name: String,
+    },
     /// Splits that do not fit into the text.
     #[error("{name} has {characters} characters: {problem}")]
     Splits {
@@ -225,6 +231,9 @@ impl CorpusError {
             }
             Self::NeedsText { option: "--alphabet auto", .. } => "use --alphabet text8 or bytes".to_owned(),
             Self::NeedsText { .. } => "give the text that it was made from".to_owned(),
+            Self::NothingLeft { .. } => {
+                "--alphabet auto keeps the text's own characters, --alphabet bytes takes any".to_owned()
+            }
             Self::Splits { .. } => {
                 "give a longer text, or smaller --train-chars, --validation-chars and --test-chars".to_owned()
             }

@@ -31,6 +31,7 @@ pub(crate) fn append(
     {
         return Err(CorpusError::Packed { name, format });
     }
+    let is_empty = start.is_empty();
     let mut input = io::Cursor::new(start).chain(file);
     if ids {
         if normalize {
@@ -41,7 +42,11 @@ pub(crate) fn append(
         }
         append_ids(&mut input, length, &name, buffer, progress)?;
     } else if normalize {
+        let before = buffer.len();
         append_normalized(&mut input, length, &name, buffer, progress)?;
+        if buffer.len() == before && !is_empty {
+            return Err(CorpusError::NothingLeft { name });
+        }
     } else {
         reserve(buffer, length.unwrap_or(0), &name)?;
         append_pieces(&mut input, u64::MAX, length, &name, buffer, &Room::new(buffer), progress)?;

@@ -265,6 +265,8 @@ fn files_that_are_no_text() {
     let (message, _) = error(&CorpusRequest::new(&folder.file("empty.txt", "")));
     assert!(message.ends_with("empty.txt is empty"), "{message}");
     let blank = CorpusRequest { normalize: true, ..CorpusRequest::new(&folder.file("blank.txt", "...\n")) };
+    assert!(error(&blank).0.ends_with("leaves nothing of it"));
+    let blank = CorpusRequest { normalize: true, ..CorpusRequest::new(&folder.file("blank.txt", "")) };
     assert!(error(&blank).0.ends_with("blank.txt is empty"));
     let (message, hint) = error(&CorpusRequest::new(&folder.file("text8.zip", b"PK\x03\x04....")));
     assert!(message.ends_with("text8.zip is packed (zip), not a text"), "{message}");

@@ -4,6 +4,7 @@
 //! on it), and the *connection* is lost (nobody knows, go on and try again). So they are two variants, and
 //! nothing else in the crate decides which of them an error is.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Why something could not be stored or read.
@@ -113,14 +114,23 @@ impl StorageError {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Url(_) => {
-                "as in sqlite:///folder/study.db or postgresql://USER@HOST/DATABASE; a password goes into PGPASSWORD or ~/.pgpass"
+                "as in studies/quick, sqlite:///folder/study.db or postgresql://USER@HOST/DATABASE; a password goes into PGPASSWORD or ~/.pgpass"
             }
             Self::NetworkFileSystem { .. } => {
                 "put the study on a local disk, or share it through PostgreSQL: --storage postgresql://USER@HOST/DATABASE"
             }
             Self::NoDatabase { .. } => "`tune` makes one; check the path",
+            Self::Incompatible { what, .. } if what.contains("journal") => {
+                "put the study on a local disk, or share it through PostgreSQL"
+            }
+            Self::Incompatible { what, .. } if what.contains("work items") => {
+                "use the version of diapason that wrote it, or a newer one"
+            }
             Self::Incompatible { .. } => {
                 "`optuna storage upgrade` brings an older database to the revision of Optuna 3.2 to 5.0"
+            }
+            Self::Damaged { what, .. } if what.contains("not a SQLite") => {
+                "--storage takes a study's folder, its study.db, or a URL; if this was a study's database, put a copy of it back, or move it away with its -wal file: `tune` then makes a new one from study.toml and the checkpoints"
             }
             Self::Damaged { .. } => {
                 "put a copy of it back; or move it away with its -wal file: `tune` then makes a new one, and goes on from study.toml and the checkpoints beside it"
@@ -130,6 +140,9 @@ impl StorageError {
             }
             Self::NoStudy { .. } => "`diapason study list` names those that are there",
             Self::StudyExists { .. } => "choose another name, or continue that study with its own settings",
+            Self::Database { cause, .. } if cause.contains("password missing") => {
+                return Some(password_hint(&|name| std::env::var_os(name)));
+            }
             Self::Path { .. } => "whoever can write to the database wrote this; it is not followed",
             _ => return None,
         };
@@ -142,7 +155,48 @@ impl StorageError {
     }
 }
 
+/// Where a password goes, and why the one that is there may not have been taken.
+fn password_hint(variable: &dyn Fn(&str) -> Option<OsString>) -> String {
+    let set = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let file = set("PGPASSFILE").or_else(|| set("HOME").map(|home| home.join(".pgpass")));
+    if let Some(file) = file.filter(|file| file.exists()) {
+        let shown = file.display().to_string();
+        let shown = crate::printable(&shown);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            if file.metadata().is_ok_and(|found| found.permissions().mode() & 0o077 != 0) {
+                return format!(
+                    "{shown} is ignored, since others can read it: `chmod 600` makes it theirs no more"
+                );
+            }
+        }
+        return format!("{shown} has no line for this host, port, database and user");
+    }
+    "a password goes into PGPASSWORD or ~/.pgpass".to_string()
+}
+
 /// A message of a library in one line.
 pub(crate) fn one_line(text: &str) -> String {
     crate::printable(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_password_file_that_is_not_taken_says_why() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let hint = || password_hint(&|name| (name == "HOME").then(|| folder.path().as_os_str().to_owned()));
+        assert!(hint().starts_with("a password goes into"), "{}", hint());
+        let file = folder.path().join(".pgpass");
+        for (mode, part) in [(0o644, "others can read it"), (0o600, "no line for")] {
+            std::fs::write(&file, "").unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert!(hint().contains(part) && hint().contains(".pgpass"), "{}", hint());
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::args::{self, Decide};
 use crate::failure::{Failure, note};
+use diapason_storage::printable;
 use diapason_study::{Cost, Pass, Tolerance, decide, percent, read_table};
 use std::fs::File;
 use std::io::{self, Write};
@@ -30,7 +31,8 @@ pub(crate) fn run(args: Decide) -> Result<(), Failure> {
     })?;
     let mut out = io::stdout().lock();
     for line in decision.explain(&candidates, Cost::Seconds) {
-        writeln!(out, "{line}")?;
+        // The table may be from anywhere.
+        writeln!(out, "{}", printable(&line))?;
     }
     Ok(out.flush()?)
 }

@@ -7,7 +7,7 @@
 use super::json;
 use crate::args::{Database, DeleteStudy, ExportStudy, Format, ListStudies, ShowStudy, State, Study};
 use crate::failure::{Failure, note};
-use crate::storage;
+use crate::{shell, storage};
 use diapason_report::{HTML_FILE, REPORT_FILE, RESULTS_FILE};
 use diapason_storage::{
     Direction, Item, ItemState, Opening, PAGE, Page, Storage, StorageError, StorageUrl, StudyId,
@@ -15,6 +15,7 @@ use diapason_storage::{
 };
 use diapason_study::{DATABASE_FILE, STUDY_FILE};
 use diapason_training::files::write_atomically;
+use diapason_training::{BEST, CHECKPOINT, CURVE};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
@@ -27,6 +28,9 @@ const STUDIES: &str = "studies";
 
 /// Folder of the trials in a study's folder.
 const TRIALS: &str = "trials";
+
+/// The system attribute that every trial has that `tune` or a worker made its own.
+const CONFIG: &str = "diapason:config";
 
 /// Every state, in the order in which a trial comes by them.
 const STATES: [TrialState; 5] =
@@ -62,7 +66,13 @@ impl Found {
 }
 
 fn open(url: &StorageUrl, opening: Opening) -> Result<Storage, Failure> {
-    let storage = Storage::open(url, opening)?;
+    let storage = Storage::open(url, opening).map_err(|error| match error {
+        // Nobody is training here.
+        StorageError::Unreachable { .. } if matches!(url, StorageUrl::Postgres(_)) => {
+            Failure::failed(error.to_string()).with_hint("does the server run, at this host and port?")
+        }
+        error => error.into(),
+    })?;
     if let Some(warning) = storage.warning() {
         note(&format!("warning: {}: {warning}", storage.place()));
     }
@@ -73,7 +83,7 @@ fn open(url: &StorageUrl, opening: Opening) -> Result<Storage, Failure> {
 fn find(args: &Database, name: Option<&str>, opening: Opening) -> Result<Found, Failure> {
     if let Some(url) = storage::given(args.storage.as_deref())? {
         let storage = open(&url, opening)?;
-        return choose(storage, url, name, name.is_none());
+        return choose(storage, url, name, name.is_none(), args);
     }
     let Some(name) = name else {
         return Err(Failure::usage("NAME is missing").with_hint("`diapason study list` names the studies"));
@@ -81,12 +91,12 @@ fn find(args: &Database, name: Option<&str>, opening: Opening) -> Result<Found, 
     let folder = [Path::new(STUDIES).join(name), PathBuf::from(name)]
         .into_iter()
         .find(|folder| folder.join(DATABASE_FILE).is_file())
-        .ok_or_else(|| unknown(name, &folders(Path::new(STUDIES))))?;
+        .ok_or_else(|| unknown(name, &folders(Path::new(STUDIES)), args))?;
     let url = storage::place(None, &folder)?;
     let storage = open(&url, opening)?;
     let last = folder.file_name().map(|name| name.to_string_lossy().into_owned());
     // The folder of a study has one study, whatever that is called.
-    choose(storage, url, last.as_deref(), true)
+    choose(storage, url, last.as_deref(), true, args)
 }
 
 /// The study of that name in a database; or its only one, if that will do.
@@ -95,6 +105,7 @@ fn choose(
     url: StorageUrl,
     name: Option<&str>,
     or_only: bool,
+    args: &Database,
 ) -> Result<Found, Failure> {
     if let Some(name) = name {
         match storage.study(name) {
@@ -110,16 +121,16 @@ fn choose(
             Ok(Found { storage, url, id, name })
         }
         (all, Some(name)) => {
-            Err(unknown(name, &all.iter().map(|study| study.name.clone()).collect::<Vec<_>>()))
+            Err(unknown(name, &all.iter().map(|study| study.name.clone()).collect::<Vec<_>>(), args))
         }
         ([], None) => Err(Failure::failed(format!("there is no study in {url}"))),
         (all, None) => Err(Failure::usage(format!("NAME is missing: {} studies are in {url}", all.len()))
-            .with_hint("`diapason study list` names them")),
+            .with_hint(format!("`{}` names them", list_command(args)))),
     }
 }
 
 /// No study of that name; perhaps one of these was meant.
-fn unknown(name: &str, known: &[String]) -> Failure {
+fn unknown(name: &str, known: &[String], args: &Database) -> Failure {
     let near = known
         .iter()
         .map(|known| (strsim::jaro_winkler(&known.to_lowercase(), &name.to_lowercase()), known))
@@ -128,8 +139,18 @@ fn unknown(name: &str, known: &[String]) -> Failure {
     let failure = Failure::from(StorageError::NoStudy { name: name.to_string() });
     match near {
         Some((_, near)) => failure.with_hint(format!("did you mean `{}`?", printable(near))),
-        None => failure,
+        None => failure.with_hint(format!("`{}` names those that are there", list_command(args))),
     }
+}
+
+/// The command that lists the studies of this database. (A password that was typed is no longer in the words.)
+fn list_command(args: &Database) -> String {
+    let mut words = vec!["diapason", "study", "list"];
+    let typed = args.storage.as_deref().filter(|typed| StorageUrl::split_password(typed).is_none());
+    if let Some(typed) = typed {
+        words.extend(["--storage", typed]);
+    }
+    shell::line(&words)
 }
 
 /// Names of the folders in `studies` that have a database, in alphabetical order.
@@ -277,6 +298,11 @@ fn show(args: &ShowStudy) -> Result<(), Failure> {
     writeln!(out)?;
     trials_table(&trials).write(&mut out, &["state", "work", "worker", "params"])?;
     out.flush()?;
+    if trials.is_empty() && summary.trials > 0 {
+        let which = state.map_or_else(String::new, |state| format!(" that is {}", title(state)));
+        let from = if args.from > 0 { format!(" from {} on", args.from) } else { String::new() };
+        note(&format!("there is no trial{which}{from}"));
+    }
     if let Some(next) = next {
         note(&format!("this is one page: --from {next} shows the next"));
     }
@@ -284,8 +310,9 @@ fn show(args: &ShowStudy) -> Result<(), Failure> {
 }
 
 fn trials_table(trials: &[Trial]) -> Table {
-    let mut table =
-        Table::new(&["trial", "state", "work", "step", "value", "failures", "worker", "lease", "params"]);
+    let mut table = Table::new(&[
+        "trial", "state", "work", "seed", "step", "value", "failures", "worker", "lease", "params",
+    ]);
     for trial in trials {
         let values: Vec<String> = trial.values.iter().map(|&x| number(x)).collect();
         let params: Vec<String> = trial
@@ -298,8 +325,11 @@ fn trials_table(trials: &[Trial]) -> Table {
         table.push(vec![
             trial.number.to_string(),
             title(trial.state).to_string(),
-            of(&|item| item.state.name().to_lowercase()),
-            of(&|item| if item.step > 0 { item.step.to_string() } else { String::new() }),
+            work(trial),
+            trial.user_attributes.get("seed").map(|seed| cut(&text(seed), 20)).unwrap_or_default(),
+            finished_steps(trial).unwrap_or_else(|| {
+                of(&|item| if item.step > 0 { item.step.to_string() } else { String::new() })
+            }),
             values.join(" "),
             of(&|item| if item.failures > 0 { item.failures.to_string() } else { String::new() }),
             // Who had it last does not matter any more once it is over.
@@ -312,6 +342,24 @@ fn trials_table(trials: &[Trial]) -> Table {
         ]);
     }
     table
+}
+
+/// The state of a trial's work. One of our trials that has none any more made room for a later one.
+fn work(trial: &Trial) -> String {
+    match &trial.item {
+        Some(item) => item.state.name().to_lowercase(),
+        None if is_over(trial) && trial.system_attributes.contains_key(CONFIG) => "superseded".to_string(),
+        None => String::new(),
+    }
+}
+
+fn is_over(trial: &Trial) -> bool {
+    matches!(trial.state, TrialState::Complete | TrialState::Pruned | TrialState::Fail)
+}
+
+/// How many steps a finished trial made, which is more than its last checkpoint says.
+fn finished_steps(trial: &Trial) -> Option<String> {
+    trial.user_attributes.get("steps").filter(|_| is_over(trial)).map(|steps| cut(&text(steps), 20))
 }
 
 /// `41 s left`, `over for 13 s`.
@@ -352,6 +400,9 @@ fn show_trial(found: &mut Found, summary: &StudySummary, number_: i64, as_json: 
         if let Some(at) = time {
             line(name, printable(at).into_owned());
         }
+    }
+    if trial.item.is_none() && !work(&trial).is_empty() {
+        line("work state", work(&trial));
     }
     if let Some(item) = &trial.item {
         line("work item", printable(&item.key).into_owned());
@@ -560,21 +611,28 @@ fn delete(args: &DeleteStudy) -> Result<(), Failure> {
         refuse_if_held(&mut found, &name)?;
     }
     let others = found.storage.studies()?.len() - 1;
-    let files = if args.files { files_of(&found.url, &found.name, others)? } else { Vec::new() };
+    let files = if args.files { files_of(&found.url, &found.name, others)? } else { Files::default() };
     note(&format!(
         "this deletes the study `{name}` with its {} trials from {}",
         summary.trials,
         printable(&found.url.to_string())
     ));
-    // What SQLite keeps beside the database goes without saying.
-    let beside =
-        |path: &Path| path.to_string_lossy().ends_with("-wal") || path.to_string_lossy().ends_with("-shm");
-    for path in files.iter().filter(|path| !beside(path)) {
-        note(&format!(
-            "and {}{}",
-            path.display(),
-            if path.is_dir() { " with all that is in it" } else { "" }
-        ));
+    // What SQLite keeps beside the database goes without saying, and so does what a killed writer left.
+    let goes_without_saying = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.ends_with("-wal") || name.ends_with("-shm") || name.starts_with('.')
+    };
+    for path in files.own.iter().filter(|path| !goes_without_saying(path)) {
+        note(&format!("and {}", path.display()));
+    }
+    if let Some(trials) = files.folders.last() {
+        note(&format!("and the checkpoints and curves in {}", trials.display()));
+    }
+    for path in files.others.iter().take(OTHERS_SHOWN) {
+        note(&format!("{} stays: `tune` did not write it", printable(&path.to_string_lossy())));
+    }
+    if files.others.len() > OTHERS_SHOWN {
+        note(&format!("so do {} more", files.others.len() - OTHERS_SHOWN));
     }
     if !args.yes && !confirmed()? {
         return Err(Failure::failed("nothing was deleted"));
@@ -585,10 +643,10 @@ fn delete(args: &DeleteStudy) -> Result<(), Failure> {
     let mut storage = open(&url, Opening::Write)?;
     storage.delete_study(&summary.name)?;
     drop(storage);
-    for path in &files {
+    for path in files.own.iter().chain(&files.of_trials) {
         remove(path).map_err(|error| Failure::file("delete", path, &error))?;
     }
-    if let Some(folder) = files.first().and_then(|path| path.parent()) {
+    for folder in files.folders.iter().chain(&files.folder) {
         // Something of the user's own may be in it: then it stays.
         let _ = fs::remove_dir(folder);
     }
@@ -613,9 +671,56 @@ fn refuse_if_held(found: &mut Found, name: &str) -> Result<(), Failure> {
     }
 }
 
+/// How many of the files that stay are named.
+const OTHERS_SHOWN: usize = 5;
+
+/// What is in the folder of a study.
+#[derive(Default)]
+struct Files {
+    /// The study's folder.
+    folder: Option<PathBuf>,
+    /// Files in it that the program writes.
+    own: Vec<PathBuf>,
+    /// Such files of its trials.
+    of_trials: Vec<PathBuf>,
+    /// Folders of the trials, each after those in it; the last is the folder of them all.
+    folders: Vec<PathBuf>,
+    /// All the rest: somebody put it there, and it stays.
+    others: Vec<PathBuf>,
+}
+
+impl Files {
+    /// Looks through `trials/CELL/seed-N` at this depth below `trials`. Links are not followed.
+    fn look_into(&mut self, folder: PathBuf, depth: usize) -> io::Result<()> {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            let (path, kind) = (entry.path(), entry.file_type()?);
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if depth == 2
+                && !kind.is_dir()
+                && (name == ".lock" || is_one_of(&name, &[CHECKPOINT, BEST, CURVE]))
+            {
+                self.of_trials.push(path);
+            } else if kind.is_dir() && (depth == 0 || (depth == 1 && name.starts_with("seed-"))) {
+                self.look_into(path, depth + 1)?;
+            } else {
+                self.others.push(path);
+            }
+        }
+        self.folders.push(folder);
+        Ok(())
+    }
+}
+
+/// Whether a file has one of these names, or the name under which such a file is written until it is whole.
+fn is_one_of(file: &str, names: &[&str]) -> bool {
+    let whole = file.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp")).unwrap_or(file);
+    names.contains(&whole)
+}
+
 /// The files of a study that are there, all in one folder. Their names are the program's own, none is from the
 /// database.
-fn files_of(url: &StorageUrl, name: &str, others: usize) -> Result<Vec<PathBuf>, Failure> {
+fn files_of(url: &StorageUrl, name: &str, others: usize) -> Result<Files, Failure> {
     let folder = match url {
         StorageUrl::Sqlite(path) => path.parent().map(Path::to_path_buf).unwrap_or_default(),
         StorageUrl::Postgres(_) => {
@@ -637,7 +742,7 @@ fn files_of(url: &StorageUrl, name: &str, others: usize) -> Result<Vec<PathBuf>,
         ))
         .with_hint("leave --files out, and delete by hand what you do not need"));
     }
-    let mut names = vec![STUDY_FILE, TRIALS, REPORT_FILE, HTML_FILE, RESULTS_FILE];
+    let mut names = vec![STUDY_FILE, REPORT_FILE, HTML_FILE, RESULTS_FILE];
     let database: Vec<String> =
         ["", "-wal", "-shm"].iter().map(|end| format!("{DATABASE_FILE}{end}")).collect();
     match url {
@@ -653,18 +758,34 @@ fn files_of(url: &StorageUrl, name: &str, others: usize) -> Result<Vec<PathBuf>,
         }
         _ => {}
     }
-    let files = names.into_iter().map(|name| folder.join(name));
-    Ok(files.filter(|path| path.symlink_metadata().is_ok()).collect())
+    let mut files = Files::default();
+    let mut look = || -> io::Result<()> {
+        let here = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
+        for entry in fs::read_dir(here)? {
+            let entry = entry?;
+            let (file, kind) = (entry.file_name(), entry.file_type()?);
+            let path = folder.join(&file);
+            if !kind.is_dir() && is_one_of(&file.to_string_lossy(), &names) {
+                files.own.push(path);
+            } else if kind.is_dir() && file == TRIALS {
+                files.look_into(path, 0)?;
+            } else {
+                files.others.push(path);
+            }
+        }
+        Ok(())
+    };
+    look().map_err(|error| Failure::file("look into", &folder, &error))?;
+    for paths in [&mut files.own, &mut files.of_trials, &mut files.others] {
+        paths.sort();
+    }
+    files.folder = Some(folder);
+    Ok(files)
 }
 
-/// Deletes a file, a link, or a folder with all that is in it; links in it are not followed.
+/// Deletes a file or a link.
 fn remove(path: &Path) -> io::Result<()> {
-    let removed = match path.symlink_metadata() {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
+    match fs::remove_file(path) {
         // SQLite takes its own two files away when it closes the database.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,

@@ -61,6 +61,19 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
         }
         progress.event(0, event, signals);
         boards.event(0, event);
+    })
+    .map_err(|error| {
+        let failure = Failure::from(error);
+        match failure {
+            // The hint speaks of a checkpoint, which a full disk may never have let be.
+            Failure::Failed { message, hint: Some(hint) }
+                if hint.contains("checkpoint is intact") && !folder.join(CHECKPOINT).exists() =>
+            {
+                Failure::failed(message)
+                    .with_hint("free some space and start again: there is no checkpoint yet")
+            }
+            failure => failure,
+        }
     })?;
     progress.finish();
 
