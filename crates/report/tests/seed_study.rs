@@ -245,7 +245,7 @@ fn csv_has_a_line_per_pass() {
     );
     study.spec.grid = Grid::parse(&["steps=20000"]).unwrap();
     let csv = String::from_utf8(to_csv(&study).unwrap()).unwrap();
-    assert!(csv.starts_with("number,params_steps,seed,"), "{csv}");
+    assert!(csv.starts_with("number,params_steps,d_model,n_heads,n_layers,seed,"), "{csv}");
 }
 
 #[test]
