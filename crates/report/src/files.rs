@@ -32,7 +32,7 @@ pub enum ReportError {
 /// None in practice: memory is written.
 pub fn to_csv(study: &Study) -> io::Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let keys: Vec<&str> = study.spec.grid.axes().iter().map(|axis| axis.key.as_str()).collect();
+    let keys = study.keys();
     let names = keys.iter().map(|key| {
         if RESULT_COLUMNS.contains(key) || *key == "number" {
             format!("params_{key}")

@@ -25,9 +25,9 @@ pub(crate) fn table(study: &Study) -> Table {
     let mut table = Table::default();
     let marks = study.cells.iter().map(|cell| if Some(&cell.params) == chosen.as_ref() { "*" } else { "" });
     table.push(Column::new("", "", 0, Align::Left, marks.map(str::to_string).collect()));
-    for axis in study.spec.grid.axes() {
-        let cells = study.cells.iter().map(|cell| cell.params.text(&axis.key).unwrap_or_default());
-        table.push(Column::new("", &axis.key, 0, Align::Right, cells.collect()));
+    for key in study.keys() {
+        let cells = study.cells.iter().map(|cell| cell.params.text(key).unwrap_or_default());
+        table.push(Column::new("", key, 0, Align::Right, cells.collect()));
     }
     let passes: Vec<PassColumns> = study.passes().iter().map(|&pass| columns(study, pass)).collect();
     if let Some(full) = passes.last() {

@@ -81,6 +81,14 @@ pub enum StudyError {
         /// Largest value allowed.
         high: &'static str,
     },
+    /// The folder belongs to another study.
+    #[error("{} is the folder of another study, `{}`", folder.display(), printable(name))]
+    OtherStudy {
+        /// The folder.
+        folder: PathBuf,
+        /// That study's name.
+        name: String,
+    },
     /// The folder holds a study with other settings.
     #[error(
         "the study in {} was begun with other settings: {}",
@@ -194,6 +202,7 @@ impl StudyError {
                 error => error.hint(),
             },
             Self::Storage(error) => error.hint(),
+            Self::OtherStudy { .. } => Some("choose another folder with --out".to_string()),
             Self::NotOurs { .. } => Some(
                 "`tune --storage URL --study NAME --enqueued` with --corpus and --set says what its trials are trained on"
                     .to_string(),

@@ -174,6 +174,13 @@ pub fn run_study(
                 Study::new(spec, cells, &home.folder, vocabulary)?
             }
         };
+        // Studies in one database that shared a folder would take one another's checkpoints for their own. (A copy that
+        // cannot be read says nothing, and is written anew.)
+        if let Ok(Some(there)) = StudySpec::read(&home.folder)
+            && there.name != study.spec.name
+        {
+            return Err(StudyError::OtherStudy { folder: home.folder.clone(), name: there.name });
+        }
         study.ways(&study.work(vocabulary)?, corpus, engines)?;
 
         create_folder(&home.folder).map_err(|source| StudyError::Io { path: home.folder.clone(), source })?;

@@ -208,6 +208,17 @@ impl Study {
         Ok(Self { spec, cells, trials, timings, interrupted: false })
     }
 
+    /// The keys by which the cells differ: those of the grid, then those of trials that other programs enqueued.
+    pub fn keys(&self) -> Vec<&str> {
+        let mut keys: Vec<&str> = self.spec.grid.axes().iter().map(|axis| axis.key.as_str()).collect();
+        for key in self.cells.iter().flat_map(|cell| cell.params.0.keys()) {
+            if !keys.contains(&key.as_str()) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
     /// The passes that each trial has.
     pub fn passes(&self) -> &'static [Pass] {
         if self.spec.protocol == Protocol::Standard && self.spec.early_fraction == 0.0 {

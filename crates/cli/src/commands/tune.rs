@@ -56,7 +56,9 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
     let corpus = args.text.corpus.clone().unwrap_or_else(|| QUICK_CORPUS.to_string());
     let request = request(&args.text, corpus);
     let name = study_name(&request, quick, args.as_seed);
-    let folder = args.out.clone().unwrap_or_else(|| PathBuf::from("studies").join(&name));
+    let of_study = args.place.study.as_deref().map(slug);
+    let folder =
+        args.out.clone().unwrap_or_else(|| PathBuf::from("studies").join(of_study.as_ref().unwrap_or(&name)));
     if folder.join(CHECKPOINT).exists() {
         return Err(Failure::usage(format!("{} holds a run, not a study", folder.display()))
             .with_hint("choose another folder with --out; `diapason train --resume` goes on with a run"));
@@ -176,6 +178,12 @@ fn say_what_next(study: &Study, args: &Tune, request: &CorpusRequest, corpus: &C
         note(&text);
     }
     let best = home.folder.join(&trial.folder).join(BEST);
+    if !best.exists() {
+        return note(&format!(
+            "{} is not here: a worker with another --out trained it, and its folder has the weights",
+            best.display()
+        ));
+    }
     let program = shell::program();
     let on_best = |words: &[&str]| {
         let mut line = vec![program.clone(), words[0].into(), best.clone().into_os_string()];
@@ -188,13 +196,20 @@ fn say_what_next(study: &Study, args: &Tune, request: &CorpusRequest, corpus: &C
         if corpus.alphabet.encode(PROMPT.as_bytes()).is_ok() { &["--prompt", PROMPT] } else { &[] };
     note(&format!("  {}", on_best(&[&["generate"], prompt].concat())));
     note(&format!("  {}", on_best(&["eval", "--split", "test"])));
-    let train = train_command(&program, &args.text, request, &study.cells[trial.cell]);
+    let train =
+        train_command(&program, &args.text, request, &study.cells[trial.cell], study.spec.first_steps);
     note(&format!("  {}", shell::line(&train)));
 }
 
 /// `train` for the chosen configuration, with as many steps as the notebook gave it if the study gave less
 /// and did not compare numbers of steps.
-fn train_command(program: &OsString, text: &Text, request: &CorpusRequest, chosen: &Cell) -> Vec<OsString> {
+fn train_command(
+    program: &OsString,
+    text: &Text,
+    request: &CorpusRequest,
+    chosen: &Cell,
+    first_steps: u64,
+) -> Vec<OsString> {
     let mut words: Vec<OsString> =
         vec![program.clone(), "train".into(), "--corpus".into(), request.corpus.clone().into()];
     let mut flag = |name: &str, value: Option<OsString>| {
@@ -208,8 +223,14 @@ fn train_command(program: &OsString, text: &Text, request: &CorpusRequest, chose
     flag("--train-chars", text.train_chars.map(|n| n.to_string().into()));
     flag("--validation-chars", text.validation_chars.map(|n| n.to_string().into()));
     flag("--test-chars", text.test_chars.map(|n| n.to_string().into()));
-    // The grid's keys, then all else that differs from what `train` does by itself.
-    let changed = chosen.config.differences(&Config::default());
+    // The grid's keys, then all else that differs from what `train` does by itself. A twentieth of the study's steps is
+    // not what a longer run should be evaluated after.
+    let by_default = Config { eval_every: 0, steps: first_steps, ..Config::default() };
+    let mut config = chosen.config.clone();
+    if config.eval_every == by_default.steps_between_evaluations() {
+        config.eval_every = 0;
+    }
+    let changed = config.differences(&Config::default());
     let changed = Params::new(changed.iter().map(|(key, value, _)| (*key, value.clone())));
     let others = changed.pairs().filter(|(key, _)| chosen.params.text(key).is_none());
     for (key, value) in chosen.params.pairs().chain(others).filter(|(key, _)| *key != "steps") {

@@ -100,18 +100,9 @@ fn all_columns(shown: &Shown<'_>) -> Vec<Column> {
             all.push(Column { group: group.to_string(), head: head.to_string(), means, cells });
         }
     };
-    for axis in study.spec.grid.axes() {
-        let values = study.cells.iter().map(|cell| text(&cell.params.text(&axis.key).unwrap_or_default()));
-        push("", &axis.key, "", values.collect());
-    }
-    if study.cells.iter().any(|cell| cell.params.pairs().any(|(key, _)| study.spec.grid.axis(key).is_none()))
-    {
-        // What another program enqueued may have keys of its own.
-        let others = study.cells.iter().map(|cell| {
-            let pairs = cell.params.pairs().filter(|(key, _)| study.spec.grid.axis(key).is_none());
-            text(&pairs.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" "))
-        });
-        push("", "other settings", "", others.collect());
+    for key in study.keys() {
+        let values = study.cells.iter().map(|cell| text(&cell.params.text(key).unwrap_or_default()));
+        push("", key, "", values.collect());
     }
     let parameters = shown.readings.iter().map(|r| r.parameters.map(thousands).unwrap_or_default());
     let head = if study.spec.cost == Cost::Parameters { "parameters (cost)" } else { "parameters" };
