@@ -794,7 +794,7 @@ pub(crate) enum Format {
 Examples:
   diapason study delete quick
   diapason study delete quick --files --yes
-      The study's folder too: checkpoints, reports, study.toml.")]
+      What the program wrote into the study's folder too; your own files in it stay.")]
 pub(crate) struct DeleteStudy {
     /// Name of the study, or its folder
     #[arg(value_name = "NAME")]

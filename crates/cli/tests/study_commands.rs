@@ -357,7 +357,7 @@ fn wrong_names_and_places() {
     fails(
         &["list", "--storage", "postgresql://u:hunter2@127.0.0.1:1/d"],
         1,
-        &["cannot reach", "u@127.0.0.1:1"],
+        &["cannot reach", "u@127.0.0.1:1", "does the server run"],
     );
     let by_variable =
         finished(here.command(&["study", "list"]).env("DIAPASON_STORAGE", "mysql://u:hunter2@h/d"));

@@ -362,6 +362,8 @@ fn what_there_is_to_know() {
     let entropy: f64 = [4.0f64, 2.0, 1.0, 2.0].iter().map(|n| n / 9.0 * (9.0 / n).log2()).sum();
     assert!((info.unigram_entropy_bits - entropy).abs() < 1e-12);
     assert_eq!(info.entropy_rate_bits, None);
+    let same = Corpus::from_parts("x", Alphabet::text8(), vec![0; 100], &SplitRequest::default()).unwrap();
+    assert_eq!(format!("{:.4}", same.info().unigram_entropy_bits), "0.0000");
     // All splits have the same frequencies.
     assert!((corpus.unigram_loss() / std::f64::consts::LN_2 - entropy).abs() < 1e-12);
     let strange = ids(&[b"ab".repeat(400), b"zz".repeat(50), b"ab".repeat(50)].concat());

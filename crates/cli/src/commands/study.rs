@@ -68,9 +68,10 @@ impl Found {
 fn open(url: &StorageUrl, opening: Opening) -> Result<Storage, Failure> {
     let storage = Storage::open(url, opening).map_err(|error| match error {
         // Nobody is training here.
-        StorageError::Unreachable { .. } if matches!(url, StorageUrl::Postgres(_)) => {
-            Failure::failed(error.to_string()).with_hint("does the server run, at this host and port?")
-        }
+        StorageError::Unreachable { .. } => Failure::failed(error.to_string()).with_hint(match url {
+            StorageUrl::Postgres(_) => "does the server run, at this host and port?",
+            StorageUrl::Sqlite(_) => "try again in a moment",
+        }),
         error => error.into(),
     })?;
     if let Some(warning) = storage.warning() {
