@@ -88,7 +88,8 @@ fn a_worker_that_was_only_slow_leaves_its_successors_result_alone() {
     wait_for("the first trial to be done", || items(&mut here.storage("s"))[0].state == ItemState::Done);
     signal(&quick, "INT");
     let quick = finish(quick);
-    assert_eq!(quick.code, Some(130), "{quick:#?}");
+    // Where it had done all the others within the lease, it is at its end by now.
+    assert!(matches!(quick.code, Some(0 | 130)), "{quick:#?}");
     assert!(
         quick.stderr.contains(", which has fallen silent: it goes on from its last checkpoint"),
         "{quick:#?}"
