@@ -851,7 +851,7 @@ fn what_cannot_be_reached_is_an_error_at_once() {
     std::fs::write(&path, "this is no database, but long enough to be taken for one ".repeat(100)).unwrap();
     let url = diapason_storage::StorageUrl::Sqlite(path);
     let error = Storage::open(&url, Opening::Create).unwrap_err();
-    assert!(matches!(error, StorageError::Incompatible { .. }), "{error:?}");
+    assert!(matches!(error, StorageError::Damaged { .. }), "{error:?}");
 }
 
 /// A lock that another program keeps is waited for, and named when patience is at its end.
