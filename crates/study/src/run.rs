@@ -283,15 +283,12 @@ fn adopt(
 
 /// What to say of trials that other programs enqueued and that are no work here.
 pub(crate) fn left_alone(trials: usize) -> Option<String> {
-    let why = "they have unknown keys or impossible values, or the study has the same already";
-    match trials {
-        0 => None,
-        1 => Some(
-            format!("1 enqueued trial cannot be trained here and is left alone: {why}")
-                .replace("they have", "it has"),
-        ),
-        n => Some(format!("{n} enqueued trials cannot be trained here and are left alone: {why}")),
-    }
+    let (which, has) = match trials {
+        0 => return None,
+        1 => ("1 enqueued trial cannot be trained here and is left alone".to_string(), "it has"),
+        n => (format!("{n} enqueued trials cannot be trained here and are left alone"), "they have"),
+    };
+    Some(format!("{which}: {has} unknown keys or impossible values, or the study has the same already"))
 }
 
 fn work_on(
