@@ -27,7 +27,7 @@ pub(crate) fn critical_value(comparisons: usize, degrees: f64, miss: f64) -> f64
     for _ in 0..60 {
         let y = (low * at_high - high * at_low) / (at_high - at_low);
         let at = excess(y);
-        if at.abs() < 1e-10 || high - low < 1e-12 {
+        if at.abs() < 1e-9 || high - low < 1e-12 {
             return exp(y);
         }
         if at > 0.0 {
@@ -57,11 +57,11 @@ impl Tail {
     fn new(p: usize, degrees: f64) -> Self {
         // In u = ln s the density is exp(degrees (u - exp(2u) / 2)): its standard deviation is about
         // 1 / sqrt(2 degrees), and it falls like exp(degrees u) to the left.
-        let step = (0.5 / sqrt(2.0 * degrees)).min(0.15);
-        let (from, to) = (-(23.0 / degrees + 6.0 / sqrt(degrees)), log(1.0 + 8.0 / sqrt(degrees)));
+        let step = (0.8 / sqrt(2.0 * degrees)).min(0.25);
+        let (from, to) = (-(20.0 / degrees + 4.5 / sqrt(degrees)), log(1.0 + 7.0 / sqrt(degrees)));
         let density = |u: f64| exp(degrees * (u - exp(2.0 * u) / 2.0 + 0.5));
         let spread = weighted((from / step) as i64, (to / step) as i64, step, density);
-        let common = weighted(-30, 30, 0.25, |z| exp(-z * z / 2.0));
+        let common = weighted(-13, 13, 0.5, |z| exp(-z * z / 2.0));
         Self { p, spread: spread.into_iter().map(|(u, weight)| (exp(u), weight)).collect(), common }
     }
 

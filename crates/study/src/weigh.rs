@@ -157,17 +157,19 @@ impl<'a> Rule<'a> {
         let named = self.named(open);
         let have: Vec<usize> = pairs.seeds.iter().map(|seeds| seeds.len()).collect();
         let closes = |widths: &[f64]| self.open(&pairs.intervals(widths)).is_empty();
-        let closes_with = |more: &usize| {
+        // Widths only shrink with more seeds.
+        let too_few = |more: &usize| {
             let seeds: Vec<usize> = have
                 .iter()
                 .enumerate()
                 .map(|(i, n)| if named.contains(&i) { n + more } else { *n })
                 .collect();
-            closes(&pairs.half_widths_with(&seeds))
+            !closes(&pairs.half_widths_with(&seeds))
         };
+        let forecast = || 1 + (1..=MOST_SEEDS).collect::<Vec<_>>().partition_point(too_few);
         let need = if self.evidence.spread.is_none() {
             Need::SecondSeed
-        } else if let Some(more) = (1..=MOST_SEEDS).find(closes_with) {
+        } else if let Some(more) = Some(forecast()).filter(|&more| more <= MOST_SEEDS) {
             Need::Seeds(more)
         } else if closes(&pairs.half_widths_by_text()) {
             Need::TooManySeeds
