@@ -304,21 +304,13 @@ fn figures() {
     for (shape, losses) in SHAPES {
         for (name, noise) in NOISES {
             for m in [2, 4, 12] {
-                let rates = [1, 2, 3, 5].map(|seeds| choices(&wide(losses(m), seeds, noise), studies));
+                let rates = [1, 2, 3, 5].map(|seeds| intervals(&wide(losses(m), seeds, noise), 0, studies));
                 let of = |t: &Tally| format!("{:.1}", 100.0 * t.coverage());
                 let width = |t: &Tally| format!("{:.4}", t.width / t.studies);
-                let wrong = |t: &Tally| {
-                    format!(
-                        "{:.1}/{:.1}",
-                        100.0 * t.decided_wrongly / t.studies,
-                        100.0 * t.decided / t.studies
-                    )
-                };
                 line(format!(
-                    "| {shape} | {name} | {m} | {} | {} | {} |",
+                    "| {shape} | {name} | {m} | {} | {} |",
                     rates.iter().map(of).collect::<Vec<_>>().join(" | "),
                     rates.iter().map(width).collect::<Vec<_>>().join(" | "),
-                    rates.iter().map(wrong).collect::<Vec<_>>().join(" | "),
                 ));
             }
         }
