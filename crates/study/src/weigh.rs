@@ -9,7 +9,7 @@
 //! would be, if the differences and the noise stay what they are. The luck of the text does not shrink with seeds;
 //! where it alone keeps a comparison open, more validation text is what is missing.
 
-use crate::{Candidate, Decision, Evidence, Interval, Tolerance, decide};
+use crate::{Candidate, Decision, Evidence, Interval, Tolerance, decide, percent};
 
 /// With more seeds than this it is not worth the wait.
 const MOST_SEEDS: usize = 32;
@@ -210,6 +210,39 @@ impl<'a> Rule<'a> {
 }
 
 impl Weighed {
+    /// The evidence, line by line: each configuration's interval, cheapest first, what the intervals rest on, and how
+    /// certain the choice is.
+    pub fn explain(&self, candidates: &[Candidate], evidence: &Evidence) -> Vec<String> {
+        let mut by_cost: Vec<usize> =
+            (0..candidates.len()).filter(|&i| self.standings[i].is_some()).collect();
+        by_cost.sort_by(|&a, &b| candidates[a].cost.total_cmp(&candidates[b].cost));
+        let part = |nats: f64| percent(nats / evidence.loss.abs());
+        let line = |i: usize| {
+            let (of, standing) = (evidence.intervals[i]?, self.standings[i]?);
+            let word = match standing {
+                Standing::Equivalent => "equivalent",
+                Standing::Worse => "worse",
+                Standing::Undecided => "undecided",
+            };
+            let found = match i == evidence.best {
+                true => "the lowest loss found".to_string(),
+                false => format!("{} more loss than the lowest found", part(of.difference)),
+            };
+            let truly = format!("truly {} to {} more than the best has", part(of.low), part(of.high));
+            Some(format!("{}: {found}, {truly}: {word}", candidates[i].params))
+        };
+        let mut lines: Vec<String> = by_cost.into_iter().filter_map(line).collect();
+        lines.push(match evidence.leaves_out() {
+            Some(leaves_out) => leaves_out.to_string(),
+            None => format!(
+                "the intervals hold all at once with {} confidence, for other text of this kind and other seeds",
+                percent(evidence.confidence)
+            ),
+        });
+        lines.push(self.certainty_text(candidates));
+        lines
+    }
+
     /// How certain the choice is, in one line: `decided`, or what is missing.
     pub fn certainty_text(&self, candidates: &[Candidate]) -> String {
         let Some(missing) = &self.missing else { return "decided".to_string() };
@@ -278,6 +311,32 @@ mod tests {
         assert_eq!(weighed.standings, [Some(Worse), Some(Equivalent), Some(Equivalent)]);
         assert_eq!((weighed.certainty, &weighed.missing), (Certainty::Decided, &None));
         assert_eq!(weighed.certainty_text(&candidates), "decided");
+    }
+
+    #[test]
+    fn the_evidence_in_words() {
+        let same = |mean: f32| (0..2).map(|seed| (seed, vec![mean; 64])).collect::<SpanLosses>();
+        let (candidates, all) = (candidates(&[4.0, 2.0, 1.0]), [same(2.0), same(2.015625), same(2.25)]);
+        let explained = |losses: &[SpanLosses]| {
+            let evidence = compare(losses, 0.95).unwrap();
+            weigh(&candidates, &evidence, Tolerance::default(), 0.1).unwrap().explain(&candidates, &evidence)
+        };
+        // Without any noise there is no doubt.
+        let mut expected = vec![
+            "i=2: 12 % more loss than the lowest found, truly 12 % to 12 % more than the best has: worse",
+            "i=1: 0.78 % more loss than the lowest found, truly 0.78 % to 0.78 % more than the best has: equivalent",
+            "i=0: the lowest loss found, truly 0 % to 0 % more than the best has: equivalent",
+            "the intervals hold all at once with 95 % confidence, for other text of this kind and other seeds",
+            "decided",
+        ];
+        assert_eq!(explained(&all), expected);
+        let one_seed = all.map(|of| of.into_iter().take(1).collect::<SpanLosses>());
+        expected.truncate(3);
+        expected.extend([
+            "the intervals account for the text alone: with one seed nothing is known of the luck of the seed",
+            "decided for this seed alone: a second seed of i=0, i=1 and i=2",
+        ]);
+        assert_eq!(explained(&one_seed), expected);
     }
 
     #[test]
