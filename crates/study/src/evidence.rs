@@ -12,8 +12,9 @@
 //!
 //! where all but a_i are random with mean 0. Wanted are the differences of the a_i.
 //!
-//! - **Text.** Neighbouring spans are alike. So the text is cut into 24 blocks of neighbouring spans, and the variance
-//!   of a mean difference comes from the means of the blocks, which hardly depend on each other: 23 degrees of freedom
+//! - **Text.** Neighbouring spans are alike. So they are put into 24 blocks of neighbours, and the variance of a mean
+//!   difference comes from the means of the blocks, which hardly depend on each other (where the spans lie in 24 regions
+//!   far apart, as those of `diapason_training::Spans` do, a block is a region): 23 degrees of freedom
 //!   (Ibragimov and Müller, "t-Statistic based correlation and heterogeneity robust inference", JBES 28, 2010). It is
 //!   estimated for each pair of configurations by itself.
 //! - **Seeds.** The mean square of (aS), what is left of the means y_is once configuration and seed are taken out, is

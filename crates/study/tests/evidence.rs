@@ -39,6 +39,8 @@ struct Truth {
     costs: Vec<f64>,
     seeds: u64,
     spans: usize,
+    /// Places far apart that the spans lie in.
+    regions: usize,
     noise: Noise,
 }
 
@@ -51,8 +53,12 @@ impl Normals {
         self.0.normal(self.1)
     }
 
-    /// A series whose neighbours are correlated, standard deviation 1.
-    fn series(&mut self, n: usize, correlation: f64) -> Vec<f64> {
+    /// A series in `regions` whose neighbours are correlated, standard deviation 1.
+    fn series(&mut self, n: usize, regions: usize, correlation: f64) -> Vec<f64> {
+        (0..regions).flat_map(|_| self.region(n / regions, correlation)).collect()
+    }
+
+    fn region(&mut self, n: usize, correlation: f64) -> Vec<f64> {
         let innovation = (1.0 - correlation * correlation).sqrt();
         let mut x = self.next();
         let mut step = |_| {
@@ -67,18 +73,18 @@ impl Normals {
 impl Truth {
     fn new(losses: Vec<f64>, seeds: u64, noise: Noise) -> Self {
         let costs = (0..losses.len()).map(|i| 1.0 + 0.5 * ((i * 5 + 2) % losses.len()) as f64).collect();
-        Self { losses, costs, seeds, spans: 96, noise }
+        Self { losses, costs, seeds, spans: 96, regions: 1, noise }
     }
 
     /// What such a study measures, and the losses that it is about: with one seed, those of its trained models.
     fn draw(&self, number: u64) -> (Vec<SpanLosses>, Vec<f64>) {
         let noise = self.noise;
         let mut normals = Normals(Stream::new(5, Purpose::Test, number), 0);
-        let shared = normals.series(self.spans, 0.5);
+        let shared = normals.series(self.spans, self.regions, 0.5);
         let by_seed: Vec<f64> = (0..self.seeds).map(|_| 0.01 * normals.next()).collect();
         let (mut measured, mut about) = (Vec::new(), self.losses.clone());
         for (i, loss) in self.losses.iter().enumerate() {
-            let own = normals.series(self.spans, noise.correlation);
+            let own = normals.series(self.spans, self.regions, noise.correlation);
             let unequal = if i + 1 == self.losses.len() { noise.unequal } else { 1.0 };
             let mut of = SpanLosses::new();
             for seed in 0..self.seeds {
@@ -86,7 +92,7 @@ impl Truth {
                 if self.seeds == 1 {
                     about[i] += luck;
                 }
-                let rest = normals.series(self.spans, noise.correlation);
+                let rest = normals.series(self.spans, self.regions, noise.correlation);
                 let mean = loss + by_seed[seed as usize] + luck;
                 let losses = (0..self.spans)
                     .map(|k| (mean + 0.15 * shared[k] + noise.text * own[k] + noise.rest * rest[k]) as f32);
@@ -232,6 +238,7 @@ fn any(number: u64) -> Truth {
         costs: (0..m as u64).map(|i| 8f64.powf(stream.unit(200 + i))).collect(),
         seeds: 2 + stream.below(4, 4),
         spans: 96,
+        regions: 1,
         noise: Noise { seed: noise.seed * times, text: noise.text * times, ..noise },
     }
 }
@@ -293,44 +300,61 @@ fn what_is_decided_is_right_at_its_rate() {
     assert!(tally.decided_wrongly / tally.studies <= 0.05 + 2.0 * tally.error(0.05), "{tally:?}");
 }
 
+fn studies_asked() -> u64 {
+    std::env::var("STUDIES").ok().and_then(|n| n.parse().ok()).unwrap_or(2000)
+}
+
+fn say(text: String) {
+    writeln!(std::io::stderr(), "{text}").unwrap();
+}
+
+fn large(losses: Vec<f64>, seeds: u64, noise: Noise) -> Truth {
+    Truth { spans: 240, ..Truth::new(losses, seeds, noise) }
+}
+
 #[test]
-#[ignore = "minutes: the figures of docs/evidence.md"]
-fn figures() {
-    let studies: u64 = std::env::var("STUDIES").ok().and_then(|n| n.parse().ok()).unwrap_or(2000);
-    let mut out = std::io::stderr().lock();
-    let mut line = |text: String| writeln!(out, "{text}").unwrap();
-    line(format!("{studies} studies each; 256 spans"));
-    let wide = |losses, seeds, noise| Truth { spans: 256, ..Truth::new(losses, seeds, noise) };
+#[ignore = "minutes: figures of docs/evidence.md"]
+fn figures_of_coverage() {
+    let studies = studies_asked();
     for (shape, losses) in SHAPES {
         for (name, noise) in NOISES {
             for m in [2, 4, 12] {
-                let rates = [1, 2, 3, 5].map(|seeds| intervals(&wide(losses(m), seeds, noise), 0, studies));
-                let of = |t: &Tally| format!("{:.1}", 100.0 * t.coverage());
-                let width = |t: &Tally| format!("{:.4}", t.width / t.studies);
-                line(format!(
-                    "| {shape} | {name} | {m} | {} | {} |",
-                    rates.iter().map(of).collect::<Vec<_>>().join(" | "),
-                    rates.iter().map(width).collect::<Vec<_>>().join(" | "),
-                ));
+                let rates = [1, 2, 3, 5].map(|seeds| intervals(&large(losses(m), seeds, noise), 0, studies));
+                let rate = |tally: &Tally| format!("{:.1}", 100.0 * tally.coverage());
+                let width = |tally: &Tally| format!("{:.4}", tally.width / tally.studies);
+                let rates = rates.iter().map(rate).chain(rates.iter().map(width)).collect::<Vec<_>>();
+                say(format!("| {shape} | {name} | {m} | {} |", rates.join(" | ")));
             }
         }
     }
-    for (what, noise) in [
-        ("neighbours correlated 0", Noise { correlation: 0.0, ..BY_TEXT }),
-        ("neighbours correlated 0.6", Noise { correlation: 0.6, ..BY_TEXT }),
-        ("neighbours correlated 0.8", Noise { correlation: 0.8, ..BY_TEXT }),
-        ("one with three times the seed noise", Noise { unequal: 3.0, ..BY_SEED }),
-    ] {
-        let tally = intervals(&wide(clear(4), 3, noise), 0, studies);
-        line(format!("{what}: {:.1}", 100.0 * tally.coverage()));
+}
+
+#[test]
+#[ignore = "minutes: figures of docs/evidence.md"]
+fn figures_of_assumptions() {
+    let studies = studies_asked();
+    for correlation in [0.0, 0.3, 0.6, 0.8] {
+        let noise = Noise { correlation, ..BY_TEXT };
+        let one = intervals(&large(clear(4), 3, noise), 0, studies).coverage();
+        let many = Truth { regions: 24, ..large(clear(4), 3, noise) };
+        let many = intervals(&many, 0, studies).coverage();
+        say(format!("| neighbours correlated {correlation} | {:.1} | {:.1} |", 100.0 * one, 100.0 * many));
     }
-    let one = intervals(&wide(clear(4), 1, EVEN), 0, studies);
-    line(format!("one seed, of other seeds: {:.1}", 100.0 * one.covered_beyond / one.studies));
+    let unequal = intervals(&large(clear(4), 3, Noise { unequal: 3.0, ..BY_SEED }), 0, studies);
+    say(format!("one with three times the seed noise: {:.1}", 100.0 * unequal.coverage()));
+    let one = intervals(&large(clear(4), 1, EVEN), 0, studies);
+    say(format!("one seed, of other seeds: {:.1}", 100.0 * one.covered_beyond / one.studies));
+}
+
+#[test]
+#[ignore = "minutes: figures of docs/evidence.md"]
+fn figures_of_choices() {
+    let studies = studies_asked();
     let all = sum((0..5 * studies).map(|number| decided(&any(number), number)));
-    line(format!("any: {all:?}"));
-    let mut edge = wide(vec![2.0 * (1.0 + TOLERANCE) + 1e-5, 2.0, 2.1], 3, EVEN);
+    say(format!("any: {all:?}"));
+    let mut edge = large(vec![2.0 * (1.0 + TOLERANCE) + 1e-5, 2.0, 2.1], 3, EVEN);
     edge.costs = vec![1.0, 2.0, 3.0];
-    line(format!("edge: {:?}", choices(&edge, 5 * studies)));
+    say(format!("edge: {:?}", choices(&edge, 5 * studies)));
     // Looked at again after each seed, until decided.
     for (what, edge) in [("any", None), ("edge", Some(edge))] {
         let (mut decided, mut wrong) = (0, 0);
@@ -342,12 +366,12 @@ fn figures() {
                 losses.iter().map(move |of| of.range(..seeds).map(|(s, x)| (*s, x.clone())).collect())
             };
             let found = (2..=6).map(|n| compare(&first(n).collect::<Vec<SpanLosses>>(), CONFIDENCE).unwrap());
-            let found = found.map(|evidence| weighed(&truth, &evidence));
-            if let Some(found) = found.into_iter().find(|found| found.certainty == Certainty::Decided) {
+            let mut found = found.map(|evidence| weighed(&truth, &evidence));
+            if let Some(found) = found.find(|found| found.certainty == Certainty::Decided) {
                 decided += 1;
                 wrong += u64::from(!truth.is_right(found.decision.chosen));
             }
         }
-        line(format!("until decided, 2 to 6 seeds, {what}: decided {decided} of {studies}, wrongly {wrong}"));
+        say(format!("until decided, 2 to 6 seeds, {what}: decided {decided} of {studies}, wrongly {wrong}"));
     }
 }
