@@ -11,7 +11,7 @@
 //! Costs have noise of their own: seconds measured one trial after the other on a shared machine differ by some
 //! per cent for no reason, and identical studies would choose differently. So costs within a margin of the
 //! cheapest acceptable one ([`Cost::noise`]) count as equal, and the lower loss decides. A table from elsewhere is
-//! taken literally. Losses are point estimates; an interval for d is the place where evidence will enter.
+//! taken literally. Losses are taken at face value here; [`weigh`](crate::weigh()) says how certain the choice is.
 
 use crate::Params;
 use serde::{Deserialize, Serialize};

@@ -305,7 +305,9 @@ fn studies_asked() -> u64 {
 }
 
 fn say(text: String) {
-    writeln!(std::io::stderr(), "{text}").unwrap();
+    // A library's lints forbid eprintln!.
+    let mut out = std::io::stderr();
+    writeln!(out, "{text}").unwrap();
 }
 
 fn large(losses: Vec<f64>, seeds: u64, noise: Noise) -> Truth {
