@@ -8,6 +8,7 @@
 //! - [`Timings`]: what a step of each configuration takes, measured at the start.
 //! - [`Study`]: a study as it stands, running, killed or finished: [`Row`]s, [`Candidate`]s, [`Verdict`].
 //! - [`decide`]: the rule that chooses, on any table ([`read_table`]).
+//! - [`compare`], [`weigh`]: how certain the choice is, from losses per span of text and per seed.
 //! - [`SEED_NUMBERS`]: what the notebook that this program started from measured.
 //!
 //! A study's folder:
@@ -19,8 +20,10 @@
 //! ```
 
 mod crew;
+mod critical;
 mod decide;
 mod error;
+mod evidence;
 mod grid;
 mod home;
 mod pace;
@@ -33,10 +36,12 @@ mod study;
 mod table;
 mod timings;
 mod trial;
+mod weigh;
 mod worker;
 
 pub use decide::{Candidate, Comparison, Cost, Decision, Tolerance, decide, percent};
 pub use error::StudyError;
+pub use evidence::{Evidence, EvidenceError, Interval, SeedSpread, SpanLosses, compare};
 pub use grid::{Axis, Cell, Grid};
 pub use home::{DATABASE_FILE, Home};
 pub use params::{Params, value_text};
@@ -48,4 +53,5 @@ pub use study::{CellReading, Pass, PassDecision, Row, Study, Verdict};
 pub use table::{CandidateTable, RESULT_COLUMNS, TableError, read_table};
 pub use timings::{Machine, SideBySide, Timing, Timings};
 pub use trial::{StoredTrial, Trial, TrialFailure, TrialRecord, TrialState};
+pub use weigh::{Certainty, Missing, Need, Standing, Weighed, weigh};
 pub use worker::{Engines, MadeEngine};

@@ -87,7 +87,7 @@ pub(crate) struct Sums {
 impl Sums {
     /// Adds positions `from` .. T of every window of T positions; with `last`, also the last position of each
     /// to the accuracy there.
-    fn add(&mut self, scores: &Scores, t: usize, from: usize, last: bool) {
+    pub(crate) fn add(&mut self, scores: &Scores, t: usize, from: usize, last: bool) {
         for (losses, hits) in scores.losses.chunks_exact(t).zip(scores.hits.chunks_exact(t)) {
             self.loss += losses[from..].iter().map(|&loss| f64::from(loss)).sum::<f64>();
             self.hits += hits[from..].iter().filter(|&&hit| hit).count() as u64;
@@ -99,7 +99,12 @@ impl Sums {
         }
     }
 
-    fn evaluation(&self) -> Evaluation {
+    /// Positions that count.
+    pub(crate) fn positions(&self) -> u64 {
+        self.positions
+    }
+
+    pub(crate) fn evaluation(&self) -> Evaluation {
         Evaluation {
             loss: self.loss / self.positions as f64,
             accuracy: self.hits as f64 / self.positions as f64,
@@ -111,7 +116,7 @@ impl Sums {
 
 /// Windows that are handed to the engine at a time: enough to keep many cores busy, few enough that
 /// progress is seen and an interruption heard.
-fn windows_at_a_time(t: usize) -> usize {
+pub(crate) fn windows_at_a_time(t: usize) -> usize {
     (8192 / t).max(64)
 }
 

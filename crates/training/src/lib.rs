@@ -4,6 +4,7 @@
 //! - [`run`]: the loop. Windows in, updates, evaluations, checkpoints; stops at the last step, on patience, on
 //!   a loss that is no number, or when asked to.
 //! - [`evaluate_split`]: a trained model on a whole split.
+//! - [`evaluate_spans`], [`SpanCurve`]: losses of fixed pieces of text, the same whatever the window.
 //! - [`checkpoint`]: weights, optimizer and history in one safetensors file.
 //! - [`lock`], [`files`]: one process per folder, no file half-written.
 //!
@@ -18,6 +19,7 @@ mod folder;
 pub mod lock;
 mod run;
 mod schedule;
+mod spans;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{Config, ConfigError, KeyDoc};
@@ -31,3 +33,4 @@ pub use run::{
     memory_needed, run,
 };
 pub use schedule::Protocol;
+pub use spans::{SpanCurve, Spans, evaluate_spans};
