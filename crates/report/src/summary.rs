@@ -147,7 +147,7 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
     let mut notes = Vec::new();
     let seeds = study.spec.seeds;
     let timed = study.timed();
-    let mut legend = "loss in nats per character on the validation windows, bpc in bits".to_string();
+    let mut legend = "loss in nats per character of the validation text, bpc in bits".to_string();
     if timed.is_none() {
         legend += "; seconds are training steps alone";
     }

@@ -227,7 +227,7 @@ fn intervals_where_they_are_known() {
             .unwrap()
     };
     assert!(
-        certainty(&page).contains("cannot be said: trial 0 has no losses per span"),
+        certainty(&page).contains("unknown, since trial 0 has no losses per span"),
         "{}",
         certainty(&page)
     );

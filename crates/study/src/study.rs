@@ -462,7 +462,7 @@ impl Study {
         }
         let (certainty, certainty_text) = match &decided.grounds {
             Ok(Grounds { weighed, .. }) => (Some(weighed.certainty), weighed.certainty_text()),
-            Err(why_not) => (None, format!("how certain that is cannot be said: {why_not}")),
+            Err(why_not) => (None, format!("unknown, since {why_not}")),
         };
         Some(Verdict { chosen: decided.chosen().clone(), reason, certainty, certainty_text })
     }

@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn decided_when_all_is_clear() {
         use Standing::{Equivalent, Worse};
-        let (candidates, weighed) = weighed(&[(1.0, 2.2), (2.0, 2.008), (4.0, 2.0)], 3, 0.01, 0.0005);
+        let (_, weighed) = weighed(&[(1.0, 2.2), (2.0, 2.008), (4.0, 2.0)], 3, 0.01, 0.0005);
         assert_eq!(weighed.decision.chosen, 1);
         assert_eq!(weighed.standings, [Some(Worse), Some(Equivalent), Some(Equivalent)]);
         assert_eq!((weighed.certainty, &weighed.missing), (Certainty::Decided, &None));
@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_enough_when_it_comes() {
         let rows = [(1.0, 2.05), (2.0, 2.008), (4.0, 2.0), (8.0, 2.5)];
-        let (candidates, before) = weighed(&rows, 2, 0.01, 0.008);
+        let (_, before) = weighed(&rows, 2, 0.01, 0.008);
         assert_eq!(before.certainty, Certainty::Undecided);
         let Some(Missing { need: Need::Seeds(more), candidates: named }) = &before.missing else {
             panic!("{before:?}")
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn seeds_do_not_make_up_for_text() {
-        let (candidates, weighed) = weighed(&[(1.0, 2.03), (2.0, 2.0)], 3, 0.6, 0.0005);
+        let (_, weighed) = weighed(&[(1.0, 2.03), (2.0, 2.0)], 3, 0.6, 0.0005);
         assert_eq!(weighed.certainty, Certainty::Undecided);
         let before = weighed.missing.as_ref().unwrap();
         assert_eq!(before.candidates, [0, 1]);
@@ -382,7 +382,7 @@ mod tests {
 
     #[test]
     fn one_seed_decides_for_itself_alone() {
-        let (candidates, weighed) = weighed(&[(1.0, 2.2), (2.0, 2.008), (4.0, 2.0)], 1, 0.01, 0.0);
+        let (_, weighed) = weighed(&[(1.0, 2.2), (2.0, 2.008), (4.0, 2.0)], 1, 0.01, 0.0);
         assert_eq!(weighed.certainty, Certainty::OneSeed);
         assert_eq!(
             weighed.certainty_text(),

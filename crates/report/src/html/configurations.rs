@@ -136,7 +136,7 @@ fn pass_columns(shown: &Shown<'_>, of_pass: &PassColumns, pass: Pass, push: &mut
         Some(reason) => format!("<span class=\"failure\" title=\"{}\">failed</span>", text(reason)),
         None => number(r.loss, 4),
     });
-    push(group, "loss", "mean cross-entropy on the validation windows, nats per character", losses);
+    push(group, "loss", "mean cross-entropy on the validation text, nats per character", losses);
     if let Some(decision) = study.decision(pass).map(|decided| decided.decision) {
         let differences = (0..study.cells.len()).map(|cell| match decision.comparison(cell) {
             Some(_) if cell == decision.best => "best".to_string(),
