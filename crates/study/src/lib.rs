@@ -23,6 +23,7 @@
 mod crew;
 mod critical;
 mod decide;
+mod director;
 mod error;
 mod evidence;
 mod grid;
@@ -43,6 +44,7 @@ mod weigh;
 mod worker;
 
 pub use decide::{Candidate, Comparison, Cost, Decision, Tolerance, decide, percent};
+pub use director::{RungCandidate, RungDecision};
 pub use error::StudyError;
 pub use evidence::{Evidence, EvidenceError, Interval, SeedSpread, SpanLosses, compare};
 pub use grid::{Axis, Cell, Grid};

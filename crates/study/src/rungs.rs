@@ -9,7 +9,7 @@
 //! Everything here is a function of its arguments: a study decides with it, and so does who replays curves that are
 //! already there.
 
-use crate::{Candidate, Tolerance, decide, percent};
+use crate::{Candidate, Rule, StudySpec, Tolerance, decide, percent};
 use diapason_random::{Purpose, Stream};
 
 /// The step of the first rung, if nobody says it: of `candidates` configurations, so early that one in `eta` going on
@@ -204,6 +204,77 @@ pub fn deal(candidates: usize, brackets: &[Bracket]) -> Vec<usize> {
         dealt[of[place]] += 1;
     }
     of
+}
+
+/// The rungs of a study: a ladder for each bracket, and who is in which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ladders {
+    /// About one in so many goes on.
+    pub eta: u64,
+    /// Whether a configuration may go on before all have been read.
+    pub asynchronous: bool,
+    ladders: Vec<Vec<u64>>,
+    /// By configuration.
+    dealt: Vec<usize>,
+}
+
+impl Ladders {
+    /// The rungs of a study, which is complete; none if its rule has none.
+    pub fn of(spec: &StudySpec) -> Option<Self> {
+        let rungs = spec.rule.rungs()?;
+        let configurations = spec.configurations();
+        let (steps, every) = (spec.config.steps, spec.config.steps_between_evaluations());
+        let first = rungs.first.unwrap_or_else(|| first_rung(steps, rungs.eta, configurations));
+        let brackets = match spec.rule {
+            Rule::Hyperband(_) => brackets(steps, rungs.eta, rungs.first, every, configurations),
+            _ => vec![Bracket { first, weight: 1 }],
+        };
+        let ladders = brackets.iter().map(|bracket| ladder(steps, rungs.eta, bracket.first, every)).collect();
+        let dealt = deal(configurations, &brackets);
+        Some(Self { eta: rungs.eta, asynchronous: rungs.asynchronous, ladders, dealt })
+    }
+
+    /// Whether anything is compared before the end.
+    pub fn compares(&self) -> bool {
+        self.ladders.iter().any(|ladder| ladder.len() > 1)
+    }
+
+    /// The bracket of a configuration.
+    pub fn bracket(&self, configuration: usize) -> usize {
+        self.dealt.get(configuration).copied().unwrap_or(0)
+    }
+
+    /// Number of brackets.
+    pub fn brackets(&self) -> usize {
+        self.ladders.len()
+    }
+
+    /// The steps of a bracket's rungs, the end included.
+    pub fn ladder(&self, bracket: usize) -> &[u64] {
+        &self.ladders[bracket % self.ladders.len()]
+    }
+
+    /// The rung after `rung` (none: the beginning) with its step; none if that is the end.
+    pub(crate) fn next(&self, bracket: usize, rung: Option<i64>) -> Option<(u32, u64)> {
+        let next = rung.map_or(0, |rung| usize::try_from(rung + 1).unwrap_or(0));
+        let ladder = self.ladder(bracket);
+        (next + 1 < ladder.len()).then(|| (next as u32, ladder[next]))
+    }
+
+    /// Steps beyond the rung after `rung` (none: the first rung) that a trial of `bracket` makes on average, if every
+    /// rung keeps as many as it may. `candidates`: how many configurations are compared at that next rung.
+    pub(crate) fn later(&self, bracket: usize, rung: Option<i64>, candidates: usize) -> f64 {
+        let ladder = self.ladder(bracket);
+        let next = rung.map_or(0, |rung| usize::try_from(rung + 1).unwrap_or(0)).min(ladder.len() - 1);
+        let (mut left, mut share, mut later) = (candidates, 1.0, 0.0);
+        for pair in ladder[next..].windows(2) {
+            let kept = most_kept(left, self.eta);
+            share *= kept as f64 / left.max(1) as f64;
+            later += share * (pair[1] - pair[0]) as f64;
+            left = kept;
+        }
+        later
+    }
 }
 
 #[cfg(test)]
