@@ -208,9 +208,9 @@ impl Training {
                 run.tokens_per_second = *tokens_per_second;
                 self.show(number, None);
             }
-            Event::Evaluating { step, done, windows } => {
+            Event::Evaluating { step, done, characters } => {
                 run.step = *step;
-                self.show(number, Some(100 * done / (*windows).max(1)));
+                self.show(number, Some((100 * done / (*characters).max(1)) as usize));
             }
             Event::Evaluated(point) => {
                 (run.step, run.loss) = (point.step, Some(point.train_loss));
@@ -222,7 +222,7 @@ impl Training {
                     self.plain(number, &line);
                 }
             }
-            Event::Checkpoint { .. } => {}
+            Event::Checkpoint { .. } | Event::Spans(_) => {}
             Event::Note(text) => {
                 let text = if run.label.is_empty() { text.clone() } else { format!("{}: {text}", run.label) };
                 self.say(&text);

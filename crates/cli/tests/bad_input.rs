@@ -295,7 +295,7 @@ fn a_corpus_that_changed() {
         "--set",
         "batch_size=2",
         "--set",
-        "validation_windows=8",
+        "validation_characters=256",
         "--steps",
         "3",
     ];

@@ -56,7 +56,7 @@ fn slurm() {
          sed -e 's/--corpus text8 --seeds 3/--corpus text.txt --steps 20 --seeds 1 {}/' \
              -e 's/d_model=128,256/d_model=8,16/; s/n_heads=4,8/n_heads=2,4/; s/n_layers=4,8/n_layers=1/' '{}' > job;
          for task in 0 1 2; do bash job & tasks=\"${{tasks-}} $!\"; done; for task in $tasks; do wait $task || exit 1; done",
-        ["batch_size=4", "sequence_length=8", "max_len=16", "validation_windows=16"].map(|set| format!("--set {set}")).join(" "),
+        ["batch_size=4", "sequence_length=8", "max_len=16", "validation_characters=512"].map(|set| format!("--set {set}")).join(" "),
         example("slurm.sbatch")
     );
     let ran = here.shell(&line).ok();

@@ -33,8 +33,9 @@ fn check(here: &Here, args: &[&str]) -> Ran {
 fn memory_is_what_was_said() {
     let here = Here::new();
     here.write("text.txt", text(8_000_000));
-    let small = ["--set", "validation_windows=300", "--set", "d_model=64", "--set", "n_layers=1"];
-    let large = ["--set", "validation_windows=300", "--set", "batch_size=100", "--set", "sequence_length=50"];
+    let small = ["--set", "validation_characters=9600", "--set", "d_model=64", "--set", "n_layers=1"];
+    let large =
+        ["--set", "validation_characters=9600", "--set", "batch_size=100", "--set", "sequence_length=50"];
     for (sizes, folder) in [(&small[..], "small"), (&large[..], "large")] {
         let train = |more: &[&'static str]| -> Vec<&str> {
             [&["train", "--corpus", "text.txt", "--validation-chars", "9000", "--out", folder], sizes, more]
@@ -69,7 +70,7 @@ fn memory_of_a_study_is_what_was_said() {
     let tune = |grid: &'static str, steps: &'static str, out: &'static str, more: &[&'static str]| {
         let args = [
             &["tune", "--corpus", "text.txt", "--grid", grid, "--grid", "n_layers=1,2", "--steps", steps][..],
-            &["--set", "validation_windows=200", "--threads", "2", "--out", out],
+            &["--set", "validation_characters=6400", "--threads", "2", "--out", out],
             more,
         ];
         check(&here, &args.concat())

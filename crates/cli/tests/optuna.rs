@@ -33,7 +33,7 @@ const SMALL: [&str; 12] = [
     "--set",
     "max_len=16",
     "--set",
-    "validation_windows=16",
+    "validation_characters=512",
 ];
 
 /// One version of Optuna, and a database.

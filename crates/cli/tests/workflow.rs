@@ -23,7 +23,7 @@ fn study<'a>(more: &[&'a str]) -> Vec<&'a str> {
         "--set",
         "max_len=16",
         "--set",
-        "validation_windows=16",
+        "validation_characters=512",
     ];
     [&set[..], &STUDY[..], more].concat()
 }

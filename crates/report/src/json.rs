@@ -3,7 +3,9 @@
 //! Keys may be added, never renamed or taken away.
 
 use crate::Bounds;
-use diapason_study::{Cost, Row, SeedNumbers, Study, Verdict, seed_numbers};
+use diapason_study::{
+    Comparison, Cost, Params, Pass, PassDecision, Row, SeedNumbers, Standing, Study, Verdict, seed_numbers,
+};
 use diapason_training::Protocol;
 use serde::Serialize;
 
@@ -54,6 +56,50 @@ pub struct VerdictJson {
     pub tolerance: f64,
     /// What "cheapest" meant.
     pub cost: Cost,
+    /// Which reading it rests on.
+    pub pass: Option<Pass>,
+    /// Every configuration that was compared.
+    pub comparison: Vec<ComparisonJson>,
+}
+
+/// How a configuration compares with the best one. Differences are fractions of the best loss.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ComparisonJson {
+    /// Its parameters.
+    pub params: Params,
+    /// Its loss, nats: the mean over its seeds.
+    pub loss: f64,
+    /// Its cost, in the unit of the verdict's.
+    pub cost: f64,
+    /// How much worse than the best loss it is, as measured.
+    pub difference: f64,
+    /// How much worse than the truly best one it is at least, with 95 % confidence for all at once; null where that is
+    /// not known.
+    pub low: Option<f64>,
+    /// ... and at most.
+    pub high: Option<f64>,
+    /// `equivalent`, `worse` or `undecided`.
+    pub standing: Option<Standing>,
+}
+
+fn comparison(decided: &PassDecision) -> Vec<ComparisonJson> {
+    let one = |compared: &Comparison| {
+        let place = compared.candidate;
+        let candidate = &decided.candidates[place];
+        let grounds = decided.grounds.as_ref().ok();
+        let interval = grounds.and_then(|grounds| grounds.evidence.intervals.get(place).copied().flatten());
+        let part = |nats: f64| grounds.map(|grounds| nats / grounds.evidence.loss.abs());
+        ComparisonJson {
+            params: candidate.params.clone(),
+            loss: candidate.loss,
+            cost: candidate.cost,
+            difference: compared.difference,
+            low: interval.and_then(|interval| part(interval.low)),
+            high: interval.and_then(|interval| part(interval.high)),
+            standing: grounds.and_then(|grounds| grounds.weighed.standings.get(place).copied().flatten()),
+        }
+    };
+    decided.decision.compared.iter().map(one).collect()
 }
 
 /// One line of the notebook's tables.
@@ -102,10 +148,15 @@ impl StudyJson {
             seeds: study.spec.seeds,
             finished: study.trials.iter().all(|trial| study.is_over(trial)),
             trials: study.rows(),
-            verdict: study.verdict().map(|verdict| VerdictJson {
-                verdict,
-                tolerance: study.spec.tolerance,
-                cost: study.spec.cost,
+            verdict: study.verdict().map(|verdict| {
+                let decided = study.decided();
+                VerdictJson {
+                    verdict,
+                    tolerance: study.spec.tolerance,
+                    cost: study.spec.cost,
+                    pass: decided.as_ref().map(|decided| decided.pass),
+                    comparison: decided.as_ref().map(comparison).unwrap_or_default(),
+                }
             }),
             seed_numbers: steps
                 .iter()

@@ -12,7 +12,7 @@ mod table;
 mod tensorboard;
 
 pub use files::{REPORT_FILE, RESULTS_FILE, ReportError, to_csv, write_files, write_page};
-pub use html::{Curves, Extras, HTML_FILE, Interval, Sample, to_html};
+pub use html::{Curves, Extras, HTML_FILE, Sample, to_html};
 pub use json::{CorpusJson, SeedNumbersJson, StudyJson, VerdictJson};
 pub use tensorboard::EventFile;
 

@@ -3,7 +3,8 @@
 use crate::table::{Align, Column, Table};
 use crate::{Bounds, RESULTS_FILE};
 use diapason_study::{
-    CellReading, Cost, Pass, SEED_EARLY_STEP, SEED_LABEL, SeedNumbers, Study, Timings, Verdict, seed_numbers,
+    CellReading, Cost, Grounds, Interval, Pass, PassDecision, SEED_EARLY_STEP, SEED_LABEL, SeedNumbers,
+    Study, Timings, Verdict, seed_numbers,
 };
 use diapason_training::Protocol;
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ pub(crate) struct PassColumns {
     /// Whether some cell has done other than the steps that the group's name says.
     pub(crate) other_steps: bool,
     pub(crate) seed: Vec<Option<&'static SeedNumbers>>,
+    /// By how much each cell is worse than the best, as fractions of the best loss; empty if that is not known.
+    pub(crate) intervals: Vec<Option<Interval>>,
 }
 
 /// The cells of `study` as a table.
@@ -80,27 +83,43 @@ pub(crate) fn columns(study: &Study, pass: Pass) -> PassColumns {
             .any(|r| r.steps.is_finite() && Some(r.steps) != common.map(|n| n as f64)),
         readings,
         seed,
+        intervals: study.decision(pass).as_ref().map(intervals).unwrap_or_default(),
     }
+}
+
+/// The intervals of a decision as fractions of the best loss; empty if there are none.
+pub(crate) fn intervals(decided: &PassDecision) -> Vec<Option<Interval>> {
+    let Ok(Grounds { evidence, .. }) = &decided.grounds else { return Vec::new() };
+    let part = |nats: f64| nats / evidence.loss.abs();
+    let of = |interval: &Option<Interval>| {
+        interval.map(|Interval { difference, low, high }| Interval {
+            difference: part(difference),
+            low: part(low),
+            high: part(high),
+        })
+    };
+    evidence.intervals.iter().map(of).collect()
+}
+
+/// `0.35 to 1.15 %`, from fractions.
+pub(crate) fn range(interval: Interval) -> String {
+    format!("{:.2} to {:.2} %", 100.0 * interval.low, 100.0 * interval.high)
 }
 
 /// Which columns are dropped last when they do not fit: what decides, then what it is compared with.
 fn push_pass(table: &mut Table, study: &Study, pass: &PassColumns) {
-    let mut push = |title: &str, rank, cell: &dyn Fn(&CellReading) -> String| {
-        table.push(Column::new(
-            &pass.group,
-            title,
-            rank,
-            Align::Right,
-            pass.readings.iter().map(cell).collect(),
-        ));
+    let mut push = |title: &str, rank, cell: &dyn Fn(&CellReading, Option<Interval>) -> String| {
+        let intervals = pass.intervals.iter().copied().chain(std::iter::repeat(None));
+        let cells = pass.readings.iter().zip(intervals).map(|(reading, of)| cell(reading, of)).collect();
+        table.push(Column::new(&pass.group, title, rank, Align::Right, cells));
     };
     if study.spec.seeds > 1 {
-        push("seeds", 4, &|r| r.seeds.to_string());
+        push("seeds", 4, &|r, _| r.seeds.to_string());
     }
     if pass.other_steps {
-        push("steps", 4, &|r| number(r.steps, 0));
+        push("steps", 4, &|r, _| number(r.steps, 0));
     }
-    push("loss", 0, &|r| match &r.left_out {
+    push("loss", 0, &|r, _| match &r.left_out {
         Some(reason) if reason == "not finished" => "...".to_string(),
         Some(_) => match r.dropped {
             Some((loss, _)) => format!("pruned {}", number(loss, 4)),
@@ -108,12 +127,15 @@ fn push_pass(table: &mut Table, study: &Study, pass: &PassColumns) {
         },
         None => number(r.loss, 4),
     });
-    push("bpc", 8, &|r| number(r.bpc, 4));
-    push("accuracy", 5, &|r| share(r.accuracy));
-    push("at last", 7, &|r| share(r.accuracy_last));
-    push("seconds", 1, &|r| seconds(r.seconds));
+    if !pass.intervals.is_empty() {
+        push("worse by", 3, &|_, of| of.map(range).unwrap_or_default());
+    }
+    push("bpc", 8, &|r, _| number(r.bpc, 4));
+    push("accuracy", 5, &|r, _| share(r.accuracy));
+    push("at last", 7, &|r, _| share(r.accuracy_last));
+    push("seconds", 1, &|r, _| seconds(r.seconds));
     if study.spec.cost == Cost::Flop {
-        push("FLOP", 1, &|r| if r.flop.is_finite() { format!("{:.2e}", r.flop) } else { String::new() });
+        push("FLOP", 1, &|r, _| if r.flop.is_finite() { format!("{:.2e}", r.flop) } else { String::new() });
     }
     let mut push_seed = |title: &str, rank, cell: &dyn Fn(&SeedNumbers) -> String| {
         let cells = pass.seed.iter().map(|row| row.map(cell).unwrap_or_default()).collect();
@@ -137,6 +159,9 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
     }
     if seeds > 1 {
         legend += ", means over seeds";
+    }
+    if study.decided().is_some_and(|decided| decided.grounds.is_ok()) {
+        legend += "; worse by: than the truly best one, 95 % intervals that hold all at once";
     }
     notes.push(legend);
     let together = study.trials.iter().filter_map(|trial| trial.record.as_ref()?.trials_at_once);
@@ -253,6 +278,9 @@ pub(crate) fn reasoning(study: &Study) -> Vec<String> {
         // Its last line names the choice: there is one such line in all, at the end.
         explained.pop();
         lines.push(format!("{}:", columns(study, pass).group));
+        if let Ok(Grounds { evidence, weighed }) = &decided.grounds {
+            explained.extend(weighed.explain(evidence));
+        }
         lines.extend(explained.iter().map(|line| format!("  {line}")));
         lines.push(format!("  choice of this pass: {}", decided.chosen()));
         choices.push(decided.chosen().clone());
@@ -265,8 +293,9 @@ pub(crate) fn reasoning(study: &Study) -> Vec<String> {
         });
     }
     match study.verdict() {
-        Some(Verdict { chosen, reason }) => {
+        Some(Verdict { chosen, reason, certainty_text, .. }) => {
             lines.push(format!("verdict: {reason}"));
+            lines.push(format!("certainty: {certainty_text}"));
             lines.push(format!("chosen: {chosen}"));
         }
         None => lines.push("no verdict yet: no configuration has a result".to_string()),

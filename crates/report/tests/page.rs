@@ -3,9 +3,11 @@
 mod common;
 
 use common::{record, study};
-use diapason_report::{Bounds, Curves, Extras, HTML_FILE, Interval, Sample, to_html, write_files};
-use diapason_study::{Cell, Cost, Grid, Machine, Study, Timing, Timings, Trial, TrialFailure, TrialState};
-use diapason_training::{CURVE, CurvePoint};
+use diapason_report::{Bounds, Curves, Extras, HTML_FILE, Sample, to_html, write_files};
+use diapason_study::{
+    Cell, Cost, Grid, Machine, Pass, Study, Timing, Timings, Trial, TrialFailure, TrialState,
+};
+use diapason_training::{CURVE, CurvePoint, SpanReading};
 use scraper::{Html, Selector};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -215,12 +217,31 @@ fn a_running_study_says_so_and_reads_itself_again() {
 
 #[test]
 fn intervals_where_they_are_known() {
-    let interval =
-        |difference: f64| Some(Interval { difference, low: difference - 0.004, high: difference + 0.004 });
-    let intervals = vec![interval(0.0075), None, interval(0.0171), interval(0.0123)];
-    let study = study();
-    let page = parsed(&study, &curves(&study), &Extras { intervals, ..Extras::default() });
-    assert_eq!(number_of(&page, "figure.differences .bar"), 3);
+    let mut study = study();
+    let page = parsed(&study, &curves(&study), &Extras::default());
+    assert_eq!(number_of(&page, "figure.differences"), 0);
+    let certainty = |page: &Html| {
+        texts(page, "main > section:first-child p")
+            .into_iter()
+            .find(|line| line.starts_with("Certainty"))
+            .unwrap()
+    };
+    assert!(
+        certainty(&page).contains("cannot be said: trial 0 has no losses per span"),
+        "{}",
+        certainty(&page)
+    );
+
+    for trial in &mut study.trials {
+        let record = trial.record.as_mut().unwrap();
+        let best = record.best.unwrap();
+        let loss = |k: usize| best.validation_loss + 1e-3 * ((k * 37 + trial.number * k * k) % 13) as f64;
+        record.spans =
+            vec![SpanReading { step: best.step, losses: (0..240).map(|k| loss(k) as f32).collect() }];
+    }
+    let page = parsed(&study, &curves(&study), &Extras::default());
+    assert!(certainty(&page).contains("decided for this seed alone"), "{}", certainty(&page));
+    assert_eq!(number_of(&page, "figure.differences .bar"), 4);
     assert_eq!(number_of(&page, "figure.differences .band"), 1);
     assert_eq!(
         texts(&page, "table:not(.map) thead tr:nth-child(2) th")
@@ -229,7 +250,14 @@ fn intervals_where_they_are_known() {
             .count(),
         1
     );
-    assert!(texts(&page, "td").contains(&"0.35 to 1.15 %".to_string()));
+    let shown = texts(&page, "td").into_iter().filter(|cell| cell.contains(" to ")).collect::<Vec<_>>();
+    let decided = study.decision(Pass::Full).unwrap();
+    let evidence = &decided.grounds.as_ref().unwrap().evidence;
+    let expected = evidence.intervals.iter().map(|interval| {
+        let [low, high] = interval.map(|i| [i.low, i.high]).unwrap().map(|nats| 100.0 * nats / evidence.loss);
+        format!("{low:.2} to {high:.2} %")
+    });
+    assert_eq!(shown, expected.collect::<Vec<_>>());
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub struct Record {
     step: Option<u64>,
     values: BTreeMap<u64, f64>,
     attributes: BTreeMap<String, Json>,
+    system_attributes: BTreeMap<String, Json>,
 }
 
 impl Record {
@@ -40,6 +41,12 @@ impl Record {
         self
     }
 
+    /// An attribute for programs, which dashboards do not show.
+    pub fn system_attribute(mut self, key: impl Into<String>, value: impl Into<Json>) -> Self {
+        self.system_attributes.insert(key.into(), value.into());
+        self
+    }
+
     /// A checkpoint of this step is safe: whoever takes the trial over can go on from there.
     pub fn safe_step(mut self, step: u64) -> Self {
         self.step = Some(step);
@@ -51,12 +58,14 @@ impl Record {
         self.step = later.step.or(self.step);
         self.values.extend(later.values);
         self.attributes.extend(later.attributes);
+        self.system_attributes.extend(later.system_attributes);
     }
 
     /// Whether the database has room for all of it.
     pub(crate) fn check(&self) -> Result<()> {
         self.values.keys().try_for_each(|&step| encode::step(step).map(|_| ()))?;
-        self.attributes.keys().try_for_each(|key| encode::name("attribute", key).map(|_| ()))
+        let mut keys = self.attributes.keys().chain(self.system_attributes.keys());
+        keys.try_for_each(|key| encode::name("attribute", key).map(|_| ()))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -407,7 +416,8 @@ fn write_record(on: &mut dyn Statements, trial: i64, record: &Record) -> Result<
          intermediate_value_type = excluded.intermediate_value_type",
         &values,
     )?;
-    set_attributes(on, Attributes::User, trial, record.attributes.iter())
+    set_attributes(on, Attributes::User, trial, record.attributes.iter())?;
+    set_attributes(on, Attributes::System, trial, record.system_attributes.iter())
 }
 
 pub(crate) fn set_attributes<'a>(

@@ -305,6 +305,11 @@ impl Decision {
                 trade(comparison, cost),
             ));
         }
+        // Of two the price is said already.
+        if self.front(candidates).len() > 2 {
+            lines.push("from each configuration that nothing else beats to the next dearer one:".to_string());
+            lines.extend(self.prices(candidates, cost));
+        }
         for (candidate, reason) in &self.left_out {
             lines.push(format!("left out: {}: {reason}", candidates[*candidate].params));
         }

@@ -55,7 +55,7 @@ pub use rule::{Median, Rule, RuleError, Rungs};
 pub use run::{Forecast, Plan, StudyEvent, Work, join_study, run_study};
 pub use seed::{SEED_EARLY_STEP, SEED_GRID, SEED_LABEL, SEED_NUMBERS, SEED_STEPS, SeedNumbers, seed_numbers};
 pub use spec::{CorpusStamp, Difference, STUDY_FILE, StudySpec};
-pub use study::{CellReading, Pass, PassDecision, Row, Study, Verdict};
+pub use study::{CellReading, Grounds, Pass, PassDecision, Row, Study, Verdict};
 pub use table::{CandidateTable, RESULT_COLUMNS, TableError, read_table};
 pub use timings::{Machine, SideBySide, Timing, Timings};
 pub use trial::{StoredTrial, Trial, TrialFailure, TrialRecord, TrialState};

@@ -41,7 +41,7 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// Shortest time between two estimates of the time left.
 const ESTIMATE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much faster a window is evaluated than trained on: forward of forward and backward.
+/// How much faster a character is evaluated than trained on: forward of forward and backward.
 const EVALUATION_SPEED: f64 = 3.0;
 
 /// What a trial still has to do.
@@ -698,9 +698,10 @@ impl Study {
         let mut trials = Vec::new();
         for work in work {
             let config = of(work);
-            let windows = self.spec.protocol.evaluated_windows_per_step(config);
+            let characters = self.spec.protocol.evaluated_characters_per_step(config);
+            let tokens = (config.batch_size * config.sequence_length) as f64;
             // A step and its share of the evaluations.
-            let with_evaluations = 1.0 + windows / config.batch_size as f64 / EVALUATION_SPEED;
+            let with_evaluations = 1.0 + characters / tokens / EVALUATION_SPEED;
             let pace = match timings.and_then(|timings| timings.of(config)) {
                 Some(timing) => Pace::measured(timing.points()),
                 None => Pace::guessed(flop_per_step(config, vocabulary)?),

@@ -62,7 +62,7 @@ pub fn seed_numbers(config: &Config, steps: u64) -> Option<&'static SeedNumbers>
         n_layers: config.n_layers,
         steps: config.steps,
         eval_every: config.eval_every,
-        validation_windows: config.validation_windows,
+        validation_characters: config.validation_characters,
         patience: config.patience,
         min_improvement: config.min_improvement,
         checkpoint_seconds: config.checkpoint_seconds,

@@ -10,8 +10,8 @@ use crate::rungs::Ladders;
 use crate::table::mean;
 use crate::trial::trials;
 use crate::{
-    Candidate, Cell, Cost, Decision, Home, Params, StudyError, StudySpec, Timings, Tolerance, Trial,
-    TrialRecord, TrialState, decide, percent,
+    Candidate, Cell, Certainty, Cost, Decision, Evidence, Home, Params, SpanLosses, StudyError, StudySpec,
+    Timings, Tolerance, Trial, TrialRecord, TrialState, Weighed, compare, decide, percent, weigh,
 };
 use diapason_storage::{Opening, Storage, StudyId};
 use diapason_training::{Protocol, SeedRule};
@@ -19,6 +19,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
+
+/// The chance that all intervals of a study hold at once.
+const CONFIDENCE: f64 = 0.95;
+
+/// Configurations that are compared with intervals, each with each, at most.
+const MOST_COMPARED: usize = 256;
 
 /// A reading of a trajectory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +145,17 @@ pub struct PassDecision {
     pub candidates: Vec<Candidate>,
     /// What the rule found in them.
     pub decision: Decision,
+    /// How certain that is; or why nothing can be said about it, in words.
+    pub grounds: Result<Grounds, String>,
+}
+
+/// What a decision rests on, apart from mean losses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grounds {
+    /// By how much each cell is worse than the best, with intervals.
+    pub evidence: Evidence,
+    /// The intervals held against the tolerance.
+    pub weighed: Weighed,
 }
 
 impl PassDecision {
@@ -155,6 +172,10 @@ pub struct Verdict {
     pub chosen: Params,
     /// Why, in words.
     pub reason: String,
+    /// How certain the choice is; none where that cannot be said.
+    pub certainty: Option<Certainty>,
+    /// The same in words, with what is missing.
+    pub certainty_text: String,
 }
 
 /// A study as it stands.
@@ -484,18 +505,75 @@ impl Study {
             .collect()
     }
 
-    /// The rule applied to one pass; `None` while no cell has a result.
+    /// The rule applied to one pass, with evidence where there is some; `None` while no cell has a result.
     pub fn decision(&self, pass: Pass) -> Option<PassDecision> {
-        let tolerance = Tolerance::new(self.spec.tolerance).unwrap_or_default();
+        let (tolerance, noise) = (self.tolerance(), self.spec.cost.noise());
         let candidates = self.candidates(pass);
-        let decision = decide(&candidates, tolerance, self.spec.cost.noise())?;
-        Some(PassDecision { pass, candidates, decision })
+        let decision = decide(&candidates, tolerance, noise)?;
+        let grounds = self.evidence(pass, &decision).and_then(|evidence| {
+            let weighed = weigh(&candidates, &evidence, tolerance, noise).ok_or("nothing can be compared")?;
+            Ok(Grounds { evidence, weighed })
+        });
+        Some(match grounds {
+            Ok(Grounds { evidence, weighed }) => PassDecision {
+                pass,
+                candidates: weighed.candidates.clone(),
+                decision: weighed.decision.clone(),
+                grounds: Ok(Grounds { evidence, weighed }),
+            },
+            Err(why_not) => PassDecision { pass, candidates, decision, grounds: Err(why_not) },
+        })
     }
 
-    /// The verdict: the rule on the full pass; while no cell has finished it, on the early pass.
+    fn tolerance(&self) -> Tolerance {
+        Tolerance::new(self.spec.tolerance).unwrap_or_default()
+    }
+
+    /// What the losses per span say about the cells that `decision` compares, all seeds that have finished included; or
+    /// why they say nothing.
+    fn evidence(&self, pass: Pass, decision: &Decision) -> Result<Evidence, String> {
+        if self.spec.protocol == Protocol::AsSeed {
+            return Err(
+                "the notebook's protocol evaluates on other text each time, so that nothing is paired"
+                    .to_string(),
+            );
+        }
+        let compared = || decision.compared.iter().map(|comparison| comparison.candidate);
+        if compared().count() > MOST_COMPARED {
+            return Err(format!("at most {MOST_COMPARED} configurations are compared with intervals"));
+        }
+        let characters: BTreeSet<usize> =
+            compared().map(|cell| self.cells[cell].config.validation_characters).collect();
+        if characters.len() > 1 {
+            return Err("the configurations are not evaluated on the same text".to_string());
+        }
+        let mut losses = vec![SpanLosses::new(); self.cells.len()];
+        for trial in &self.trials {
+            let Some(record) = &trial.record else { continue };
+            let reading = match pass {
+                Pass::Early => record.early,
+                Pass::Full if record.is_finished(self.cells[trial.cell].config.steps) => record.best,
+                Pass::Full => None,
+            };
+            let Some(reading) = reading.filter(|_| decision.comparison(trial.cell).is_some()) else {
+                continue;
+            };
+            let Some(spans) = record.spans.iter().find(|spans| spans.step == reading.step) else {
+                return Err(format!("trial {} has no losses per span of text", trial.shown_number()));
+            };
+            losses[trial.cell].insert(trial.seed, spans.losses.clone());
+        }
+        compare(&losses, CONFIDENCE).map_err(|error| error.to_string())
+    }
+
+    /// The decision that the verdict rests on: that of the full pass; while no cell has finished it, of the early pass.
+    pub fn decided(&self) -> Option<PassDecision> {
+        self.passes().iter().rev().find_map(|&pass| self.decision(pass))
+    }
+
+    /// The verdict, from [`Study::decided`].
     pub fn verdict(&self) -> Option<Verdict> {
-        let passes = self.passes().iter().rev();
-        let decided = passes.copied().find_map(|pass| self.decision(pass))?;
+        let decided = self.decided()?;
         let mut reason = decided.decision.reason(&decided.candidates, self.spec.cost);
         if decided.pass == Pass::Early {
             reason += " (early reading: no full run has finished)";
@@ -510,7 +588,11 @@ impl Study {
                 percent(share)
             );
         }
-        Some(Verdict { chosen: decided.chosen().clone(), reason })
+        let (certainty, certainty_text) = match &decided.grounds {
+            Ok(Grounds { weighed, .. }) => (Some(weighed.certainty), weighed.certainty_text()),
+            Err(why_not) => (None, format!("how certain that is cannot be said: {why_not}")),
+        };
+        Some(Verdict { chosen: decided.chosen().clone(), reason, certainty, certainty_text })
     }
 
     /// Whether a trial has come to its end, good or bad.

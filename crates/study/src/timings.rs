@@ -49,7 +49,7 @@ const NEUTRAL: [&str; 10] = [
     "beta2",
     "epsilon",
     "eval_every",
-    "validation_windows",
+    "validation_characters",
     "patience",
     "min_improvement",
     "checkpoint_seconds",

@@ -11,7 +11,7 @@ use diapason_storage::{
     Distribution, FAIL_REASON, ItemId, ItemState, NewTrial, Page, Param, Storage, StudyId, Waiting,
     completed_rung, inside,
 };
-use diapason_training::{CHECKPOINT, Config, Protocol, Reading, RunOutcome, RunState, SeedRule};
+use diapason_training::{CHECKPOINT, Config, Protocol, Reading, RunOutcome, RunState, SeedRule, SpanReading};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use sha2::{Digest, Sha256};
@@ -25,6 +25,8 @@ const TRIALS: &str = "trials";
 const SEED: &str = "seed";
 /// A system attribute: dashboards would show every trial as a page of settings.
 const CONFIG: &str = "diapason:config";
+/// Another one: the losses per span at the readings.
+pub(crate) const SPANS: &str = "diapason:spans";
 const CHECKPOINT_PATH: &str = "checkpoint";
 /// Marks a trial that another program enqueued: it is no cell of the grid.
 const ADOPTED: &str = "adopted";
@@ -131,6 +133,9 @@ pub struct TrialRecord {
     pub corpus_digest: String,
     /// Why there is no result.
     pub failure: Option<TrialFailure>,
+    /// Losses per span of text at the readings, by step.
+    #[serde(skip)]
+    pub spans: Vec<SpanReading>,
     /// The complete configuration.
     pub config: Config,
 }
@@ -167,6 +172,7 @@ impl TrialRecord {
             other_engines: Vec::new(),
             corpus_digest: corpus_digest.to_string(),
             failure: None,
+            spans: Vec::new(),
             config: config.clone(),
         })
     }
@@ -186,6 +192,7 @@ impl TrialRecord {
         self.steps = outcome.steps;
         self.best = outcome.best;
         self.last = outcome.last;
+        self.spans = outcome.spans.clone();
         self.train_seconds = outcome.train_seconds;
         self.tokens_per_second =
             Some(outcome.tokens_per_second).filter(|speed| speed.is_finite() && *speed > 0.0);
@@ -505,7 +512,8 @@ fn place(
         let folder = folder_of(&cell.params, seed);
         return Ok(Trial { number, cell: index, seed, folder, bracket: None, record: None, stored: None });
     };
-    let mut record = record(&there.attributes, cell, there.stored.state, there.stored.number)?;
+    let attributes = (&there.attributes, there.spans.as_ref());
+    let mut record = record(attributes, cell, there.stored.state, there.stored.number)?;
     if record.is_none() && there.stored.state == ItemState::Failed {
         // Its workers were lost before one of them could say anything.
         let reason = there.attributes.get(FAIL_REASON).and_then(Json::as_str).unwrap_or("failed");
@@ -515,9 +523,9 @@ fn place(
     Ok(Trial { number, cell: index, seed, folder, bracket, record, stored: Some(stored) })
 }
 
-/// What is known of a trial whose work item is in this state.
+/// What is known of a trial whose work item is in this state, by its user attributes and the one with losses per span.
 pub(crate) fn record(
-    attributes: &Map<String, Json>,
+    (attributes, spans): (&Map<String, Json>, Option<&Json>),
     cell: &Cell,
     state: ItemState,
     number: i64,
@@ -528,8 +536,13 @@ pub(crate) fn record(
         ItemState::Failed => TrialState::Fail,
         _ => TrialState::Running,
     };
-    TrialRecord::from_attributes(attributes, cell, state)
-        .map_err(|error| StudyError::Attributes { number, message: error.to_string() })
+    let wrong = |error: serde_json::Error| StudyError::Attributes { number, message: error.to_string() };
+    let mut record = TrialRecord::from_attributes(attributes, cell, state).map_err(wrong)?;
+    if let (Some(record), Some(spans)) = (&mut record, spans) {
+        record.spans = Vec::deserialize(spans)
+            .map_err(|error| StudyError::Attributes { number, message: format!("{SPANS}: {error}") })?;
+    }
+    Ok(record)
 }
 
 /// A trial in the database that is one of ours.
@@ -542,6 +555,7 @@ struct There {
     adopted: bool,
     bracket: Option<usize>,
     attributes: Map<String, Json>,
+    spans: Option<Json>,
 }
 
 impl There {
@@ -583,6 +597,7 @@ impl There {
                 state: item.state,
             },
             attributes: trial.user_attributes,
+            spans: trial.system_attributes.get(SPANS).cloned(),
         }))
     }
 }

@@ -10,12 +10,14 @@
 //! where it alone keeps a comparison open, more validation text is what is missing.
 
 use crate::{Candidate, Decision, Evidence, Interval, Tolerance, decide, percent};
+use serde::{Deserialize, Serialize};
 
 /// With more seeds than this it is not worth the wait.
 const MOST_SEEDS: usize = 32;
 
 /// Where a configuration stands, for all that is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// Within the tolerance of the best.
     Equivalent,
@@ -26,7 +28,8 @@ pub enum Standing {
 }
 
 /// How certain a choice is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Certainty {
     /// The chosen configuration is equivalent to the best, and everything cheaper is worse.
     Decided,
@@ -61,6 +64,8 @@ pub struct Missing {
 /// A decision with its evidence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weighed {
+    /// The candidates as they were compared: with the evidence's losses.
+    pub candidates: Vec<Candidate>,
     /// The choice.
     pub decision: Decision,
     /// One for each candidate; none for those that are left out.
@@ -104,7 +109,7 @@ pub fn weigh(
         (true, None) => (Certainty::OneSeed, Some(rule.missing(&open))),
         (false, _) => (Certainty::Undecided, Some(rule.missing(&open))),
     };
-    Some(Weighed { decision, standings, certainty, missing })
+    Some(Weighed { candidates: compared, decision, standings, certainty, missing })
 }
 
 /// The rule as applied to one set of candidates. Configurations are numbered as the evidence's pairs are.
@@ -212,7 +217,8 @@ impl<'a> Rule<'a> {
 impl Weighed {
     /// The evidence, line by line: each configuration's interval, cheapest first, what the intervals rest on, and how
     /// certain the choice is.
-    pub fn explain(&self, candidates: &[Candidate], evidence: &Evidence) -> Vec<String> {
+    pub fn explain(&self, evidence: &Evidence) -> Vec<String> {
+        let candidates = &self.candidates;
         let mut by_cost: Vec<usize> =
             (0..candidates.len()).filter(|&i| self.standings[i].is_some()).collect();
         by_cost.sort_by(|&a, &b| candidates[a].cost.total_cmp(&candidates[b].cost));
@@ -239,12 +245,13 @@ impl Weighed {
                 percent(evidence.confidence)
             ),
         });
-        lines.push(self.certainty_text(candidates));
+        lines.push(self.certainty_text());
         lines
     }
 
     /// How certain the choice is, in one line: `decided`, or what is missing.
-    pub fn certainty_text(&self, candidates: &[Candidate]) -> String {
+    pub fn certainty_text(&self) -> String {
+        let candidates = &self.candidates;
         let Some(missing) = &self.missing else { return "decided".to_string() };
         let names: Vec<String> =
             missing.candidates.iter().map(|&i| candidates[i].params.to_string()).collect();
@@ -310,7 +317,7 @@ mod tests {
         assert_eq!(weighed.decision.chosen, 1);
         assert_eq!(weighed.standings, [Some(Worse), Some(Equivalent), Some(Equivalent)]);
         assert_eq!((weighed.certainty, &weighed.missing), (Certainty::Decided, &None));
-        assert_eq!(weighed.certainty_text(&candidates), "decided");
+        assert_eq!(weighed.certainty_text(), "decided");
     }
 
     #[test]
@@ -319,7 +326,7 @@ mod tests {
         let (candidates, all) = (candidates(&[4.0, 2.0, 1.0]), [same(2.0), same(2.015625), same(2.25)]);
         let explained = |losses: &[SpanLosses]| {
             let evidence = compare(losses, 0.95).unwrap();
-            weigh(&candidates, &evidence, Tolerance::default(), 0.1).unwrap().explain(&candidates, &evidence)
+            weigh(&candidates, &evidence, Tolerance::default(), 0.1).unwrap().explain(&evidence)
         };
         // Without any noise there is no doubt.
         let mut expected = vec![
@@ -348,7 +355,7 @@ mod tests {
             panic!("{before:?}")
         };
         assert!(named.contains(&before.decision.chosen) && !named.contains(&3), "{named:?}");
-        let text = before.certainty_text(&candidates);
+        let text = before.certainty_text();
         assert!(text.starts_with(&format!("not enough evidence: {more} more seed")), "{text}");
         assert!(text.contains(" and i="), "{text}");
         // The forecast is as good as the noise and the differences that it rests on: here they are given.
@@ -370,7 +377,7 @@ mod tests {
         let evidence = compare(&[same(0, 2.03), same(1, 2.0)], 0.95).unwrap();
         let weighed = weigh(&candidates, &evidence, Tolerance::default(), 0.1).unwrap();
         assert_eq!(weighed.missing.as_ref().unwrap().need, Need::Text);
-        assert!(weighed.certainty_text(&candidates).contains("more validation text"));
+        assert!(weighed.certainty_text().contains("more validation text"));
     }
 
     #[test]
@@ -378,7 +385,7 @@ mod tests {
         let (candidates, weighed) = weighed(&[(1.0, 2.2), (2.0, 2.008), (4.0, 2.0)], 1, 0.01, 0.0);
         assert_eq!(weighed.certainty, Certainty::OneSeed);
         assert_eq!(
-            weighed.certainty_text(&candidates),
+            weighed.certainty_text(),
             "decided for this seed alone: a second seed of i=0, i=1 and i=2"
         );
     }

@@ -11,7 +11,7 @@ use crate::director::advance;
 use crate::home::spec_of;
 use crate::run::left_alone;
 use crate::rungs::Ladders;
-use crate::trial::{bracket, recognise, record};
+use crate::trial::{SPANS, bracket, recognise, record};
 use crate::{Cell, Study, StudyError, StudySpec, TrialRecord, TrialState};
 use diapason_corpus::Corpus;
 use diapason_engine::{Engine, EngineError};
@@ -265,7 +265,12 @@ impl<'a> Site<'a> {
         let Task { number, cell, seed, folder, spec, until, rung, claim, mut held, .. } = task;
         let folder = self.folder.join(folder);
         let vocabulary = self.corpus.alphabet.len();
-        let mut known = record(&claim.trial.user_attributes, &cell, ItemState::Held, claim.trial.number)?;
+        let mut known = record(
+            (&claim.trial.user_attributes, claim.trial.system_attributes.get(SPANS)),
+            &cell,
+            ItemState::Held,
+            claim.trial.number,
+        )?;
         let has_checkpoint = folder.join(CHECKPOINT).exists();
         if !has_checkpoint && (claim.step > 0 || known.is_some()) {
             let lease = claim.lease.clone();
@@ -292,7 +297,8 @@ impl<'a> Site<'a> {
         }
         let mut company = Company::new(&record, place);
         company.note(&mut record);
-        let mut account = Account { said: claim.trial.user_attributes.clone(), at: Instant::now() };
+        let mut account =
+            Account { said: claim.trial.user_attributes.clone(), spans: Vec::new(), at: Instant::now() };
         held.tell(account.of(&record))?;
 
         create_folder(&folder).map_err(|source| StudyError::Io { path: folder.clone(), source })?;
@@ -331,6 +337,11 @@ impl<'a> Site<'a> {
         let mut observe = |event: &Event| {
             company.note(&mut record);
             let news = match event {
+                Event::Spans(reading) => {
+                    record.spans.retain(|there| there.step < reading.step);
+                    record.spans.push(reading.clone());
+                    None
+                }
                 Event::Evaluated(point) => {
                     let is_early = spec.protocol == Protocol::Standard && early_step == Some(point.step);
                     record.take_in(point, is_early);
@@ -445,6 +456,8 @@ fn every_value(words: Record, outcome: &RunOutcome) -> Record {
 /// What the database has been told of a trial.
 struct Account {
     said: Map<String, Json>,
+    /// Steps whose losses per span it has been told.
+    spans: Vec<u64>,
     at: Instant,
 }
 
@@ -463,6 +476,13 @@ impl Account {
                 words = words.attribute(key.clone(), value.clone());
                 self.said.insert(key, value);
             }
+        }
+        let spans: Vec<u64> = record.spans.iter().map(|reading| reading.step).collect();
+        if spans != self.spans
+            && let Ok(value) = serde_json::to_value(&record.spans)
+        {
+            words = words.system_attribute(SPANS, value);
+            self.spans = spans;
         }
         words
     }
@@ -483,6 +503,8 @@ impl TrialRecord {
         if is_early {
             self.early = Some(reading);
         }
+        let steps = [self.early, self.best, self.last].map(|reading| reading.map(|reading| reading.step));
+        self.spans.retain(|reading| steps.contains(&Some(reading.step)));
     }
 }
 

@@ -40,7 +40,7 @@
 //! The digest is over: for each other metadata key in byte order, key, NUL, value, NUL; then for each tensor in
 //! byte order of names, name, NUL, shape as `27x256`, NUL, and its bytes.
 
-use crate::{Config, CurvePoint, Protocol, RunState, files};
+use crate::{Config, CurvePoint, Protocol, RunState, SpanReading, files};
 use diapason_corpus::{Alphabet, CorpusError, CorpusRequest, hex};
 use diapason_model::{Layout, ModelConfig};
 use safetensors::Dtype;
@@ -99,6 +99,8 @@ pub struct Progress {
     pub state: RunState,
     /// Every evaluation so far.
     pub curve: Vec<CurvePoint>,
+    /// Losses per span at the early reading, the best and the last, by step.
+    pub spans: Vec<SpanReading>,
     /// Sum of the training losses since the last evaluation, nats.
     pub loss_sum: f64,
     /// Number of losses in that sum.

@@ -43,8 +43,9 @@ pub struct Config {
     pub epsilon: f64,
     /// Steps between evaluations; 0: a twentieth of `steps`, at least 1.
     pub eval_every: u64,
-    /// Windows in the fixed validation set.
-    pub validation_windows: usize,
+    /// Characters of the validation text that an evaluation predicts, about: the same ones in every configuration
+    /// ([`crate::Spans`]).
+    pub validation_characters: usize,
     /// Evaluations without improvement that end a run; 0: never.
     pub patience: u64,
     /// How far the loss must fall to count as an improvement, nats.
@@ -71,7 +72,7 @@ impl Default for Config {
             beta2: 0.999,
             epsilon: 1e-8,
             eval_every: 0,
-            validation_windows: 4096,
+            validation_characters: 131_072,
             patience: 5,
             min_improvement: 1e-3,
             checkpoint_seconds: 60,
@@ -97,7 +98,10 @@ const DESCRIPTIONS: [(&str, &str); 19] = [
     ("beta2", "decay of Adam's second moment"),
     ("epsilon", "added to the root of Adam's second moment"),
     ("eval_every", "steps between evaluations; 0: a twentieth of steps"),
-    ("validation_windows", "windows in the fixed validation set"),
+    (
+        "validation_characters",
+        "characters of the validation text that an evaluation predicts, the same for all",
+    ),
     ("patience", "evaluations without improvement that end a run; 0: never"),
     ("min_improvement", "how far the validation loss must fall to count as an improvement, nats"),
     ("checkpoint_seconds", "seconds between checkpoints"),
@@ -156,16 +160,6 @@ pub enum ConfigError {
         sequence_length: usize,
         /// The table.
         max_len: usize,
-    },
-    /// A validation set that would fill the memory.
-    #[error("validation_windows {windows} of {sequence_length} characters need {gib:.0} GiB of memory")]
-    ValidationTooLarge {
-        /// Number of windows.
-        windows: usize,
-        /// Characters each.
-        sequence_length: usize,
-        /// What they need.
-        gib: f64,
     },
     /// Sizes that make no model.
     #[error(transparent)]
@@ -315,15 +309,7 @@ impl Config {
         }
         number("epsilon", self.epsilon, self.epsilon as f32 > 0.0, "a positive number", 1.0)?;
         within("eval_every", self.eval_every, 0, u64::from(u32::MAX))?;
-        within("validation_windows", self.validation_windows as u64, 1, 1 << 30)?;
-        let bytes = 2.0 * self.validation_windows as f64 * self.sequence_length as f64;
-        if bytes > (1u64 << 32) as f64 {
-            return Err(ConfigError::ValidationTooLarge {
-                windows: self.validation_windows,
-                sequence_length: self.sequence_length,
-                gib: bytes / (1u64 << 30) as f64,
-            });
-        }
+        within("validation_characters", self.validation_characters as u64, 1, 1 << 34)?;
         within("patience", self.patience, 0, u64::from(u32::MAX))?;
         number("min_improvement", self.min_improvement, self.min_improvement >= 0.0, "0", 1e3)?;
         within("checkpoint_seconds", self.checkpoint_seconds, 1, 1 << 32)?;
@@ -514,8 +500,8 @@ mod tests {
             ("beta2", "nan"),
             ("epsilon", "0"),
             ("epsilon", "1e-60"),
-            ("validation_windows", "0"),
-            ("validation_windows", "1_000_000_000"),
+            ("validation_characters", "0"),
+            ("validation_characters", "100_000_000_000"),
             ("min_improvement", "-1"),
             ("min_improvement", "nan"),
             ("checkpoint_seconds", "0"),

@@ -125,11 +125,11 @@ pub(crate) fn scored_at_a_time(t: usize) -> usize {
     windows_at_a_time(t) * t
 }
 
-/// Scores windows, at least one. `progress` is told the windows done, and may break off.
+/// Scores windows, at least one. `progress` is told the characters done and the characters in all, and may break off.
 pub(crate) fn evaluate_windows(
     engine: &mut dyn Engine,
     windows: Batch<'_>,
-    progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Evaluation, EvaluationError> {
     let t = windows.sequence_length;
     let piece = scored_at_a_time(t);
@@ -137,7 +137,7 @@ pub(crate) fn evaluate_windows(
     for (inputs, targets) in windows.inputs.chunks(piece).zip(windows.targets.chunks(piece)) {
         engine.evaluate(Batch { inputs, targets, sequence_length: t }, &mut scores);
         sums.add(&scores, t, 0, true);
-        if progress(sums.windows as usize).is_break() {
+        if progress(sums.positions, windows.inputs.len() as u64).is_break() {
             return Err(EvaluationError::Interrupted);
         }
     }

@@ -4,7 +4,7 @@
 //! - [`run`]: the loop. Windows in, updates, evaluations, checkpoints; stops at the last step, on patience, on
 //!   a loss that is no number, or when asked to.
 //! - [`evaluate_split`]: a trained model on a whole split.
-//! - [`evaluate_spans`], [`SpanCurve`]: losses of fixed pieces of text, the same whatever the window.
+//! - [`evaluate_spans`], [`SpanReading`]: losses of fixed pieces of text, the same whatever the window.
 //! - [`checkpoint`]: weights, optimizer and history in one safetensors file.
 //! - [`lock`], [`files`]: one process per folder, no file half-written.
 //!
@@ -33,4 +33,4 @@ pub use run::{
     memory_needed, run,
 };
 pub use schedule::Protocol;
-pub use spans::{SpanCurve, Spans, evaluate_spans};
+pub use spans::{SpanReading, Spans, evaluate_spans};

@@ -11,7 +11,7 @@ use crate::checkpoint::{self, Header, Progress, Stored};
 use crate::schedule::Schedule;
 use crate::{
     Checkpoint, CheckpointError, Config, ConfigError, CurvePoint, FolderLock, LockError, Protocol, Reading,
-    SeedRule, create_folder, curve, evaluate, files,
+    SeedRule, SpanReading, Spans, create_folder, curve, evaluate, evaluate_spans, files,
 };
 use diapason_corpus::windows::{Windows, training_windows};
 use diapason_corpus::{Corpus, CorpusError};
@@ -134,11 +134,14 @@ pub enum Event {
     Evaluating {
         /// Updates done.
         step: u64,
-        /// Windows done.
-        done: usize,
-        /// Windows in all.
-        windows: usize,
+        /// Characters done.
+        done: u64,
+        /// Characters in all.
+        characters: u64,
     },
+    /// The losses per span of the evaluation that is told next. Not under the notebook's protocol, which predicts other
+    /// characters each time.
+    Spans(SpanReading),
     /// An evaluation is done.
     Evaluated(CurvePoint),
     /// A checkpoint was written.
@@ -196,6 +199,8 @@ pub struct RunOutcome {
     pub parameters: usize,
     /// Every evaluation.
     pub curve: Vec<CurvePoint>,
+    /// Losses per span at the early reading, the best and the last, by step; none under the notebook's protocol.
+    pub spans: Vec<SpanReading>,
 }
 
 /// Why a run cannot start or go on.
@@ -381,6 +386,7 @@ pub fn run(
             progress: Progress {
                 state: RunState::Interrupted { step: 0 },
                 curve: Vec::new(),
+                spans: Vec::new(),
                 loss_sum: 0.0,
                 loss_count: 0,
                 last_finite_loss: None,
@@ -545,6 +551,14 @@ impl Run<'_> {
         curve.len() < before
     }
 
+    /// Of the losses per span, those of the readings are kept.
+    fn keep_spans_of_readings(&mut self) {
+        let early = self.spec.early_step;
+        let Progress { curve, spans, .. } = &mut self.header.progress;
+        let [best, last] = [curve::best(curve), curve.last()].map(|point| point.map(|point| point.step));
+        spans.retain(|reading| [early, best, last].contains(&Some(reading.step)));
+    }
+
     fn started(&mut self) {
         let missing = u64::from(self.evaluation_is_missing());
         (self.observe)(&Event::Started {
@@ -639,20 +653,14 @@ impl Run<'_> {
             return Ok(diverged);
         }
         let mut windows = Windows::default();
-        let mut validation = None;
         let mut told = Told { at: Instant::now(), tokens: 0, seconds: 0.0 };
         loop {
             let step = self.header.step;
             self.take_threads();
-            if self.evaluation_is_missing() {
-                if validation.is_none() || self.schedule.fresh_windows() {
-                    validation = Some(self.schedule.windows(self.corpus.validation(), step));
-                }
-                if let Some(windows) = &validation
-                    && let Some(ended) = self.evaluate(windows)?
-                {
-                    return Ok(ended);
-                }
+            if self.evaluation_is_missing()
+                && let Some(ended) = self.evaluate()?
+            {
+                return Ok(ended);
             }
             if step >= steps {
                 return Ok(RunState::Complete);
@@ -736,22 +744,36 @@ impl Run<'_> {
     }
 
     /// Evaluates and notes the result. Returns how the run ended if it did.
-    fn evaluate(&mut self, windows: &Windows) -> Result<Option<RunState>, TrainingError> {
-        let step = self.header.step;
-        let batch = Batch {
-            inputs: &windows.inputs,
-            targets: &windows.targets,
-            sequence_length: windows.sequence_length,
-        };
-        let count = batch.windows();
+    fn evaluate(&mut self) -> Result<Option<RunState>, TrainingError> {
+        let (step, validation) = (self.header.step, self.corpus.validation());
+        let config = &self.header.config;
         let (control, observe) = (self.control, &mut *self.observe);
-        let mut progress = |done| {
-            observe(&Event::Evaluating { step, done, windows: count });
-            // Once all windows are done there is nothing to save by breaking off.
-            if done < count && control.stops() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        let mut progress = |done, characters| {
+            observe(&Event::Evaluating { step, done, characters });
+            // Once all characters are done there is nothing to save by breaking off.
+            let stops = done < characters && control.stops();
+            if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let evaluation = match evaluate::evaluate_windows(self.engine, batch, &mut progress) {
-            Ok(evaluation) => evaluation,
+        let fresh = self.schedule.fresh_windows(validation, step);
+        let evaluated = match &fresh {
+            None => {
+                // The text has been found long enough.
+                let spans = Spans::new(validation.len(), config.validation_characters).unwrap_or_default();
+                evaluate_spans(self.engine, validation, &spans, config.sequence_length, &mut progress)
+                    .map(|(evaluation, losses)| (evaluation, Some(SpanReading { step, losses })))
+            }
+            Some(windows) => {
+                let batch = Batch {
+                    inputs: &windows.inputs,
+                    targets: &windows.targets,
+                    sequence_length: windows.sequence_length,
+                };
+                evaluate::evaluate_windows(self.engine, batch, &mut progress)
+                    .map(|evaluation| (evaluation, None))
+            }
+        };
+        let (evaluation, spans) = match evaluated {
+            Ok(evaluated) => evaluated,
             Err(_interrupted) => return Ok(Some(RunState::Interrupted { step })),
         };
         self.unsaved = true;
@@ -772,10 +794,12 @@ impl Run<'_> {
             (progress.loss_sum, progress.loss_count) = (0.0, 0);
         }
         progress.curve.push(point);
+        progress.spans.extend(spans.clone());
         if step == self.header.config.steps {
             progress.state = RunState::Complete;
         }
         self.leave_out_foreign_evaluation();
+        self.keep_spans_of_readings();
         let is_best = curve::best(&self.header.progress.curve).is_some_and(|best| best.step == step);
         self.write(Occasion::Best, |run| {
             if is_best {
@@ -784,6 +808,9 @@ impl Run<'_> {
             }
             run.write_curve()
         })?;
+        if let Some(spans) = spans {
+            (self.observe)(&Event::Spans(spans));
+        }
         (self.observe)(&Event::Evaluated(point));
         Ok(None)
     }
@@ -890,6 +917,7 @@ impl Run<'_> {
             ),
             parameters: model.parameters(),
             curve: progress.curve,
+            spans: progress.spans,
         }
     }
 }

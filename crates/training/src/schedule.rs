@@ -1,6 +1,6 @@
 //! When a run is evaluated, and what ends it before its last step.
 //!
-//! Two protocols. The standard one evaluates at regular steps on one fixed set of windows, so that all
+//! Two protocols. The standard one evaluates at regular steps on the same characters, so that all
 //! evaluations of all configurations are paired, and stops on stagnation. The notebook's evaluates on a fresh
 //! random batch each time and counts improvements; it is kept, under its own name, to repeat what was done.
 
@@ -13,13 +13,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
-    /// Every `steps_between_evaluations` steps, at the early step and at the last, on one fixed set of windows;
+    /// Every `steps_between_evaluations` steps, at the early step and at the last, always on the same characters;
     /// patience can end the run.
     #[default]
     Standard,
     /// The notebook's, as it ran. Iteration i = 0, 1000, 2000, ... and the last is evaluated after its update,
     /// so after update i + 1, each time on 1,024 fresh windows. The early reading is where its rule stops,
-    /// but the run goes on to its last step. `eval_every`, if not 0, replaces the 1000; `validation_windows`,
+    /// but the run goes on to its last step. `eval_every`, if not 0, replaces the 1000; `validation_characters`,
     /// `patience` and `min_improvement` do not apply.
     AsSeed,
 }
@@ -38,16 +38,18 @@ impl Protocol {
         [Self::Standard, Self::AsSeed].into_iter().find(|protocol| protocol.name() == name)
     }
 
-    /// Windows that a run evaluates for each of its steps, on average: what an estimate of its time needs. `config`
-    /// is a validated one.
-    pub fn evaluated_windows_per_step(self, config: &Config) -> f64 {
-        let schedule = Schedule::new(config, self, 0, None);
-        schedule.windows as f64 * schedule.ahead(0) as f64 / config.steps.max(1) as f64
+    /// Characters that a run predicts in evaluations for each of its steps, on average: what an estimate of its time
+    /// needs. `config` is a validated one, and the validation text long enough.
+    pub fn evaluated_characters_per_step(self, config: &Config) -> f64 {
+        let characters = match self {
+            Self::Standard => config.validation_characters,
+            Self::AsSeed => SEED_WINDOWS * config.sequence_length,
+        };
+        let evaluations = Schedule::new(config, self, 0, None).ahead(0);
+        characters as f64 * evaluations as f64 / config.steps.max(1) as f64
     }
 }
 
-/// The key of the fixed validation windows. A constant: the same windows for every configuration and seed.
-const VALIDATION_SEED: u64 = 0;
 /// The notebook evaluates at every thousandth iteration ...
 const SEED_EVERY: u64 = 1000;
 /// ... on this number of windows.
@@ -62,7 +64,6 @@ pub(crate) struct Schedule {
     early_step: Option<u64>,
     patience: u64,
     min_improvement: f64,
-    windows: usize,
     sequence_length: usize,
     seed: u64,
 }
@@ -82,7 +83,6 @@ impl Schedule {
             early_step: if as_seed { None } else { early_step },
             patience: if as_seed { 0 } else { config.patience },
             min_improvement: config.min_improvement,
-            windows: if as_seed { SEED_WINDOWS } else { config.validation_windows },
             sequence_length: config.sequence_length,
             seed,
         }
@@ -118,24 +118,17 @@ impl Schedule {
         regular(self.steps).saturating_sub(regular(step)) + last + early
     }
 
-    /// The validation windows of the evaluation after update `step`. Under the standard protocol they do not
-    /// depend on it.
-    pub(crate) fn windows(&self, validation: &[u8], step: u64) -> Windows {
-        let stream = match self.protocol {
-            Protocol::Standard => Stream::new(VALIDATION_SEED, Purpose::ValidationWindows, 0),
-            Protocol::AsSeed => Stream::new(self.seed, Purpose::FreshValidationWindows, step),
-        };
-        random_windows(validation, stream, self.windows, self.sequence_length)
+    /// The validation windows that the notebook's protocol draws anew for the evaluation after update `step`; none under
+    /// the standard protocol, which predicts the same spans each time.
+    pub(crate) fn fresh_windows(&self, validation: &[u8], step: u64) -> Option<Windows> {
+        let stream = Stream::new(self.seed, Purpose::FreshValidationWindows, step);
+        (self.protocol == Protocol::AsSeed)
+            .then(|| random_windows(validation, stream, SEED_WINDOWS, self.sequence_length))
     }
 
-    /// Bytes that the windows of an evaluation take.
+    /// Bytes that such windows take.
     pub(crate) fn window_bytes(&self) -> usize {
-        2 * self.windows * self.sequence_length
-    }
-
-    /// Whether every evaluation has windows of its own.
-    pub(crate) fn fresh_windows(&self) -> bool {
-        self.protocol == Protocol::AsSeed
+        if self.protocol == Protocol::AsSeed { 2 * SEED_WINDOWS * self.sequence_length } else { 0 }
     }
 
     /// Whether patience ends a run whose last evaluation is the last of `curve`: `patience` evaluations have
@@ -208,9 +201,10 @@ mod tests {
 
     #[test]
     fn evaluations_have_a_price_per_step() {
-        let config = Config { steps: 20_000, eval_every: 0, validation_windows: 4000, ..Config::default() };
-        assert_eq!(Protocol::Standard.evaluated_windows_per_step(&config), 4.0);
-        assert_eq!(Protocol::AsSeed.evaluated_windows_per_step(&config), 21.0 * 1024.0 / 20_000.0);
+        let config =
+            Config { steps: 20_000, eval_every: 0, validation_characters: 4000, ..Config::default() };
+        assert_eq!(Protocol::Standard.evaluated_characters_per_step(&config), 4.0);
+        assert_eq!(Protocol::AsSeed.evaluated_characters_per_step(&config), 21.0 * 1024.0 * 32.0 / 20_000.0);
     }
 
     #[test]

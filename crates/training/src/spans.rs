@@ -9,30 +9,32 @@
 //! Why regions and not one long stretch: a stretch is about few things. Why regions and not single windows: a window
 //! has to lie somewhere, and windows of different lengths do not share their characters.
 //!
-//! `spans.csv` keeps the mean losses of a run: a line for each evaluation, a column for each span, headed by the characters
-//! that it predicts: `1..513` is predicted from `0..512`. Losses are written so that they come back to the last bit
-//! of their `f32`.
+//! A [`SpanReading`] is what one evaluation leaves: it goes with the run's checkpoint and into the study's database, as text that
+//! comes back to the last bit.
 
 use crate::evaluate::{Sums, windows_at_a_time};
-use crate::{Evaluation, EvaluationError, files};
+use crate::{Evaluation, EvaluationError};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use diapason_engine::{Batch, Engine, Scores};
-use std::fs;
-use std::io;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::ops::{ControlFlow, Range};
-use std::path::Path;
 
 /// Regions of a text that is long enough. What is far apart in a text hardly depends on each other, so each of them is
 /// a sample of its own to whoever asks how much is luck.
 const REGIONS: usize = 24;
 /// Characters of a region at least, where there is more than one: many windows of any length fit.
 const REGION: usize = 2048;
-/// Characters of a span, unless the text is too short for that.
+/// Characters of a span, unless the text is too short for that, or so long that there would be too many.
 const SPAN: usize = 512;
+/// Spans at most, about: what is kept of an evaluation stays small.
+const MOST: usize = 1024;
 /// Spans that a short text is cut into, about, if it has that many characters.
 const FEWEST: usize = 64;
 
 /// Which characters of a text are predicted, and how they are grouped.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spans {
     /// Where the regions' first inputs lie.
     regions: Vec<usize>,
@@ -48,7 +50,7 @@ impl Spans {
     pub fn new(text: usize, characters: usize) -> Option<Self> {
         let predictable = text.saturating_sub(1);
         let wanted = characters.min(predictable);
-        let length = (wanted / FEWEST).clamp(1, SPAN);
+        let length = (wanted / FEWEST).clamp(1, SPAN.max(wanted / MOST));
         let regions = (wanted / REGION).clamp(1, REGIONS);
         let per_region = wanted / regions / length;
         (per_region > 0).then(|| Self {
@@ -137,70 +139,30 @@ pub fn evaluate_spans(
     Ok((sums.evaluation(), means))
 }
 
-/// The losses per span of a run, evaluation by evaluation: `spans.csv`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SpanCurve {
-    /// One for each span, as [`Spans::heads`] has them.
-    pub heads: Vec<String>,
-    /// Steps, ascending, and the mean losses after each, nats per character.
-    pub rows: Vec<(u64, Vec<f32>)>,
+/// The losses per span of one evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpanReading {
+    /// Updates done.
+    pub step: u64,
+    /// Mean loss of each span, nats per character, in the order of the text. As text: the bytes of the numbers (IEEE
+    /// single precision, lowest byte first) in Base64 (RFC 4648).
+    #[serde(serialize_with = "to_text", deserialize_with = "from_text")]
+    pub losses: Vec<f32>,
 }
 
-impl SpanCurve {
-    /// The losses after `step`.
-    pub fn at(&self, step: u64) -> Option<&[f32]> {
-        self.rows.iter().find(|(at, _)| *at == step).map(|(_, losses)| losses.as_slice())
-    }
+fn to_text<S: Serializer>(losses: &[f32], to: S) -> Result<S::Ok, S::Error> {
+    let bytes: Vec<u8> = losses.iter().flat_map(|loss| loss.to_le_bytes()).collect();
+    to.serialize_str(&BASE64_STANDARD.encode(bytes))
+}
 
-    /// Notes the losses after `step`. What is there of this step or later ones goes: a run that goes on from an earlier
-    /// step comes there again.
-    pub fn add(&mut self, step: u64, losses: Vec<f32>) {
-        self.rows.retain(|(at, _)| *at < step);
-        self.rows.push((step, losses));
-    }
-
-    /// Writes the file, atomically.
-    ///
-    /// # Errors
-    /// The first failure of the file system.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        files::write_atomically(path, |out| {
-            writeln!(out, "step,{}", self.heads.join(","))?;
-            for (step, losses) in &self.rows {
-                write!(out, "{step}")?;
-                losses.iter().try_for_each(|loss| write!(out, ",{loss}"))?;
-                writeln!(out)?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Reads a file.
-    ///
-    /// # Errors
-    /// It cannot be read, or is not as [`SpanCurve::write`] writes it (`InvalidData`, with the line).
-    pub fn read(path: &Path) -> io::Result<Self> {
-        let text = fs::read_to_string(path)?;
-        let wrong = |line: usize| {
-            let problem = format!("line {line} is not a line of losses per span");
-            io::Error::new(io::ErrorKind::InvalidData, problem)
-        };
-        let mut lines = text.lines().zip(1..);
-        let heads = lines.next().and_then(|(line, _)| line.strip_prefix("step,")).ok_or_else(|| wrong(1))?;
-        let mut curve = Self { heads: heads.split(',').map(str::to_string).collect(), rows: Vec::new() };
-        for (line, number) in lines {
-            let mut fields = line.split(',');
-            let step: Option<u64> = fields.next().and_then(|step| step.parse().ok());
-            let losses: Option<Vec<f32>> = fields.map(|loss| loss.parse().ok()).collect();
-            let (Some(step), Some(losses)) = (step, losses) else { return Err(wrong(number)) };
-            let ascends = curve.rows.last().is_none_or(|(last, _)| *last < step);
-            if !ascends || losses.len() != curve.heads.len() || !losses.iter().all(|loss| loss.is_finite()) {
-                return Err(wrong(number));
-            }
-            curve.rows.push((step, losses));
-        }
-        Ok(curve)
-    }
+fn from_text<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f32>, D::Error> {
+    let text = String::deserialize(from)?;
+    let bytes = BASE64_STANDARD.decode(text).map_err(D::Error::custom)?;
+    let (numbers, []) = bytes.as_chunks::<4>() else {
+        return Err(D::Error::custom("losses per span are cut off"));
+    };
+    Ok(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 
 #[cfg(test)]
@@ -233,42 +195,22 @@ mod tests {
     }
 
     #[test]
-    fn files_come_back_to_the_last_bit() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("spans.csv");
-        let mut curve = SpanCurve { heads: Spans::new(5, 4).unwrap().heads(), rows: Vec::new() };
-        curve.add(10, vec![1.0, f32::MIN_POSITIVE, 0.1, 2.7182817]);
-        curve.add(20, vec![1.5, 0.0, 1e30, 3.0]);
-        curve.write(&path).unwrap();
-        assert_eq!(SpanCurve::read(&path).unwrap(), curve);
-        assert_eq!(curve.at(20), Some(&[1.5, 0.0, 1e30, 3.0][..]));
-        assert!(fs::read_to_string(&path).unwrap().starts_with("step,1..2,2..3,3..4,4..5\n10,1,"));
-        // A run that goes on from step 10 comes to step 20 again.
-        let before = curve.clone();
-        curve.add(20, vec![1.5, 0.0, 1e30, 3.0]);
-        assert_eq!(curve, before);
-        curve.add(10, vec![0.0; 4]);
-        assert_eq!(curve.rows.len(), 1);
+    fn long_texts_have_no_more_spans_than_can_be_kept() {
+        for characters in [1 << 20, 10_000_000, 1 << 32] {
+            let spans = Spans::new(1 << 33, characters).unwrap();
+            assert!((MOST / 2..=MOST).contains(&spans.count()), "{characters}: {}", spans.count());
+        }
     }
 
     #[test]
-    fn other_files_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("spans.csv");
-        for (text, line) in [
-            ("", 1),
-            ("a,b\n", 1),
-            ("step,1..2\n3\n", 2),
-            ("step,1..2\n3,1,2\n", 2),
-            ("step,1..2\n3,1\n3,1\n", 3),
-            ("step,1..2\n3,NaN\n", 2),
-            ("step,1..2\n-3,1\n", 2),
-            ("step,1..2\n3,x\n", 2),
-        ] {
-            fs::write(&path, text).unwrap();
-            let error = SpanCurve::read(&path).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-            assert!(error.to_string().contains(&format!("line {line} ")), "{text:?}: {error}");
+    fn losses_come_back_to_the_last_bit() {
+        let reading =
+            SpanReading { step: 10, losses: vec![1.0, f32::MIN_POSITIVE, 0.1, 2.7182817, 0.0, 1e30] };
+        let text = serde_json::to_string(&reading).unwrap();
+        assert!(text.starts_with(r#"{"step":10,"losses":"AACAPw"#), "{text}");
+        assert_eq!(serde_json::from_str::<SpanReading>(&text).unwrap(), reading);
+        for wrong in [r#"{"step":1,"losses":"AACA"}"#, r#"{"step":1,"losses":"?"}"#, r#"{"step":1}"#] {
+            assert!(serde_json::from_str::<SpanReading>(wrong).is_err(), "{wrong}");
         }
     }
 }

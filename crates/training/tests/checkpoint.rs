@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 
 /// A small model, so that its file can be damaged in every place.
 fn tiny() -> Config {
-    Config { max_len: 3, sequence_length: 2, steps: 3, eval_every: 2, validation_windows: 4, ..config() }
+    Config { max_len: 3, sequence_length: 2, steps: 3, eval_every: 2, validation_characters: 8, ..config() }
 }
 
 /// The files of a short run: checkpoint and best weights.

@@ -23,7 +23,7 @@ fn config() -> Config {
         steps: 80,
         learning_rate: 1e-2,
         eval_every: 25,
-        validation_windows: 200,
+        validation_characters: 1600,
         patience: 0,
         ..Config::default()
     }

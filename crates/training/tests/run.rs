@@ -6,7 +6,8 @@ use common::{Bigram, config, corpus, counter, run, run_watched};
 use diapason_corpus::{Alphabet, Corpus, CorpusRequest, SplitRequest};
 use diapason_training::{
     BEST, CHECKPOINT, CURVE, Checkpoint, CheckpointError, Config, ConfigError, Control, CurvePoint, Event,
-    FolderLock, LockError, Occasion, Protocol, RunOutcome, RunSpec, RunState, SeedRule, TrainingError,
+    FolderLock, LockError, Occasion, Protocol, RunOutcome, RunSpec, RunState, SeedRule, SpanReading,
+    TrainingError,
 };
 use std::fs;
 use std::path::Path;
@@ -19,6 +20,7 @@ struct Trace {
     state: RunState,
     steps: u64,
     curve: Vec<CurvePoint>,
+    spans: Vec<SpanReading>,
     early: Option<u64>,
     best: Option<u64>,
     parameters: Vec<u32>,
@@ -39,6 +41,13 @@ fn trace(outcome: &RunOutcome, folder: &Path) -> Trace {
     assert_eq!(last.header.progress.state, outcome.state);
     assert_eq!(last.header.step, outcome.steps);
     assert_eq!(last.header.progress.curve, outcome.curve);
+    assert_eq!(last.header.progress.spans, outcome.spans);
+    // Spans are of equal length: their mean is the loss.
+    for SpanReading { step, losses } in &outcome.spans {
+        let mean = losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / losses.len() as f64;
+        let point = outcome.curve.iter().find(|point| point.step == *step).unwrap();
+        assert!((mean - point.validation_loss).abs() < 1e-6);
+    }
     let moments = last.moments.unwrap();
     let best = Checkpoint::read(&folder.join(BEST)).unwrap();
     assert_eq!(best.moments, None);
@@ -47,6 +56,7 @@ fn trace(outcome: &RunOutcome, folder: &Path) -> Trace {
         state: outcome.state,
         steps: outcome.steps,
         curve: timeless(&outcome.curve),
+        spans: outcome.spans.clone(),
         early: outcome.early.map(|e| e.step),
         best: outcome.best.map(|b| b.step),
         parameters: bits(&last.parameters),
@@ -200,8 +210,8 @@ fn a_killed_run_loses_only_what_was_not_written() {
 
 #[test]
 fn an_evaluation_can_be_interrupted() {
-    // Windows enough for several pieces.
-    let config = Config { validation_windows: 4000, steps: 20, ..config() };
+    // No multiple of the window: a short one comes at the end, after which it can be broken off.
+    let config = Config { steps: 20, validation_characters: 350, ..config() };
     let corpus = corpus(0);
     let straight = tempfile::tempdir().unwrap();
     let outcome =
@@ -220,7 +230,10 @@ fn an_evaluation_can_be_interrupted() {
     let outcome = outcome.unwrap();
     assert_eq!(outcome.state, RunState::Interrupted { step: 14 });
     assert_eq!(outcome.curve.len(), 1);
-    assert!(matches!(events[events.len() - 2], Event::Evaluating { step: 14, windows: 4000, done: 1..4000 }));
+    assert!(matches!(
+        events[events.len() - 2],
+        Event::Evaluating { step: 14, done: 1..350, characters: 350 }
+    ));
     let (outcome, events) = run_watched(&corpus, &mut Bigram::new(&config), &spec, &AtomicBool::new(false));
     assert!(events.contains(&Event::Started {
         step: 14,
@@ -242,7 +255,7 @@ fn training_does_not_depend_on_how_it_is_evaluated() {
     };
     let expected = last(config(), Protocol::Standard);
     assert_eq!(last(Config { eval_every: 60, ..config() }, Protocol::Standard), expected);
-    assert_eq!(last(Config { validation_windows: 3, ..config() }, Protocol::Standard), expected);
+    assert_eq!(last(Config { validation_characters: 3, ..config() }, Protocol::Standard), expected);
     assert_eq!(last(config(), Protocol::AsSeed), expected);
     assert_ne!(last(Config { batch_size: 5, ..config() }, Protocol::Standard), expected);
 }
@@ -359,8 +372,14 @@ fn the_notebooks_protocol() {
         let spec = RunSpec { protocol, ..RunSpec::new(config.clone(), seed, folder.path()) };
         let (outcome, events) =
             run_watched(&corpus, &mut Bigram::new(&config), &spec, &AtomicBool::new(false));
-        let windows = if protocol == Protocol::AsSeed { 1024 } else { config.validation_windows };
-        assert!(events.iter().any(|e| matches!(e, Event::Evaluating { windows: w, .. } if *w == windows)));
+        let expected = if protocol == Protocol::AsSeed { 1024 * 6 } else { 300 };
+        assert!(
+            events
+                .iter()
+                .any(|e| matches!(e, Event::Evaluating { characters, .. } if *characters == expected))
+        );
+        let has_spans = events.iter().any(|e| matches!(e, Event::Spans(_)));
+        assert_eq!(has_spans, protocol == Protocol::Standard);
         outcome.unwrap().curve.iter().map(|p| p.validation_loss).collect::<Vec<_>>()
     };
     // The weights stand still, so differences are the windows'.

@@ -25,7 +25,7 @@ pub const TINY: [&str; 14] = [
     "--set",
     "max_len=16",
     "--set",
-    "validation_windows=16",
+    "validation_characters=512",
 ];
 
 /// What a run of the program came to.

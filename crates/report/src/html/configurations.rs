@@ -3,10 +3,10 @@
 //! It has every column, since it can be scrolled; heads and the first column stay where they are. Configurations are
 //! numbered, and marks in the plots carry these numbers.
 
+use super::Shown;
 use super::markup::text;
-use super::{Interval, Shown};
 use crate::RESULTS_FILE;
-use crate::summary::{PassColumns, columns, number, seconds, share, thousands};
+use crate::summary::{PassColumns, columns, number, range, seconds, share, thousands};
 use diapason_study::{CellReading, Cost, Pass, SeedNumbers, percent};
 use std::fmt::Write;
 
@@ -110,8 +110,7 @@ fn all_columns(shown: &Shown<'_>) -> Vec<Column> {
     // What decides comes first: on a narrow screen the rest is scrolled to.
     for &pass in study.passes().iter().rev() {
         let of_pass = columns(study, pass);
-        let intervals = if pass == shown.pass { shown.intervals } else { &[] };
-        pass_columns(shown, &of_pass, pass, intervals, &mut push);
+        pass_columns(shown, &of_pass, pass, &mut push);
     }
     let speed = |r: &CellReading| match r.tokens_per_second {
         speed if speed.is_finite() => thousands(speed.round() as u64),
@@ -122,13 +121,7 @@ fn all_columns(shown: &Shown<'_>) -> Vec<Column> {
     all
 }
 
-fn pass_columns(
-    shown: &Shown<'_>,
-    of_pass: &PassColumns,
-    pass: Pass,
-    intervals: &[Option<Interval>],
-    push: &mut Push<'_>,
-) {
+fn pass_columns(shown: &Shown<'_>, of_pass: &PassColumns, pass: Pass, push: &mut Push<'_>) {
     let study = shown.study;
     let group = of_pass.group.as_str();
     let cells = |cell: &dyn Fn(&CellReading) -> String| of_pass.readings.iter().map(cell).collect::<Vec<_>>();
@@ -162,11 +155,9 @@ fn pass_columns(
             differences.collect(),
         );
     }
-    let of_interval = |interval: &Option<Interval>| {
-        interval.map_or(String::new(), |i| format!("{:.2} to {:.2} %", 100.0 * i.low, 100.0 * i.high))
-    };
+    let of_interval = |interval: &Option<diapason_study::Interval>| interval.map(range).unwrap_or_default();
     let means = "how much more loss than the best the evidence allows, as fractions of the best loss";
-    push(group, "interval", means, intervals.iter().map(of_interval).collect());
+    push(group, "interval", means, of_pass.intervals.iter().map(of_interval).collect());
     push(group, "bpc", "the loss in bits per character", cells(&|r| number(r.bpc, 4)));
     push(group, "accuracy", "how often the likeliest character was right", cells(&|r| share(r.accuracy)));
     let means = "the same at the last place of each window";

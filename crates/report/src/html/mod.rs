@@ -16,7 +16,7 @@ mod svg;
 use crate::{Bounds, RESULTS_FILE, summary};
 use configurations::count;
 pub use curves::Curves;
-use diapason_study::{Candidate, CellReading, Cost, Decision, Machine, Pass, STUDY_FILE, Study};
+use diapason_study::{Candidate, CellReading, Cost, Decision, Interval, Machine, Pass, STUDY_FILE, Study};
 use diapason_training::{Config, Protocol};
 use markup::{lines, section, text};
 use std::collections::BTreeSet;
@@ -37,8 +37,6 @@ pub struct Extras {
     pub command: Option<String>,
     /// Texts of the chosen configuration.
     pub samples: Vec<Sample>,
-    /// How far each cell is from the best, in grid order; empty if nothing but the losses is known.
-    pub intervals: Vec<Option<Interval>>,
 }
 
 /// A text that a model has written.
@@ -50,17 +48,6 @@ pub struct Sample {
     pub text: String,
 }
 
-/// How much worse than the best loss a configuration is, as fractions of the best loss.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Interval {
-    /// As measured.
-    pub difference: f64,
-    /// The least that the evidence allows.
-    pub low: f64,
-    /// The most.
-    pub high: f64,
-}
-
 /// A study with what all parts of its page need.
 struct Shown<'a> {
     study: &'a Study,
@@ -69,20 +56,21 @@ struct Shown<'a> {
     readings: Vec<CellReading>,
     candidates: Vec<Candidate>,
     decision: Option<Decision>,
-    intervals: &'a [Option<Interval>],
+    /// By how much each is worse than the best, as fractions of the best loss; empty if that is not known.
+    intervals: Vec<Option<Interval>>,
 }
 
 impl<'a> Shown<'a> {
-    fn new(study: &'a Study, extras: &'a Extras) -> Self {
-        let decided = study.passes().iter().rev().find_map(|&pass| study.decision(pass));
+    fn new(study: &'a Study) -> Self {
+        let decided = study.decided();
         let pass = decided.as_ref().map_or(Pass::Full, |decided| decided.pass);
         Self {
             study,
             pass,
             readings: study.readings(pass),
-            candidates: study.candidates(pass),
+            candidates: decided.as_ref().map_or(study.candidates(pass), |decided| decided.candidates.clone()),
+            intervals: decided.as_ref().map(summary::intervals).unwrap_or_default(),
             decision: decided.map(|decided| decided.decision),
-            intervals: if extras.intervals.len() == study.cells.len() { &extras.intervals } else { &[] },
         }
     }
 
@@ -112,7 +100,7 @@ fn cost_name(cost: Cost) -> &'static str {
 
 /// The study as a page.
 pub fn to_html(study: &Study, bounds: &Bounds, curves: &Curves, extras: &Extras) -> String {
-    let shown = Shown::new(study, extras);
+    let shown = Shown::new(study);
     let title = format!("{}: a study of Diapason", study.spec.name);
     let mut body = format!("<header>\n<h1>{}</h1>\n", text(&study.spec.name));
     let _ = writeln!(body, "<p class=\"subject\">Text: {}</p>", text(&study.spec.corpus.name));
@@ -156,12 +144,14 @@ fn progress(study: &Study, extras: &Extras) -> String {
 fn verdict(shown: &Shown<'_>) -> String {
     let unfinished = shown.study.trials.iter().any(|trial| !shown.study.is_over(trial));
     let mut content = match shown.study.verdict() {
-        Some(verdict) => format!(
-            "<p class=\"verdict\">{} <strong>{}</strong></p>\n<p>{}.</p>\n",
-            if unfinished { "So far:" } else { "Keep" },
-            text(&shown.chosen().map(|cell| shown.name(cell)).unwrap_or_default()),
-            text(&verdict.reason)
-        ),
+        Some(verdict) => {
+            format!(
+                "<p class=\"verdict\">{} <strong>{}</strong></p>\n<p>{}.</p>\n",
+                if unfinished { "So far:" } else { "Keep" },
+                text(&shown.chosen().map(|cell| shown.name(cell)).unwrap_or_default()),
+                text(&verdict.reason)
+            ) + &format!("<p>Certainty: {}.</p>\n", text(&verdict.certainty_text))
+        }
         None => "<p class=\"verdict\">No verdict yet: no configuration has a result.</p>\n".to_string(),
     };
     if shown.decision.is_some() {
@@ -235,7 +225,9 @@ fn provenance(study: &Study, extras: &Extras) -> String {
     facts.push((
         "protocol",
         match spec.protocol {
-            Protocol::Standard => "one fixed set of validation windows for all".to_string(),
+            Protocol::Standard => {
+                "every configuration predicts the same characters of the validation text".to_string()
+            }
             Protocol::AsSeed => "the notebook's own (--as-seed)".to_string(),
         },
     ));

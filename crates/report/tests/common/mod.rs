@@ -58,6 +58,7 @@ pub(crate) fn study() -> Study {
             other_engines: Vec::new(),
             corpus_digest: "sha256:00".into(),
             failure: None,
+            spans: Vec::new(),
             config: cell.config.clone(),
         };
         let folder = PathBuf::from("trials").join(cell.params.folder_name()).join("seed-0");

@@ -210,7 +210,7 @@ pub(crate) fn config() -> Config {
         sequence_length: 8,
         steps: 40,
         eval_every: 5,
-        validation_windows: 8,
+        validation_characters: 64,
         patience: 0,
         ..Config::default()
     }

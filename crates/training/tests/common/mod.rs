@@ -35,7 +35,7 @@ pub fn config() -> Config {
         steps: 60,
         learning_rate: 0.03,
         eval_every: 7,
-        validation_windows: 50,
+        validation_characters: 300,
         checkpoint_seconds: 3600,
         ..Config::default()
     }
