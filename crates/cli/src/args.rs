@@ -5,6 +5,7 @@
 //! file are the program's help, so they are written for someone who has never seen the program.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use diapason_study::{Rule, RuleError};
 use std::path::PathBuf;
 
 /// Finds the right character-level Transformer for a text, on the machine you have.
@@ -114,6 +115,8 @@ Examples:
       The same, with the notebook's own protocol: its stopping rule, its validation batches.
   diapason tune --corpus my.txt --normalize --grid d_model=128,256 --grid n_layers=2,4 --steps 5000
       Your own grid; the last key varies fastest.
+  diapason tune --corpus my.txt --grid d_model=64,128 --grid n_layers=1,2,4,8 --rule halving:eta=3
+      The same choice for less training: what falls behind is stopped at a few steps on the way.
   diapason tune --corpus builtin:english --seeds 3 --set batch_size=32 --out my-study --json
       Three seeds per configuration; one JSON object on stdout.
 
@@ -154,6 +157,18 @@ pub(crate) struct Tune {
     /// What "cheapest" means
     #[arg(long, value_enum, value_name = "COST", default_value_t = Cost::Seconds, help_heading = "Search")]
     pub(crate) cost: Cost,
+
+    /// Stop trials that fall behind: halving:eta=3, hyperband:eta=3, median [default: none]
+    ///
+    /// With halving, all configurations are trained up to a first step and compared there; about one in eta goes on to
+    /// the next, from its checkpoint, until a few are trained to the end. What goes on is what the verdict could still
+    /// choose: the cheapest within the tolerance, the best, then the front of cost and loss, then the lowest losses.
+    /// Hyperband does so in several brackets that begin to compare at different steps. Both are reproducible with any
+    /// number of workers. halving:eta=3,asynchronous does not wait for all, and is not reproducible; first=N is the
+    /// first step of comparison. median ends a trial that is worse than half of those before it; it is not
+    /// reproducible when several trials run at once.
+    #[arg(long, value_name = "RULE", value_parser = rule, help_heading = "Search")]
+    pub(crate) rule: Option<Rule>,
 
     /// Where the early read-out lies, as a fraction of the steps; 0: no early read-out
     #[arg(
@@ -875,6 +890,11 @@ fn tolerance(text: &str) -> Result<f64, String> {
         Ok(_) => Err("must lie between 0 and 1 (0 and 100%)".to_string()),
         Err(_) => Err("is not a number; write 0.01 or 1%".to_string()),
     }
+}
+
+/// Reads a stopping rule.
+fn rule(text: &str) -> Result<Rule, String> {
+    text.parse().map_err(|error: RuleError| format!("{error}; {}", error.hint()))
 }
 
 /// Reads a number from 0 to 1.

@@ -243,13 +243,26 @@ impl Training {
 
     /// A run has ended, or was stopped, which `text` says.
     pub(crate) fn end(&mut self, number: usize, text: &str) {
-        if let Some((bars, bar)) = self.bars.as_ref().zip(self.runs.remove(&number).and_then(|run| run.bar)) {
-            bars.remove(&bar);
-        }
         if let Some((_, over)) = &mut self.trials {
             *over += 1;
         }
+        self.leave(number, text);
+    }
+
+    /// A run is not at work for now, which `text` says.
+    pub(crate) fn leave(&mut self, number: usize, text: &str) {
+        if let Some((bars, bar)) = self.bars.as_ref().zip(self.runs.remove(&number).and_then(|run| run.bar)) {
+            bars.remove(&bar);
+        }
         self.say(text);
+        self.show_total();
+    }
+
+    /// So many of the trials are over.
+    pub(crate) fn over(&mut self, trials: usize) {
+        if let Some((_, over)) = &mut self.trials {
+            *over = trials;
+        }
         self.show_total();
     }
 

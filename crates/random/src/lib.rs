@@ -29,6 +29,10 @@ pub enum Purpose {
     Grammar = 6,
     /// Dropout masks.
     Dropout = 7,
+    /// Which configuration goes into which bracket of a study.
+    Brackets = 8,
+    /// Configurations that a search draws; step = trial, index = key and attempt.
+    Search = 9,
     /// Anything that only a test draws.
     Test = 100,
 }

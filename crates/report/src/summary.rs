@@ -121,7 +121,10 @@ fn push_pass(table: &mut Table, study: &Study, pass: &PassColumns) {
     }
     push("loss", 0, &|r, _| match &r.left_out {
         Some(reason) if reason == "not finished" => "...".to_string(),
-        Some(_) => "failed".to_string(),
+        Some(_) => match r.dropped {
+            Some((loss, _)) => format!("pruned {}", number(loss, 4)),
+            None => "failed".to_string(),
+        },
         None => number(r.loss, 4),
     });
     if !pass.intervals.is_empty() {
@@ -200,6 +203,12 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
                 failure.message
             ));
         }
+    }
+    for decision in &study.decisions {
+        notes.push(decision.text());
+    }
+    if let Some(warning) = study.spec.rule.not_reproducible() {
+        notes.push(format!("rule {}: {warning}", study.spec.rule));
     }
     notes.extend(engines(study));
     if study.spec.protocol == Protocol::AsSeed {

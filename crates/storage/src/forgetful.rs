@@ -81,7 +81,9 @@ fn what_is_done_twice_is_done_once() {
     assert_eq!((retried.lease.key(), retried.trial.number, retried.failures), ("k2", 6, 1));
     let parked = claim(&mut storage);
     storage.park(&parked.lease, &record, 1).unwrap();
-    assert_eq!(storage.decide(study, &[(parked.lease.item(), Decision::Promote)], &[]).unwrap(), 1);
+    let reason = ("why".to_string(), json!(0.1));
+    let promote = [(parked.lease.item(), Decision::Promote)];
+    assert_eq!(storage.decide(study, 1, &promote, Some(&reason)).unwrap(), 1);
     let released = claim(&mut storage);
     assert_eq!(released.lease.key(), "k3", "promoted, and first in order");
     storage.release(&released.lease, &record).unwrap();

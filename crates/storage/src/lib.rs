@@ -62,5 +62,5 @@ pub use storage::{Attributes, Cost, Opening, Storage, StudyId, StudySummary};
 pub use text::{inside, printable};
 pub use trials::{PAGE, Page, Trial};
 pub use url::{Server, SslMode, StorageUrl};
-pub use work::{Decision, EXTENDS, FAIL_REASON, Finished, Outcome, Record};
+pub use work::{Decision, EXTENDS, FAIL_REASON, Finished, Outcome, Record, completed_rung};
 pub use worker::Worker;

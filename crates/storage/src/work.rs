@@ -117,6 +117,11 @@ pub enum Decision {
 /// User attribute with the reason of a failure.
 pub const FAIL_REASON: &str = "fail_reason";
 
+/// System attribute of a trial with what it reported at a rung; rungs count from 0.
+pub fn completed_rung(rung: u32) -> String {
+    format!("completed_rung_{rung}")
+}
+
 /// System attribute of a trial that goes on where a complete one ended: the number of that one.
 pub const EXTENDS: &str = "diapason:extends";
 
@@ -275,7 +280,8 @@ impl Storage {
         self.let_go(lease, record, ItemState::Ready, None)
     }
 
-    /// Leaves the trial at a rung until [`Storage::decide`].
+    /// Leaves the trial at a rung until [`Storage::decide`]. Its last value becomes the system attribute
+    /// `completed_rung_N`, as Optuna's pruner writes it.
     ///
     /// # Errors
     /// [`StorageError::LeaseLost`].
@@ -290,6 +296,10 @@ impl Storage {
                 return if before { Ok(()) } else { Err(StorageError::LeaseLost { key: lease.key.clone() }) };
             };
             write_record(on, item.trial, record)?;
+            if let (Some(rung), Some(value)) = (rung, last_value(on, item.trial)?) {
+                let (key, value) = (completed_rung(rung), Json::from(value));
+                set_attributes(on, Attributes::System, item.trial, std::iter::once((&key, &value)))?;
+            }
             on.execute("DELETE FROM trial_heartbeats WHERE trial_id = $1", &[item.trial.into()])?;
             on.execute(
                 "UPDATE diapason_items SET state = $2, rung = COALESCE($3, rung), step = COALESCE($4, step), losses = 0
@@ -306,27 +316,48 @@ impl Storage {
         })
     }
 
-    /// Carries out decisions on items that wait at a rung, in one transaction with the attributes that say what they
-    /// were made from. An item that does not wait at a rung any more is left as it is: any number of workers may decide
-    /// the same. How many were carried out.
+    /// Carries out decisions on items that wait at `rung`, in one transaction with the attribute of the study that says
+    /// what they were made from. An item that does not wait there any more is left as it is: any number of workers may
+    /// decide the same. If another decision is stored under that name, it holds, and nothing is carried out. How many
+    /// were carried out.
     ///
     /// # Errors
     /// The database's.
     pub fn decide(
         &mut self,
         study: StudyId,
+        rung: u32,
         decisions: &[(ItemId, Decision)],
-        attributes: &[(String, Json)],
+        reason: Option<&(String, Json)>,
     ) -> Result<usize> {
         let mut decisions = decisions.to_vec();
         decisions.sort_by_key(|(item, _)| *item);
+        if let Some((key, _)) = reason {
+            encode::name("attribute", key)?;
+        }
         let mut before = None;
         self.write(|on| {
+            lock_study(on, study)?;
+            if let Some((key, value)) = reason {
+                let value = encode::json_text(value);
+                on.execute(
+                    r#"INSERT INTO study_user_attributes (study_id, "key", value_json) VALUES ($1, $2, $3)
+                       ON CONFLICT (study_id, "key") DO NOTHING"#,
+                    &[study.0.into(), key.as_str().into(), value.as_str().into()],
+                )?;
+                let stored = on.query(
+                    r#"SELECT value_json FROM study_user_attributes WHERE study_id = $1 AND "key" = $2"#,
+                    &[study.0.into(), key.as_str().into()],
+                )?;
+                let stored = stored.first().map(|row| row.optional_text(0)).transpose()?.flatten();
+                if stored != Some(value.as_str()) {
+                    return Ok(0);
+                }
+            }
             let mut carried_out = 0;
             for (id, decision) in &decisions {
-                let Some(item) = lock_item(on, *id)?.filter(|item| item.state == ItemState::Rung) else {
-                    continue;
-                };
+                let waits = |item: &Item| item.state == ItemState::Rung && item.rung == Some(i64::from(rung));
+                let Some(item) = lock_item(on, *id)?.filter(waits) else { continue };
                 match decision {
                     Decision::Promote => set_item(on, *id, ItemState::Ready)?,
                     Decision::Prune => {
@@ -338,19 +369,6 @@ impl Storage {
                     }
                 }
                 carried_out += 1;
-            }
-            for (key, value) in attributes {
-                encode::name("attribute", key)?;
-                let row = vec![study.0.into(), key.as_str().into(), encode::json_text(value).into()];
-                let replace =
-                    r#"ON CONFLICT (study_id, "key") DO UPDATE SET value_json = excluded.value_json"#;
-                insert_all(
-                    on,
-                    r#"study_user_attributes (study_id, "key", value_json)"#,
-                    "(?, ?, ?)",
-                    replace,
-                    &[row],
-                )?;
             }
             // Run a second time, it finds done what it did.
             Ok(*before.get_or_insert(carried_out))
@@ -451,13 +469,18 @@ fn end_trial(on: &mut dyn Statements, trial: i64, state: TrialState, value: Opti
 
 /// Ends a trial as pruned, with the value that Optuna gives it: the last reported, if it is a number.
 fn prune(on: &mut dyn Statements, trial: i64) -> Result<()> {
+    let last = last_value(on, trial)?;
+    end_trial(on, trial, TrialState::Pruned, last)
+}
+
+/// The last value that a trial reported.
+fn last_value(on: &mut dyn Statements, trial: i64) -> Result<Option<f64>> {
     let rows = on.query(
         "SELECT intermediate_value, CAST(intermediate_value_type AS TEXT) FROM trial_intermediate_values
          WHERE trial_id = $1 ORDER BY step DESC LIMIT 1",
         &[trial.into()],
     )?;
-    let last = rows.first().map(|row| encode::number(row.optional_real(0)?, row.text(1)?)).transpose()?;
-    end_trial(on, trial, TrialState::Pruned, last)
+    rows.first().map(|row| encode::number(row.optional_real(0)?, row.text(1)?)).transpose()
 }
 
 /// Ends a trial as failed, and enqueues it again if that is allowed.

@@ -421,15 +421,20 @@ fn rungs_are_decided_once(fixture: &Fixture) {
     assert_eq!(values.iter().map(|(_, x)| *x).collect::<Vec<_>>(), [1.0, 2.0, 3.0]);
     let items: Vec<_> = claims.iter().map(|claim| claim.lease.item()).collect();
     let decisions = [(items[2], Decision::Prune), (items[0], Decision::Promote)];
-    let reason = [("diapason:rung:1".to_string(), json!({"promoted": ["k0"]}))];
-    assert_eq!(storage.decide(study, &decisions, &reason).unwrap(), 2);
-    assert_eq!(storage.decide(study, &decisions, &reason).unwrap(), 0, "another worker decided the same");
+    let reason = ("rung_1".to_string(), json!({"promoted": ["k0"], "loss": 0.1}));
+    assert_eq!(storage.decide(study, 0, &decisions, None).unwrap(), 0, "they wait at another rung");
+    assert_eq!(storage.decide(study, 1, &decisions, Some(&reason)).unwrap(), 2);
+    assert_eq!(storage.decide(study, 1, &decisions, Some(&reason)).unwrap(), 0, "another decided the same");
+    let other = (reason.0.clone(), json!({"promoted": ["k1"]}));
+    assert_eq!(storage.decide(study, 1, &[(items[1], Decision::Promote)], Some(&other)).unwrap(), 0);
     let pruned = storage.trial(study, 2).unwrap();
     assert_eq!((pruned.state, pruned.values.as_slice()), (TrialState::Pruned, &[3.0][..]));
     assert_eq!(storage.trial(study, 1).unwrap().item.unwrap().state, ItemState::Rung);
     let promoted = claim(&mut storage, study);
     assert_eq!((promoted.trial.number, promoted.rung, promoted.step), (0, Some(1), 100));
-    assert_eq!(storage.study_attributes(study, Attributes::User).unwrap().len(), 1);
+    assert_eq!(storage.study_attributes(study, Attributes::User).unwrap(), [reason]);
+    assert_eq!(pruned.system_attributes["completed_rung_1"], json!(3.0));
+    assert!(!pruned.system_attributes.contains_key("completed_rung_0"));
 }
 
 fn a_silent_worker_loses_its_trial_and_cannot_spoil_it(fixture: &Fixture) {

@@ -26,18 +26,25 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// What a worker tells.
 pub(crate) enum News {
-    /// It has taken this trial.
-    Taken { number: usize, params: Params, seed: u64 },
+    /// It has taken this trial, and trains it up to that step now; after that, so many steps are expected of it.
+    Taken { number: usize, params: Params, seed: u64, until: u64, later: f64 },
     /// Something happened inside the trial.
     Training(usize, Event),
     /// The trial is over, or has been stopped, or could not go on; none: somebody else has it.
-    Left(usize, Box<Result<Option<TrialRecord>, StudyError>>),
+    Left(usize, Box<Result<Option<Left>, StudyError>>),
     /// There is nothing for it now; so many trials are with others.
     Waiting(u64),
     /// It can take no more trials.
     Stopped(StudyError),
     /// Nothing has happened for a while.
     Tick,
+}
+
+/// A trial that a worker has let go.
+pub(crate) struct Left {
+    pub(crate) record: TrialRecord,
+    /// Whether it waits at a rung.
+    pub(crate) waits: bool,
 }
 
 /// What there is for a worker.
@@ -54,7 +61,7 @@ pub(crate) type Take<'a> = dyn Fn() -> Result<Next, StudyError> + Sync + 'a;
 
 /// Trains the trial at that place, and tells what happens.
 pub(crate) type Train<'a> =
-    dyn Fn(Task, Place<'_>, &mut dyn FnMut(&Event)) -> Result<Option<TrialRecord>, StudyError> + Sync + 'a;
+    dyn Fn(Task, Place<'_>, &mut dyn FnMut(&Event)) -> Result<Option<Left>, StudyError> + Sync + 'a;
 
 /// What the workers share.
 pub(crate) struct Crew<'a> {
@@ -62,6 +69,8 @@ pub(crate) struct Crew<'a> {
     /// Stops everybody: the caller's flag, and the one that a worker raises when it fails.
     interrupt: &'a AtomicBool,
     failed: AtomicBool,
+    /// Trials that were found. Where there was one, there may be more.
+    found: AtomicUsize,
 }
 
 /// The threads of the study, shared out among the workers with a trial.
@@ -143,7 +152,9 @@ impl<'a> Place<'a> {
     /// Waits before the next look for a trial.
     fn pause(&self) {
         let until = Instant::now() + PAUSE;
-        while Instant::now() < until && !self.is_stopped() {
+        let found = || self.crew.found.load(Ordering::Relaxed);
+        let before = found();
+        while Instant::now() < until && !self.is_stopped() && found() == before {
             std::thread::sleep(TICK);
         }
     }
@@ -162,7 +173,12 @@ pub(crate) fn work(
     train: &Train<'_>,
     hear: &mut dyn FnMut(News),
 ) {
-    let crew = Crew { cores: Cores::new(threads, workers), interrupt, failed: AtomicBool::new(false) };
+    let crew = Crew {
+        cores: Cores::new(threads, workers),
+        interrupt,
+        failed: AtomicBool::new(false),
+        found: AtomicUsize::new(0),
+    };
     let crew = &crew;
     std::thread::scope(|scope| {
         let (tell, news) = channel();
@@ -207,9 +223,10 @@ fn at_work(place: Place<'_>, take: &Take<'_>, train: &Train<'_>, tell: &Sender<N
     while !place.is_stopped() {
         match take() {
             Ok(Next::Trial(task)) => {
+                crew.found.fetch_add(1, Ordering::Relaxed);
                 crew.cores.join(place.worker);
-                let number = task.number;
-                say(News::Taken { number, params: task.cell.params.clone(), seed: task.seed });
+                let Task { number, until, later, .. } = *task;
+                say(News::Taken { number, params: task.cell.params.clone(), seed: task.seed, until, later });
                 let result = train(*task, place, &mut |event| say(News::Training(number, event.clone())));
                 if result.is_err() {
                     crew.failed.store(true, Ordering::Relaxed);

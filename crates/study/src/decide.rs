@@ -38,6 +38,15 @@ impl Cost {
         }
     }
 
+    /// Its name, as it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Seconds => "seconds",
+            Self::Flop => "flop",
+            Self::Parameters => "parameters",
+        }
+    }
+
     /// A cost with its unit: `331.1 s`.
     pub fn text(self, cost: f64) -> String {
         match self {

@@ -81,6 +81,16 @@ pub enum StudyError {
         /// Largest value allowed.
         high: &'static str,
     },
+    /// A rule that this study cannot have.
+    #[error("rule {rule}: {what}")]
+    Rule {
+        /// The rule.
+        rule: String,
+        /// Why not.
+        what: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// The folder belongs to another study.
     #[error("{} is the folder of another study, `{}`", folder.display(), printable(name))]
     OtherStudy {
@@ -202,6 +212,7 @@ impl StudyError {
                 error => error.hint(),
             },
             Self::Storage(error) => error.hint(),
+            Self::Rule { hint, .. } => Some((*hint).to_string()),
             Self::OtherStudy { .. } => Some("choose another folder with --out".to_string()),
             Self::NotOurs { .. } => Some(
                 "`tune --storage URL --study NAME --enqueued` with --corpus and --set says what its trials are trained on"

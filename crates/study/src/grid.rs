@@ -96,6 +96,12 @@ impl Grid {
         self.axes.iter().find(|axis| axis.key == key)
     }
 
+    /// Number of cells; as many as there may be, if there are more.
+    pub fn size(&self) -> usize {
+        let size = self.axes.iter().try_fold(1usize, |n, axis| n.checked_mul(axis.values.len()));
+        size.map_or(MOST_CELLS, |size| size.min(MOST_CELLS))
+    }
+
     /// Every cell over `base`, in declaration order, the last key varying fastest, for a text of `vocabulary`
     /// symbols.
     ///

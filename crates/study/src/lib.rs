@@ -9,6 +9,7 @@
 //! - [`Study`]: a study as it stands, running, killed or finished: [`Row`]s, [`Candidate`]s, [`Verdict`].
 //! - [`decide`]: the rule that chooses, on any table ([`read_table`]).
 //! - [`compare`], [`weigh`]: how certain the choice is, from losses per span of text and per seed.
+//! - [`Rule`], [`rungs`]: what may end a trial before its last step, and which go on.
 //! - [`SEED_NUMBERS`]: what the notebook that this program started from measured.
 //!
 //! A study's folder:
@@ -22,6 +23,7 @@
 mod crew;
 mod critical;
 mod decide;
+mod director;
 mod error;
 mod evidence;
 mod grid;
@@ -29,7 +31,9 @@ mod home;
 mod pace;
 mod params;
 mod presets;
+mod rule;
 mod run;
+pub mod rungs;
 mod seed;
 mod spec;
 mod study;
@@ -40,12 +44,14 @@ mod weigh;
 mod worker;
 
 pub use decide::{Candidate, Comparison, Cost, Decision, Tolerance, decide, percent};
+pub use director::{RungCandidate, RungDecision};
 pub use error::StudyError;
 pub use evidence::{Evidence, EvidenceError, Interval, SeedSpread, SpanLosses, compare};
 pub use grid::{Axis, Cell, Grid};
 pub use home::{DATABASE_FILE, Home};
 pub use params::{Params, value_text};
 pub use presets::{QUICK_GRID, QUICK_STEPS};
+pub use rule::{Median, Rule, RuleError, Rungs};
 pub use run::{Forecast, Plan, StudyEvent, Work, join_study, run_study};
 pub use seed::{SEED_EARLY_STEP, SEED_GRID, SEED_LABEL, SEED_NUMBERS, SEED_STEPS, SeedNumbers, seed_numbers};
 pub use spec::{CorpusStamp, Difference, STUDY_FILE, StudySpec};

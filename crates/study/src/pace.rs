@@ -8,6 +8,8 @@
 //!
 //! The same play, started from where the study stands, gives the time that is left.
 
+use std::collections::BTreeMap;
+
 /// Seconds of the beginning of a study in which measured times count as much as what has been seen since.
 const TRUST: f64 = 10.0;
 
@@ -107,6 +109,18 @@ impl Outlook {
         if let Some((_, left, _)) = self.trials.iter_mut().find(|trial| trial.0 == number) {
             *left = steps_left;
         }
+    }
+
+    /// Another look at the rungs: so many steps are expected of these trials, and none of the others.
+    pub(crate) fn expect(&mut self, ahead: &[(usize, f64)]) {
+        let before = self.ahead();
+        let ahead: BTreeMap<usize, f64> = ahead.iter().copied().collect();
+        self.trials.retain_mut(|(number, left, _)| {
+            *left = ahead.get(number).copied().unwrap_or(0.0);
+            ahead.contains_key(number)
+        });
+        // Steps that nobody has to do say nothing about speed.
+        self.expected -= before - self.ahead();
     }
 
     /// A trial is over, perhaps before its last step.

@@ -12,13 +12,14 @@
 //! that a study that is cut short has compared all cells with fewer seeds, not some cells with all. No result
 //! depends on the order, on the number of trials at once, or on the threads.
 
-use crate::crew::{self, News};
+use crate::crew::{self, Left, News};
+use crate::director::{self, advance};
 use crate::home::{self, Found, SPEC, spec_of};
 use crate::pace::{Outlook, Pace, seconds_until_done};
 use crate::timings::{Benches, Kind, Machine, Timings, measure, worthwhile};
 use crate::trial::{StoredTrial, recognise};
 use crate::worker::Site;
-use crate::{Cell, Engines, Home, Params, Study, StudyError, StudySpec, TrialRecord, TrialState};
+use crate::{Cell, Engines, Home, Params, Study, StudyError, StudySpec, Trial, TrialRecord, TrialState};
 use diapason_corpus::Corpus;
 use diapason_engine::EngineError;
 use diapason_storage::{
@@ -48,7 +49,8 @@ const EVALUATION_SPEED: f64 = 3.0;
 pub struct Work {
     /// Number of the trial.
     pub number: usize,
-    /// Steps left, if nothing ends it early.
+    /// Steps left, if patience does not end it. Of a trial that is compared at rungs: on average, if each rung keeps as
+    /// many as it may.
     pub steps: u64,
     /// Floating-point operations of these steps.
     pub flop: f64,
@@ -127,6 +129,18 @@ pub enum StudyEvent<'a> {
         number: usize,
         /// What is known of it; none if somebody else has it by now.
         record: Option<&'a TrialRecord>,
+    },
+    /// A trial was read at a rung, and waits there for a decision.
+    TrialWaits {
+        /// Its number.
+        number: usize,
+        /// What is known of it.
+        record: &'a TrialRecord,
+    },
+    /// Rungs were looked at: so many trials are over by now.
+    Over {
+        /// How many.
+        trials: usize,
     },
     /// There is nothing to do for now: what is left is with other workers.
     Waiting {
@@ -252,7 +266,15 @@ fn work_to_the_end(
     observe: &mut dyn FnMut(&StudyEvent<'_>),
 ) -> Result<Study, StudyError> {
     let mut before = None;
+    let vocabulary = corpus.alphabet.len();
     loop {
+        let advanced = advance(&mut storage, id, &study.spec, vocabulary, &home.folder)?;
+        for text in advanced.notes {
+            observe(&StudyEvent::Note { text });
+        }
+        if advanced.changed {
+            study = Study::load(&mut storage, id, study.spec, vocabulary, &home.folder)?;
+        }
         study = work_on(corpus, study, storage, id, home, engines, interrupt, observe)?;
         let shorter = study.shorter();
         // What does not get longer by being tried again is left.
@@ -261,7 +283,7 @@ fn work_to_the_end(
         }
         storage = home.open(Opening::Write)?;
         storage.extend(id, &shorter.iter().map(|(item, _)| *item).collect::<Vec<_>>())?;
-        study = Study::load(&mut storage, id, study.spec, corpus.alphabet.len(), &home.folder)?;
+        study = Study::load(&mut storage, id, study.spec, vocabulary, &home.folder)?;
         before = Some(shorter);
     }
 }
@@ -324,6 +346,9 @@ fn work_on(
     if !said {
         observe(&StudyEvent::Memory { engines: most_at_once(&needed, plan.trials_at_once) });
     }
+    if let Some(text) = study.outline() {
+        observe(&StudyEvent::Note { text });
+    }
     observe(&StudyEvent::Planned { trials: study.trials.len(), work: &work, plan: &plan });
     if work.is_empty() {
         return Ok(study);
@@ -343,6 +368,8 @@ fn work_on(
     let site = Site::new(corpus, &study, id, &home.folder, engines, courier, policy);
     let mut seen = Seen { begun: Instant::now(), estimated: None, warned: None, taken: BTreeSet::new() };
     let (mut at_work, mut waiting, mut failed) = (0usize, None, None);
+    // Of the trials at work: to which step they are trained now, and how many more are expected of them after that.
+    let mut goals: BTreeMap<usize, (u64, f64)> = BTreeMap::new();
     crew::work(
         plan.trials_at_once,
         plan.threads,
@@ -357,16 +384,24 @@ fn work_on(
             for text in outage.and_then(|error| seen.outage(error)).into_iter().chain(site.notes()) {
                 observe(&StudyEvent::Note { text });
             }
+            let ahead = site.ahead();
+            if !ahead.is_empty() {
+                outlook.expect(&ahead);
+                observe(&StudyEvent::Over { trials: study.trials.len().saturating_sub(ahead.len()) });
+            }
             match news {
-                News::Taken { number, params, seed } => {
+                News::Taken { number, params, seed, until, later } => {
                     (at_work, waiting) = (at_work + 1, None);
+                    goals.insert(number, (until, later));
                     seen.took(number, &work, &mut outlook);
                     let trials = study.trials.len();
                     observe(&StudyEvent::TrialStarted { number, trials, params: &params, seed });
                 }
                 News::Training(number, event) => {
-                    if let Event::Started { step, steps, .. } | Event::Step { step, steps, .. } = event {
-                        outlook.at(number, steps.saturating_sub(step) as f64);
+                    if let Event::Started { step, .. } | Event::Step { step, .. } = event
+                        && let Some((until, later)) = goals.get(&number)
+                    {
+                        outlook.at(number, until.saturating_sub(step) as f64 + later);
                     }
                     if seen.estimated.is_none_or(|at| at.elapsed() >= ESTIMATE_INTERVAL) {
                         seen.estimated = Some(Instant::now());
@@ -379,7 +414,12 @@ fn work_on(
                 News::Left(number, result) => {
                     at_work = at_work.saturating_sub(1);
                     match *result {
-                        Ok(record) => {
+                        Ok(Some(Left { record, waits: true })) => {
+                            outlook.at(number, goals.get(&number).map_or(0.0, |(_, later)| *later));
+                            observe(&StudyEvent::TrialWaits { number, record: &record });
+                        }
+                        Ok(left) => {
+                            let record = left.map(|left| left.record);
                             if record.as_ref().is_none_or(|record| record.state != TrialState::Running) {
                                 outlook.over(number);
                             }
@@ -425,7 +465,8 @@ fn work_on(
         }
         Err(error) => return Err(error),
     };
-    let unfinished = study.trials.iter().any(|trial| !study.is_over(trial));
+    let unfinished =
+        study.trials.iter().any(|trial| !study.is_over(trial)) || !director::next(&study).is_empty();
     study.interrupted = unfinished && interrupt.load(Ordering::Relaxed);
     Ok(study)
 }
@@ -477,8 +518,10 @@ impl Study {
     /// another try.
     fn reopen(&self, storage: &mut Storage, id: StudyId) -> Result<(), StudyError> {
         let (mut longer, mut failed) = (Vec::new(), Vec::new());
-        for (stored, _) in self.unfinished() {
+        for (trial, stored, _) in self.unfinished() {
             match stored.state {
+                // What was lost with a rung's decision is not mended by another try.
+                ItemState::Failed if self.is_dropped(trial) => {}
                 ItemState::Done => longer.push(stored.item),
                 ItemState::Failed => failed.push(stored.item),
                 _ => {}
@@ -490,18 +533,18 @@ impl Study {
     }
 
     /// Trials in the database that are begun and not finished, with the steps that they have.
-    fn unfinished(&self) -> impl Iterator<Item = (&StoredTrial, u64)> {
+    fn unfinished(&self) -> impl Iterator<Item = (&Trial, &StoredTrial, u64)> {
         self.trials.iter().filter_map(|trial| {
             let (stored, record) = (trial.stored.as_ref()?, trial.record.as_ref()?);
             let is_finished = record.is_finished(self.cells[trial.cell].config.steps);
-            (!is_finished).then_some((stored, record.steps))
+            (!is_finished).then_some((trial, stored, record.steps))
         })
     }
 
     /// Trials that are done after fewer steps than are wanted, with the steps that they have.
     fn shorter(&self) -> Vec<(ItemId, u64)> {
-        let done = self.unfinished().filter(|(stored, _)| stored.state == ItemState::Done);
-        done.map(|(stored, steps)| (stored.item, steps)).collect()
+        let done = self.unfinished().filter(|(_, stored, _)| stored.state == ItemState::Done);
+        done.map(|(_, stored, steps)| (stored.item, steps)).collect()
     }
 
     /// Every trial that is not finished with what is left to do, in order, for a text of `vocabulary` symbols.
@@ -512,12 +555,8 @@ impl Study {
         let mut work = Vec::new();
         for trial in &self.trials {
             let config = &self.cells[trial.cell].config;
-            let done = match &trial.record {
-                Some(record) if record.is_finished(config.steps) => continue,
-                Some(record) => record.steps,
-                None => 0,
-            };
-            let steps = config.steps.saturating_sub(done);
+            let Some(ahead) = self.ahead(trial) else { continue };
+            let steps = ahead.round() as u64;
             let flop = steps as f64 * flop_per_step(config, vocabulary)?;
             work.push(Work { number: trial.number, steps, flop });
         }

@@ -6,7 +6,8 @@
 //! two studies. A study may grow: more cells, more seeds, more steps. Then only the new work is done.
 
 use crate::grid::MOST_CELLS;
-use crate::{Cell, Cost, Grid, StudyError, value_text};
+use crate::rungs::Ladders;
+use crate::{Cell, Cost, Grid, Rule, StudyError, value_text};
 use diapason_corpus::{Corpus, CorpusRequest};
 use diapason_training::{Config, Protocol, files};
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,9 @@ pub struct StudySpec {
     pub tolerance: f64,
     /// What "cheapest" means.
     pub cost: Cost,
+    /// What may end a trial before its last step.
+    #[serde(default, skip_serializing_if = "Rule::is_none")]
+    pub rule: Rule,
     /// Whether there is no grid: only what other programs enqueue is trained.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub enqueued_only: bool,
@@ -96,6 +100,7 @@ impl StudySpec {
             first_steps: 0,
             tolerance: 0.01,
             cost: Cost::Seconds,
+            rule: Rule::None,
             enqueued_only: false,
             corpus: CorpusStamp::of(corpus),
             grid,
@@ -145,7 +150,62 @@ impl StudySpec {
                 most: MOST_CELLS,
             });
         }
+        self.check_rule()?;
         Ok((self, cells))
+    }
+
+    /// Whether the study can have its rule.
+    fn check_rule(&self) -> Result<(), StudyError> {
+        let refuse = |what: &str, hint| {
+            Err(StudyError::Rule { rule: self.rule.to_string(), what: what.to_string(), hint })
+        };
+        match self.rule {
+            Rule::None => return Ok(()),
+            Rule::Patience(_) => {
+                return refuse("patience is a key of the configuration", "give it as in --set patience=5");
+            }
+            Rule::AsSeed => {
+                return refuse("this is a protocol of its own", "--as-seed runs a study with it");
+            }
+            Rule::Halving(_) | Rule::Hyperband(_) | Rule::Median(_) => {}
+        }
+        if self.protocol == Protocol::AsSeed {
+            return refuse(
+                "the notebook's protocol evaluates each trial on other windows: they cannot be compared on the way",
+                "leave --as-seed or the rule out",
+            );
+        }
+        let Some(ladders) = Ladders::of(self) else { return Ok(()) };
+        for key in ["steps", "eval_every"] {
+            if self.grid.axis(key).is_some() {
+                return refuse(
+                    &format!("with {key} in the grid there is no step at which all are evaluated"),
+                    "leave that key out of the grid, or the rule",
+                );
+            }
+        }
+        if self.enqueued_only {
+            return refuse(
+                "trials that others enqueue are not compared on the way",
+                "leave the rule out; median works",
+            );
+        }
+        if self.configurations() > 1 && !ladders.compares() {
+            return refuse(
+                &format!(
+                    "{} steps with an evaluation every {} leave no room for a rung",
+                    self.config.steps,
+                    self.config.steps_between_evaluations()
+                ),
+                "give more steps, a smaller eval_every, or an earlier first rung",
+            );
+        }
+        Ok(())
+    }
+
+    /// How many configurations are compared with one another on the way.
+    pub(crate) fn configurations(&self) -> usize {
+        if self.enqueued_only { 0 } else { self.grid.size() }
     }
 
     /// The step of a cell's early read-out.
@@ -180,6 +240,22 @@ impl StudySpec {
         let mut differ = |key: &str, was: String, is: String| {
             differences.push(Difference { key: key.to_string(), was, is });
         };
+        let has_rungs = stored.rule.rungs().is_some();
+        if self.rule != stored.rule {
+            differ("rule", stored.rule.to_string(), self.rule.to_string());
+        } else if has_rungs {
+            // What rungs decided was decided with these.
+            let rungs = "a study with rungs keeps what it was begun with";
+            if self.seeds > stored.seeds {
+                differ("seeds", stored.seeds.to_string(), format!("{} ({rungs})", self.seeds));
+            }
+            if self.tolerance != stored.tolerance {
+                differ("tolerance", stored.tolerance.to_string(), format!("{} ({rungs})", self.tolerance));
+            }
+            if self.cost != stored.cost {
+                differ("cost", stored.cost.name().to_string(), format!("{} ({rungs})", self.cost.name()));
+            }
+        }
         if self.corpus.digest != stored.corpus.digest {
             let text = |stamp: &CorpusStamp| format!("{} ({})", stamp.name, short(&stamp.digest));
             differ("corpus", text(&stored.corpus), text(&self.corpus));
@@ -222,11 +298,14 @@ impl StudySpec {
             }
             let (was, mut is) = (value_text(&was), value_text(&is));
             if key == "steps" {
-                if self.protocol == Protocol::Standard && self.config.steps > stored.config.steps {
+                let may_grow = self.protocol == Protocol::Standard && !has_rungs;
+                if may_grow && self.config.steps > stored.config.steps {
                     continue;
                 }
-                if self.protocol == Protocol::Standard {
+                if may_grow {
                     is += " (there may be more, not fewer)";
+                } else if has_rungs {
+                    is += " (a study with rungs keeps its steps)";
                 }
             }
             differ(key, was, is);
@@ -244,7 +323,9 @@ impl StudySpec {
             true => Vec::new(),
             false => stored.grid.cells(&stored.config, vocabulary)?,
         };
-        if stored_cells.iter().any(|cell| !places.contains(&place(cell))) {
+        let other_cells = stored_cells.iter().any(|cell| !places.contains(&place(cell)))
+            || (has_rungs && places.len() > stored_cells.len());
+        if other_cells {
             for key in &keys {
                 let text = |spec: &Self| match spec.grid.axis(key) {
                     Some(axis) => axis.values.iter().map(value_text).collect::<Vec<_>>().join(","),

@@ -4,12 +4,14 @@
 //! out here from the specification and the records of the trials, whether the study runs, has been killed or is
 //! finished. Nothing of it is stored.
 
+use crate::director::{self, RungDecision};
 use crate::home::Found;
+use crate::rungs::Ladders;
 use crate::table::mean;
 use crate::trial::trials;
 use crate::{
     Candidate, Cell, Certainty, Cost, Decision, Evidence, Home, Params, SpanLosses, StudyError, StudySpec,
-    Timings, Tolerance, Trial, TrialRecord, TrialState, Weighed, compare, decide, weigh,
+    Timings, Tolerance, Trial, TrialRecord, TrialState, Weighed, compare, decide, percent, weigh,
 };
 use diapason_storage::{Opening, Storage, StudyId};
 use diapason_training::{Protocol, SeedRule};
@@ -107,6 +109,8 @@ pub struct Row {
 pub struct CellReading {
     /// Why there is no result.
     pub left_out: Option<String>,
+    /// The loss that it was ended with by a comparison, mean over its seeds, and the step.
+    pub dropped: Option<(f64, u64)>,
     /// How many seeds the means are over.
     pub seeds: usize,
     /// Validation loss, nats per character.
@@ -185,6 +189,8 @@ pub struct Study {
     pub trials: Vec<Trial>,
     /// What the steps of the cells take on each machine that has timed them, the first to do so first.
     pub timings: Vec<Timings>,
+    /// What was decided at rungs, by bracket and rung.
+    pub decisions: Vec<RungDecision>,
     /// Whether the run that returned this was asked to stop before all was done.
     pub interrupted: bool,
 }
@@ -212,7 +218,7 @@ impl Study {
         vocabulary: usize,
     ) -> Result<Self, StudyError> {
         let trials = trials(&spec, &mut cells, folder, vocabulary, None)?;
-        Ok(Self { spec, cells, trials, timings: Vec::new(), interrupted: false })
+        Ok(Self { spec, cells, trials, timings: Vec::new(), decisions: Vec::new(), interrupted: false })
     }
 
     /// A study with what the database knows of its trials.
@@ -226,7 +232,116 @@ impl Study {
         let (spec, mut cells) = spec.completed(vocabulary)?;
         let trials = trials(&spec, &mut cells, folder, vocabulary, Some((&mut *storage, id)))?;
         let timings = Timings::read(storage, id)?;
-        Ok(Self { spec, cells, trials, timings, interrupted: false })
+        let decisions = director::stored(storage, id)?;
+        Ok(Self { spec, cells, trials, timings, decisions, interrupted: false })
+    }
+
+    /// Why a trial was ended by a comparison, as `dropped at step 222: 1.4716: 1.4 % above the best loss`.
+    pub fn dropped(&self, trial: &Trial) -> Option<String> {
+        let stored = trial.stored.as_ref()?;
+        let record = trial.record.as_ref().filter(|record| record.state == TrialState::Pruned)?;
+        let at = |decision: &&RungDecision| {
+            Some(decision.bracket) == trial.bracket && Some(i64::from(decision.rung)) == stored.rung
+        };
+        let fate = self.decisions.iter().find(at).and_then(|decision| decision.fate(stored.cell_key()));
+        let why = fate.map(|fate| fate.why.clone()).or_else(|| stored.prune_reason.clone());
+        Some(match why {
+            Some(why) => format!("dropped at step {}: {why}", record.steps),
+            None => format!("pruned at step {}", record.steps),
+        })
+    }
+
+    /// Whether a configuration of a bracket was dropped at a rung before this trial of it was read there.
+    pub(crate) fn is_dropped(&self, trial: &Trial) -> bool {
+        let Some((bracket, stored)) = trial.bracket.zip(trial.stored.as_ref()) else { return false };
+        let of = |decision: &&RungDecision| decision.bracket == bracket;
+        let mut fates = self.decisions.iter().filter(of).filter_map(|d| d.fate(stored.cell_key()));
+        fates.any(|fate| !fate.goes_on)
+    }
+
+    /// Steps that are expected of a trial that is not over, with rungs on average: see [`Ladders::later`].
+    pub(crate) fn ahead(&self, trial: &Trial) -> Option<f64> {
+        let config = &self.cells[trial.cell].config;
+        let done = match &trial.record {
+            Some(record) if record.is_finished(config.steps) => return None,
+            Some(record) => record.steps,
+            None => 0,
+        };
+        let all = config.steps.saturating_sub(done) as f64;
+        let Some((ladders, bracket)) = Ladders::of(&self.spec).zip(trial.bracket) else { return Some(all) };
+        let stored = trial.stored.as_ref();
+        let waits = stored.is_some_and(|stored| stored.rung.is_some_and(|rung| stored.waits_at(rung as u32)));
+        // The rung that it has passed.
+        let passed = stored.and_then(|stored| stored.rung).map(|rung| rung - i64::from(waits));
+        let passed = passed.filter(|rung| *rung >= 0);
+        let here = match passed {
+            None => self.cells_of(bracket),
+            Some(rung) => {
+                let at = |d: &&RungDecision| (d.bracket, i64::from(d.rung)) == (bracket, rung);
+                self.decisions.iter().find(at).map_or(1, RungDecision::kept)
+            }
+        };
+        let later = ladders.later(bracket, passed, here);
+        let next = ladders.next(bracket, passed).map_or(config.steps, |(_, step)| step);
+        Some(next.saturating_sub(done) as f64 + later)
+    }
+
+    /// What the rule will do to a study that nobody has begun, in a line; none without rungs.
+    pub(crate) fn outline(&self) -> Option<String> {
+        let ladders = Ladders::of(&self.spec)?;
+        let brackets: BTreeSet<usize> = self.trials.iter().filter_map(|trial| trial.bracket).collect();
+        let of = |bracket: &usize| {
+            let ladder = ladders.ladder(*bracket);
+            let (last, rungs) = ladder.split_last()?;
+            let (last_rung, others) = rungs.split_last()?;
+            let others: Vec<String> = others.iter().map(u64::to_string).collect();
+            let steps = match others.as_slice() {
+                [] => format!("step {last_rung}"),
+                others => format!("steps {} and {last_rung}", others.join(", ")),
+            };
+            Some(format!("{} configurations are compared at {steps} of {last}", self.cells_of(*bracket)))
+        };
+        let brackets: Vec<String> = brackets.iter().filter_map(of).collect();
+        let all: f64 = self.trials.iter().map(|trial| self.cells[trial.cell].config.steps as f64).sum();
+        let ahead: f64 = self.trials.iter().filter_map(|trial| self.ahead(trial)).sum();
+        let begun = self.trials.iter().any(|trial| trial.record.is_some());
+        if brackets.is_empty() || begun {
+            return None;
+        }
+        let mut text = format!(
+            "rule {}: {}; about {} of the training that all to the end would take",
+            self.spec.rule,
+            brackets.join("; "),
+            percent(ahead / all)
+        );
+        if let Some(warning) = self.spec.rule.not_reproducible() {
+            text += &format!(" ({warning})");
+        }
+        Some(text)
+    }
+
+    /// Configurations of a bracket.
+    fn cells_of(&self, bracket: usize) -> usize {
+        let of = self.trials.iter().filter(|trial| trial.bracket == Some(bracket));
+        of.map(|trial| trial.cell).collect::<BTreeSet<_>>().len()
+    }
+
+    /// What share of the training has been done that all trials to their last step would be, by floating-point
+    /// operations; none before every configuration has begun.
+    pub fn trained_share(&self) -> Option<f64> {
+        let mut flop = vec![None; self.cells.len()];
+        for trial in &self.trials {
+            if let Some(record) = &trial.record {
+                flop[trial.cell] = Some(record.flop_per_step);
+            }
+        }
+        let (mut done, mut all) = (0.0, 0.0);
+        for trial in &self.trials {
+            let flop = flop[trial.cell]?;
+            done += flop * trial.record.as_ref().map_or(0, |record| record.steps) as f64;
+            all += flop * self.cells[trial.cell].config.steps as f64;
+        }
+        Some(done / all).filter(|share| share.is_finite())
     }
 
     /// The keys by which the cells differ: those of the grid, then those of trials that other programs enqueued.
@@ -297,6 +412,8 @@ impl Study {
         let reading = match pass {
             Pass::Early => record.early,
             Pass::Full if as_seed => record.last,
+            // What it was compared by.
+            Pass::Full if record.state == TrialState::Pruned => record.last,
             Pass::Full => record.best,
         };
         // The early pass is over once it has its reading, whatever becomes of the trial after that.
@@ -347,7 +464,12 @@ impl Study {
                 .seed_rule
                 .filter(|_| pass == Pass::Early && over)
                 .map(|rule| rule == SeedRule::Lost),
-            error: record.failure.as_ref().filter(|_| !over).map(|failure| failure.message.clone()),
+            error: record
+                .failure
+                .as_ref()
+                .map(|failure| failure.message.clone())
+                .or_else(|| self.dropped(trial))
+                .filter(|_| !over),
         }
     }
 
@@ -459,6 +581,12 @@ impl Study {
         let unfinished = self.trials.iter().filter(|trial| !self.is_over(trial)).count();
         if unfinished > 0 {
             reason += &format!(" ({unfinished} of {} trials have not finished)", self.trials.len());
+        } else if let Some(share) = self.trained_share().filter(|_| !self.spec.rule.is_none()) {
+            reason += &format!(
+                " (rule {}: {} of the training that all trials to their last step would have been)",
+                self.spec.rule,
+                percent(share)
+            );
         }
         let (certainty, certainty_text) = match &decided.grounds {
             Ok(Grounds { weighed, .. }) => (Some(weighed.certainty), weighed.certainty_text()),
@@ -513,7 +641,10 @@ pub(crate) fn readings(rows: &[Vec<Row>], several_seeds: bool) -> Vec<CellReadin
                 let reason = row.error.clone().unwrap_or_else(|| "failed".to_string());
                 Some(if several_seeds { format!("seed {}: {reason}", row.seed) } else { reason })
             }
-            None if rows.iter().any(|row| row.state == TrialState::Pruned) => Some("pruned".to_string()),
+            None if rows.iter().any(|row| row.state == TrialState::Pruned) => {
+                let reason = rows.iter().find_map(|row| row.error.clone());
+                Some(reason.unwrap_or_else(|| "pruned".to_string()))
+            }
             None if finished(rows).is_empty() => Some("not finished".to_string()),
             None => None,
         };
@@ -521,8 +652,12 @@ pub(crate) fn readings(rows: &[Vec<Row>], several_seeds: bool) -> Vec<CellReadin
         let average = |value: &dyn Fn(&Row) -> Option<f64>| {
             mean(&counted.iter().map(|row| value(row).unwrap_or(f64::NAN)).collect::<Vec<_>>())
         };
+        let dropped: Vec<&Row> = rows.iter().filter(|row| row.state == TrialState::Pruned).collect();
+        let losses: Vec<f64> = dropped.iter().filter_map(|row| row.validation_loss).collect();
+        let at = dropped.iter().map(|row| row.steps).max();
         CellReading {
             left_out,
+            dropped: at.map(|step| (mean(&losses), step)),
             seeds: counted.len(),
             loss: average(&|row| row.validation_loss),
             bpc: average(&|row| row.validation_bpc),

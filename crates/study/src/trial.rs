@@ -5,9 +5,11 @@
 //! found again by its configuration and its seed, not by its number or the name of its folder, so a grid can grow
 //! without anything being trained twice.
 
+use crate::rungs::Ladders;
 use crate::{Cell, Params, StudyError, StudySpec};
 use diapason_storage::{
-    Distribution, FAIL_REASON, ItemId, ItemState, NewTrial, Page, Param, Storage, StudyId, Waiting, inside,
+    Distribution, FAIL_REASON, ItemId, ItemState, NewTrial, Page, Param, Storage, StudyId, Waiting,
+    completed_rung, inside,
 };
 use diapason_training::{CHECKPOINT, Config, Protocol, Reading, RunOutcome, RunState, SeedRule, SpanReading};
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,11 @@ pub(crate) const SPANS: &str = "diapason:spans";
 const CHECKPOINT_PATH: &str = "checkpoint";
 /// Marks a trial that another program enqueued: it is no cell of the grid.
 const ADOPTED: &str = "adopted";
+
+/// A system attribute: the bracket in which a trial is compared on the way. Without it a trial runs to its end.
+const BRACKET: &str = "diapason:bracket";
+/// Why a trial was ended by a comparison.
+pub(crate) const PRUNE_REASON: &str = "prune_reason";
 
 /// Attributes of a record that hold one thing each, by the names of its fields.
 const PLAIN: [&str; 14] = [
@@ -61,7 +68,7 @@ pub enum TrialState {
     Running,
     /// Finished.
     Complete,
-    /// Ended by a comparison with others. (No pruner makes use of it yet.)
+    /// Ended by a comparison with others.
     Pruned,
     /// Ended without a result.
     Fail,
@@ -294,6 +301,8 @@ pub struct Trial {
     pub seed: u64,
     /// Its folder, relative to the study's.
     pub folder: PathBuf,
+    /// The bracket in which it is compared with others on the way; none: it runs to its end.
+    pub bracket: Option<usize>,
     /// What is known of it; none before it starts.
     pub record: Option<TrialRecord>,
     /// What it is in the database; none before the study has begun.
@@ -307,8 +316,26 @@ pub struct StoredTrial {
     pub number: i64,
     /// The work item's key.
     pub key: String,
+    /// The last rung at which it was read.
+    pub rung: Option<i64>,
+    /// What it was read at each, from the first.
+    pub rung_losses: Vec<f64>,
+    /// Why it was ended, if it was not at a rung.
+    pub prune_reason: Option<String>,
     pub(crate) item: ItemId,
     pub(crate) state: ItemState,
+}
+
+impl StoredTrial {
+    /// The configuration's part of the key: the same for all seeds.
+    pub fn cell_key(&self) -> &str {
+        self.key.split_once('/').map_or(self.key.as_str(), |(cell, _)| cell)
+    }
+
+    /// Whether it waits at that rung for a decision.
+    pub(crate) fn waits_at(&self, rung: u32) -> bool {
+        self.state == ItemState::Rung && self.rung == Some(i64::from(rung))
+    }
 }
 
 impl Trial {
@@ -331,9 +358,16 @@ impl Trial {
             key: item_key(&trajectory, self.seed),
             params: params.collect::<Result<_, _>>()?,
             user_attributes: beginning(self.seed, &self.folder),
-            system_attributes: vec![configuration(&cell.config)],
+            system_attributes: std::iter::once(configuration(&cell.config))
+                .chain(self.bracket.map(|bracket| (BRACKET.to_string(), bracket.into())))
+                .collect(),
         })
     }
+}
+
+/// The bracket that a trial's system attributes name.
+pub(crate) fn bracket(system_attributes: &Map<String, Json>) -> Option<usize> {
+    usize::try_from(system_attributes.get(BRACKET)?.as_u64()?).ok()
 }
 
 /// Attributes that a trial has before it begins.
@@ -438,12 +472,17 @@ pub(crate) fn trials(
             }
         }
     }
+    let ladders = Ladders::of(spec);
+    let bracket = |index| ladders.as_ref().map(|ladders| ladders.bracket(index));
     let of_grid: Vec<String> = cells.iter().map(|cell| trajectories.of_config(&cell.config)).collect();
     let mut trials = Vec::new();
     for seed in 0..spec.seeds {
         for (index, trajectory) in of_grid.iter().enumerate() {
             let there = known.remove(&(seed, trajectory.clone()));
-            trials.push(place(trials.len(), index, &cells[index], seed, there)?);
+            trials.push(Trial {
+                bracket: bracket(index),
+                ..place(trials.len(), index, &cells[index], seed, there)?
+            });
         }
     }
     for key in adopted {
@@ -471,7 +510,7 @@ fn place(
 ) -> Result<Trial, StudyError> {
     let Some(there) = there else {
         let folder = folder_of(&cell.params, seed);
-        return Ok(Trial { number, cell: index, seed, folder, record: None, stored: None });
+        return Ok(Trial { number, cell: index, seed, folder, bracket: None, record: None, stored: None });
     };
     let attributes = (&there.attributes, there.spans.as_ref());
     let mut record = record(attributes, cell, there.stored.state, there.stored.number)?;
@@ -480,7 +519,8 @@ fn place(
         let reason = there.attributes.get(FAIL_REASON).and_then(Json::as_str).unwrap_or("failed");
         record.insert(begun(cell, seed)?).fail(reason.to_string());
     }
-    Ok(Trial { number, cell: index, seed, record, folder: there.folder, stored: Some(there.stored) })
+    let There { folder, bracket, stored, .. } = there;
+    Ok(Trial { number, cell: index, seed, folder, bracket, record, stored: Some(stored) })
 }
 
 /// What is known of a trial whose work item is in this state, by its user attributes and the one with losses per span.
@@ -513,6 +553,7 @@ struct There {
     folder: PathBuf,
     params: Params,
     adopted: bool,
+    bracket: Option<usize>,
     attributes: Map<String, Json>,
     spans: Option<Json>,
 }
@@ -543,7 +584,18 @@ impl There {
             folder: Path::new(path).parent().map(Path::to_path_buf).unwrap_or_default(),
             params: Params(params.collect::<Result<_, StudyError>>()?),
             adopted: attribute(ADOPTED).is_some_and(|adopted| *adopted == Json::Bool(true)),
-            stored: StoredTrial { number: trial.number, key: item.key, item: item.id, state: item.state },
+            bracket: bracket(&trial.system_attributes),
+            stored: StoredTrial {
+                number: trial.number,
+                key: item.key,
+                rung: item.rung,
+                rung_losses: (0..)
+                    .map_while(|rung| trial.system_attributes.get(&completed_rung(rung))?.as_f64())
+                    .collect(),
+                prune_reason: attribute(PRUNE_REASON).and_then(Json::as_str).map(str::to_string),
+                item: item.id,
+                state: item.state,
+            },
             attributes: trial.user_attributes,
             spans: trial.system_attributes.get(SPANS).cloned(),
         }))

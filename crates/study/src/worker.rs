@@ -6,10 +6,12 @@
 //! leaves the trial's files as they are: before each checkpoint it looks whether the lease is certain, and before its
 //! last one it asks.
 
-use crate::crew::{Next, Place};
+use crate::crew::{Left, Next, Place};
+use crate::director::advance;
 use crate::home::spec_of;
 use crate::run::left_alone;
-use crate::trial::{SPANS, recognise, record};
+use crate::rungs::Ladders;
+use crate::trial::{SPANS, bracket, recognise, record};
 use crate::{Cell, Study, StudyError, StudySpec, TrialRecord, TrialState};
 use diapason_corpus::Corpus;
 use diapason_engine::{Engine, EngineError};
@@ -70,6 +72,12 @@ pub(crate) struct Task {
     folder: PathBuf,
     /// The study's, when it was claimed.
     spec: StudySpec,
+    /// The step to which it is to be trained now.
+    pub(crate) until: u64,
+    /// Steps that are expected of it after that, on average.
+    pub(crate) later: f64,
+    /// The rung that it is then at; none: its end.
+    rung: Option<u32>,
     claim: Claim,
     held: Held,
 }
@@ -90,6 +98,8 @@ pub(crate) struct Site<'a> {
     newest: Mutex<Option<Study>>,
     /// What there is to say that is about no trial.
     notes: Mutex<Vec<String>>,
+    /// What is expected of trials since rungs were last looked at.
+    ahead: Mutex<Vec<(usize, f64)>>,
 }
 
 impl<'a> Site<'a> {
@@ -118,7 +128,13 @@ impl<'a> Site<'a> {
             policy,
             newest: Mutex::default(),
             notes: Mutex::default(),
+            ahead: Mutex::default(),
         }
+    }
+
+    /// Steps that are expected of trials by now, by number, if that has changed.
+    pub(crate) fn ahead(&self) -> Vec<(usize, f64)> {
+        std::mem::take(&mut self.ahead.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What there is to say that is about no trial, once.
@@ -128,7 +144,11 @@ impl<'a> Site<'a> {
 
     /// The next trial for one of this process's workers. Everything that decides who trains what is behind this.
     pub(crate) fn take(&self) -> Result<Next, StudyError> {
+        let asynchronous = self.study.spec.rule.rungs().is_some_and(|rungs| rungs.asynchronous);
         loop {
+            if asynchronous {
+                self.advance()?;
+            }
             let (id, worker, policy) = (self.id, self.worker.clone(), self.policy);
             let claimed = self.courier.call(move |storage| {
                 let claimed = storage.claim(id, &worker, &policy)?;
@@ -146,7 +166,7 @@ impl<'a> Site<'a> {
                 },
                 Claimed::Nothing { counts, other_engine } => (counts, other_engine),
             };
-            if self.adopt()? > 0 {
+            if self.adopt()? > 0 || self.advance()? {
                 continue;
             }
             let held = counts.of(ItemState::Held);
@@ -158,6 +178,24 @@ impl<'a> Site<'a> {
                 () => Ok(Next::Nothing),
             };
         }
+    }
+
+    /// Decides what waits at rungs, if it can be decided; whether there may be something to claim now.
+    fn advance(&self) -> Result<bool, StudyError> {
+        let spec = &self.study.spec;
+        if spec.rule.rungs().is_none() {
+            return Ok(false);
+        }
+        let (id, vocabulary, folder) = (self.id, self.corpus.alphabet.len(), self.folder.to_path_buf());
+        let spec = spec.clone();
+        let advanced =
+            match self.courier.call(move |storage| Ok(advance(storage, id, &spec, vocabulary, &folder)))? {
+                Err(StudyError::Storage(StorageError::Interrupted { .. })) => return Ok(false),
+                advanced => advanced?,
+            };
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).extend(advanced.notes);
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = advanced.ahead;
+        Ok(advanced.changed)
     }
 
     /// Makes work of the trials that other programs enqueued since; how many.
@@ -188,7 +226,15 @@ impl<'a> Site<'a> {
             };
         };
         let number = known.unwrap_or(self.study.trials.len() + claim.trial.number.unsigned_abs() as usize);
-        Ok(Some(Task { number, cell, seed, folder, spec, claim, held }))
+        let (mut until, mut rung, mut later) = (cell.config.steps, None, 0.0);
+        if let Some((ladders, bracket)) = Ladders::of(&spec).zip(bracket(&claim.trial.system_attributes))
+            && let Some((next, step)) = ladders.next(bracket, claim.rung)
+        {
+            (until, rung) = (step, Some(next));
+            let here = known.and_then(|place| self.study.ahead(&self.study.trials[place]));
+            later = here.map_or(0.0, |ahead| (ahead - step.saturating_sub(claim.step) as f64).max(0.0));
+        }
+        Ok(Some(Task { number, cell, seed, folder, spec, until, later, rung, claim, held }))
     }
 
     /// The trial of that item in the study as it is now.
@@ -215,8 +261,8 @@ impl<'a> Site<'a> {
         task: Task,
         place: Place<'_>,
         tell: &mut dyn FnMut(&Event),
-    ) -> Result<Option<TrialRecord>, StudyError> {
-        let Task { number, cell, seed, folder, spec, claim, mut held } = task;
+    ) -> Result<Option<Left>, StudyError> {
+        let Task { number, cell, seed, folder, spec, until, rung, claim, mut held, .. } = task;
         let folder = self.folder.join(folder);
         let vocabulary = self.corpus.alphabet.len();
         let mut known = record(
@@ -282,7 +328,12 @@ impl<'a> Site<'a> {
             // A database that cannot be reached for so long is no reason to lose what was trained.
             Occasion::Last => !matches!(held.confirm(), Err(StorageError::LeaseLost { .. })),
         };
-        let control = Control { stop: &stop, threads: Some(place.threads()), fence: Some(&fence) };
+        let control = Control {
+            stop: &stop,
+            threads: Some(place.threads()),
+            until: rung.map(|_| until),
+            fence: Some(&fence),
+        };
         let mut observe = |event: &Event| {
             company.note(&mut record);
             let news = match event {
@@ -338,10 +389,20 @@ impl<'a> Site<'a> {
                 ended(held.finish(words, Outcome::Failed { reason, retry: false }).map(drop), record)
             }
             (TrialState::Running | TrialState::Pruned, _) => {
+                // Interrupted in the very evaluation that was to be compared, it has to be gone on with.
+                let read = outcome.curve.iter().any(|point| point.step == until);
+                if let Some(rung) = rung.filter(|_| read) {
+                    return match held.park(words.safe_step(outcome.steps), rung) {
+                        Ok(()) => Ok(Some(Left { record, waits: true })),
+                        Err(StorageError::LeaseLost { .. }) => Ok(None),
+                        // Whoever goes on with it has nothing to train, and leaves it here.
+                        Err(_) => Ok(Some(Left { record, waits: false })),
+                    };
+                }
                 match held.release(words.safe_step(outcome.steps)) {
                     Err(StorageError::LeaseLost { .. }) => Ok(None),
                     // The checkpoint is safe: whoever comes next finds this process gone, and goes on from there.
-                    Ok(()) | Err(_) => Ok(Some(record)),
+                    Ok(()) | Err(_) => Ok(Some(Left { record, waits: false })),
                 }
             }
         }
@@ -355,14 +416,14 @@ fn of(study: &Study, place: usize) -> (Cell, u64, PathBuf) {
 }
 
 /// What came of a trial's last word.
-fn ended(done: Result<(), StorageError>, mut record: TrialRecord) -> Result<Option<TrialRecord>, StudyError> {
+fn ended(done: Result<(), StorageError>, mut record: TrialRecord) -> Result<Option<Left>, StudyError> {
     match done {
-        Ok(()) => Ok(Some(record)),
+        Ok(()) => Ok(Some(Left { record, waits: false })),
         Err(StorageError::LeaseLost { .. }) => Ok(None),
         // The database is away, and nobody wants to wait for it: its checkpoint will say the same once more.
         Err(StorageError::Interrupted { .. }) => {
             record.state = TrialState::Running;
-            Ok(Some(record))
+            Ok(Some(Left { record, waits: false }))
         }
         Err(error) => Err(error.into()),
     }

@@ -81,6 +81,8 @@ pub struct Control<'a> {
     pub stop: &'a [&'a AtomicBool],
     /// On how many threads to compute; none: on as many as the engine was made for. No result depends on it.
     pub threads: Option<&'a AtomicUsize>,
+    /// Stop, with a checkpoint, once this step is done and evaluated if it is one to be evaluated; none: go on to the end.
+    pub until: Option<u64>,
     /// Asked before the folder's checkpoint or best weights are written, if somebody else may have been given the run
     /// meanwhile; after a no they are left as they are. What is there also stays if it is of a later step.
     pub fence: Option<&'a dyn Fn(Occasion) -> bool>,
@@ -667,7 +669,7 @@ impl Run<'_> {
             if curve.last().is_some_and(|point| point.step == step) && self.schedule.out_of_patience(curve) {
                 return Ok(RunState::StoppedEarly);
             }
-            if self.control.stops() {
+            if self.control.stops() || self.control.until.is_some_and(|until| step >= until) {
                 return Ok(RunState::Interrupted { step });
             }
             if self.unsaved

@@ -73,6 +73,7 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
         protocol: if args.as_seed { Protocol::AsSeed } else { Protocol::Standard },
         early_fraction: args.early,
         enqueued_only: args.enqueued,
+        rule: args.rule.unwrap_or_default(),
         tolerance: args.tolerance.unwrap_or(0.01),
         cost: match args.cost {
             args::Cost::Seconds => Cost::Seconds,

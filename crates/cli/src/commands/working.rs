@@ -107,6 +107,11 @@ fn work_on(
             boards.end(*number);
             progress.end(*number, &finished(*number, *record));
         }
+        StudyEvent::TrialWaits { number, record } => {
+            boards.end(*number);
+            progress.leave(*number, &waits(*number, record));
+        }
+        StudyEvent::Over { trials } => progress.over(*trials),
         StudyEvent::Waiting { others } => {
             let trials = if *others == 1 { "trial" } else { "trials" };
             progress.say(&format!("waiting: other workers have {others} {trials}"));
@@ -195,6 +200,18 @@ fn finished(number: usize, record: Option<&TrialRecord>) -> String {
     };
     let verb = if record.state == TrialState::Running { "interrupted" } else { "done" };
     format!("trial {} {verb}: {}: {what}", number + 1, record.params)
+}
+
+/// `trial 2/4 d_model=64: validation loss 1.7132 at step 222: waits for the others`.
+fn waits(number: usize, record: &TrialRecord) -> String {
+    let loss = record.last.map_or(f64::NAN, |reading| reading.validation_loss);
+    format!(
+        "trial {} read: {}: validation loss {loss:.4} at step {}, {} of training: it waits for the comparison",
+        number + 1,
+        record.params,
+        record.steps,
+        duration(record.train_seconds)
+    )
 }
 
 #[cfg(test)]

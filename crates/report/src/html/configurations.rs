@@ -133,7 +133,12 @@ fn pass_columns(shown: &Shown<'_>, of_pass: &PassColumns, pass: Pass, push: &mut
     }
     let losses = cells(&|r| match &r.left_out {
         Some(reason) if reason == "not finished" => "<span title=\"not finished\">…</span>".to_string(),
-        Some(reason) => format!("<span class=\"failure\" title=\"{}\">failed</span>", text(reason)),
+        Some(reason) => match r.dropped {
+            Some((loss, _)) => {
+                format!("<span class=\"pruned\" title=\"{}\">pruned {}</span>", text(reason), number(loss, 4))
+            }
+            None => format!("<span class=\"failure\" title=\"{}\">failed</span>", text(reason)),
+        },
         None => number(r.loss, 4),
     });
     push(group, "loss", "mean cross-entropy on the validation text, nats per character", losses);

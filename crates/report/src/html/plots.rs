@@ -537,6 +537,9 @@ pub(super) fn heatmap(shown: &Shown<'_>) -> String {
                 }
                 Some(candidate) => match candidate.left_out.as_deref() {
                     Some("not finished") => "<td>…</td>".to_string(),
+                    Some(reason) if reason.starts_with("dropped at ") || reason.starts_with("pruned") => {
+                        format!("<td class=\"pruned\" title=\"{}\">pruned</td>", text(reason))
+                    }
                     reason => format!(
                         "<td class=\"failure\" title=\"{}\">failed</td>",
                         text(reason.unwrap_or_default())
