@@ -5,7 +5,7 @@
 
 use diapason_report::{Bounds, Curves, Extras, Sample, to_html};
 use diapason_study::{
-    Cell, CorpusStamp, Cost, Grid, Study, StudySpec, Trial, TrialFailure, TrialRecord, TrialState,
+    Cell, CorpusStamp, Cost, Grid, Rule, Study, StudySpec, Trial, TrialFailure, TrialRecord, TrialState,
 };
 use diapason_training::{Config, CurvePoint, Protocol, Reading, SpanReading};
 use std::path::{Path, PathBuf};
@@ -82,6 +82,7 @@ fn made_up(name: &str, axes: &[&str]) -> Study {
         early_fraction: 0.2,
         first_steps: STEPS,
         enqueued_only: false,
+        rule: Rule::None,
         tolerance: 0.01,
         cost: Cost::Seconds,
         corpus: CorpusStamp { name: "made up".into(), digest: "sha256:00".into(), request: None },
@@ -89,7 +90,7 @@ fn made_up(name: &str, axes: &[&str]) -> Study {
         config,
     };
     let trials = cells.iter().enumerate().map(|(number, cell)| trial(number, cell)).collect();
-    Study { spec, cells, trials, timings: Vec::new(), interrupted: false }
+    Study { spec, cells, trials, timings: Vec::new(), decisions: Vec::new(), interrupted: false }
 }
 
 fn trial(number: usize, cell: &Cell) -> Trial {
@@ -131,7 +132,7 @@ fn trial(number: usize, cell: &Cell) -> Trial {
         config: cell.config.clone(),
     };
     let folder = PathBuf::from("trials").join(cell.params.folder_name()).join("seed-0");
-    Trial { number, cell: number, seed: 0, folder, record: Some(record), stored: None }
+    Trial { number, cell: number, seed: 0, folder, record: Some(record), bracket: None, stored: None }
 }
 
 /// Falls as fast at first as curves do.

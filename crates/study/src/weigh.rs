@@ -375,7 +375,7 @@ mod tests {
             (0..3).map(|seed| (seed, all[&0].iter().map(|x| x + seed as f32 * 1e-4).collect())).collect()
         };
         let evidence = compare(&[same(0, 2.03), same(1, 2.0)], 0.95).unwrap();
-        let weighed = weigh(&candidates, &evidence, Tolerance::default(), 0.1).unwrap();
+        let weighed = weigh(&candidates(&[1.0, 2.0]), &evidence, Tolerance::default(), 0.1).unwrap();
         assert_eq!(weighed.missing.as_ref().unwrap().need, Need::Text);
         assert!(weighed.certainty_text().contains("more validation text"));
     }

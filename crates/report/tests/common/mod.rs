@@ -1,7 +1,7 @@
 //! The notebook's own study, as if its numbers had been measured here.
 
 use diapason_study::{
-    CorpusStamp, Cost, Grid, SEED_EARLY_STEP, SEED_GRID, SEED_NUMBERS, SEED_STEPS, SeedNumbers, Study,
+    CorpusStamp, Cost, Grid, Rule, SEED_EARLY_STEP, SEED_GRID, SEED_NUMBERS, SEED_STEPS, SeedNumbers, Study,
     StudySpec, Trial, TrialRecord, TrialState,
 };
 use diapason_training::{Config, Protocol, Reading};
@@ -28,6 +28,7 @@ pub(crate) fn study() -> Study {
         early_fraction: 0.2,
         first_steps: SEED_STEPS,
         enqueued_only: false,
+        rule: Rule::None,
         tolerance: 0.01,
         cost: Cost::Seconds,
         corpus: CorpusStamp { name: "text8".into(), digest: "sha256:00".into(), request: None },
@@ -62,9 +63,16 @@ pub(crate) fn study() -> Study {
             config: cell.config.clone(),
         };
         let folder = PathBuf::from("trials").join(cell.params.folder_name()).join("seed-0");
-        Trial { number: i, cell: i, seed: 0, folder, record: Some(record), stored: None }
+        Trial { number: i, cell: i, seed: 0, folder, record: Some(record), bracket: None, stored: None }
     });
-    Study { spec, trials: trials.collect(), cells, timings: Vec::new(), interrupted: false }
+    Study {
+        spec,
+        trials: trials.collect(),
+        cells,
+        timings: Vec::new(),
+        decisions: Vec::new(),
+        interrupted: false,
+    }
 }
 
 pub(crate) fn record(study: &mut Study, number: usize) -> &mut TrialRecord {
