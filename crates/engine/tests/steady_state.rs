@@ -6,7 +6,9 @@
 //! first other one. Each of these tests runs in a process of its own, which is this program again with a role.
 
 use diapason_corpus::windows::{Windows, training_windows};
-use diapason_engine::{Batch, CpuEngine, Engine, Scores, Shape, Update, memory_needed};
+use diapason_engine::{
+    Batch, CpuEngine, Engine, Optimizer, Scores, Shape, Update, Updating, memory_needed, memory_of_updates,
+};
 use diapason_model::{Architecture, ModelConfig, initialise};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
@@ -29,10 +31,11 @@ struct Run {
     text: Vec<u8>,
     windows: Windows,
     step: u64,
+    update: Update,
 }
 
 impl Run {
-    fn new(threads: usize) -> Self {
+    fn new(threads: usize, update: Update) -> Self {
         let model = ModelConfig {
             architecture: Architecture::Seed,
             vocabulary: 27,
@@ -44,9 +47,10 @@ impl Run {
             tie_embeddings: false,
         };
         let shape = Shape { batch_size: 20, sequence_length: 32 };
-        let engine = CpuEngine::new(model.clone(), &initialise(&model, 0), threads, shape).unwrap();
+        let mut engine = CpuEngine::new(model.clone(), &initialise(&model, 0), threads, shape).unwrap();
+        engine.keep_average(true);
         let text = (0..10_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as u8 % 27).collect();
-        Self { engine, text, windows: Windows::default(), step: 0 }
+        Self { engine, text, windows: Windows::default(), step: 0, update }
     }
 
     /// Windows, forward, loss, backward, update.
@@ -54,8 +58,7 @@ impl Run {
         for _ in 0..count {
             training_windows(&self.text, 0, self.step, 20, 32, &mut self.windows);
             self.step += 1;
-            let update =
-                Update { number: self.step, learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+            let update = Update { number: self.step, ..self.update };
             let Windows { inputs, targets, sequence_length } = &self.windows;
             let batch = Batch { inputs, targets, sequence_length: *sequence_length };
             assert!(self.engine.step(batch, &update).loss.is_finite());
@@ -77,8 +80,10 @@ fn steps_allocate_nothing() {
         assert!(output.status.success(), "{output:#?}");
         return;
     }
-    for threads in [1, 2, 3] {
-        let mut run = Run::new(threads);
+    let clipping = Update { gradient_clip: 0.1, average: 0.1, ..Update::default() };
+    let by_unit = Update { adaptive_clip: 0.01, gradient_clip: 0.0, optimizer: Optimizer::Muon, ..clipping };
+    for (threads, update) in [(1, Update::default()), (2, Update::default()), (3, clipping), (3, by_unit)] {
+        let mut run = Run::new(threads, update);
         run.steps(FIRST);
         let region = Region::new(ALLOCATOR);
         run.steps(WATCHED);
@@ -126,7 +131,12 @@ fn memory_is_what_was_said() {
         (model(256, 64, 1, true), 7, 50),
     ];
     for (model, batch_size, sequence_length) in cases {
-        for threads in [1, 3] {
+        for (threads, updating) in [
+            (1, Updating::default()),
+            (3, Updating::default()),
+            (2, Updating { clips: true, averages: true, ..Updating::default() }),
+            (3, Updating { optimizer: Optimizer::Muon, ..Updating::default() }),
+        ] {
             let shape = Shape { batch_size, sequence_length };
             // A batch, and an evaluation larger than it.
             let symbols =
@@ -138,19 +148,27 @@ fn memory_is_what_was_said() {
             let mut scores = Scores::default();
             let region = Region::new(ALLOCATOR);
             let mut engine = CpuEngine::new(model.clone(), &initialise(&model, 0), threads, shape).unwrap();
-            let update = Update { number: 1, learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+            let Updating { optimizer, clips, averages } = updating;
+            engine.keep_average(averages);
+            let update = Update {
+                optimizer,
+                gradient_clip: if clips { 1.0 } else { 0.0 },
+                average: if averages { 1.0 } else { 0.0 },
+                ..Update::default()
+            };
             engine.step(batch(batch_size * sequence_length), &update);
             engine.evaluate(batch(symbols.len()), &mut scores);
             scores = Scores::default();
             let change = region.change();
             let has = change.bytes_allocated as f64 + change.bytes_reallocated as f64
                 - change.bytes_deallocated as f64;
-            let said = memory_needed(&model, shape, threads) as f64;
+            let said = memory_needed(&model, shape, threads) + memory_of_updates(&model, updating, threads);
+            let said = said as f64;
             // Names, ranges and tables are not counted.
             let little = 100_000.0;
             assert!(
                 (has - said).abs() < 0.02 * said + little,
-                "{model:?} {shape:?} on {threads}: {has} bytes, said {said}"
+                "{model:?} {shape:?} {updating:?} on {threads}: {has} bytes, said {said}"
             );
             drop((engine, scores));
         }
@@ -159,7 +177,7 @@ fn memory_is_what_was_said() {
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod system_calls {
-    use super::{FIRST, ROLE, Run, WATCHED, again};
+    use super::{FIRST, Optimizer, ROLE, Run, Update, WATCHED, again};
     use seccompiler::{
         BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
         SeccompRule,
@@ -199,7 +217,9 @@ mod system_calls {
     /// The process with a role: some steps freely, then some under the filter; then waits to be killed, since ending
     /// takes more system calls.
     fn watched(role: &str) {
-        let mut run = Run::new(role.trim_end_matches("+control").parse().unwrap());
+        let optimizer = if role.contains("+muon") { Optimizer::Muon } else { Optimizer::Adam };
+        let threads = role.split('+').next().and_then(|threads| threads.parse().ok()).unwrap();
+        let mut run = Run::new(threads, Update { optimizer, ..Update::default() });
         run.steps(FIRST);
         let mut out = std::io::stdout().lock();
         out.flush().unwrap();
@@ -223,7 +243,7 @@ mod system_calls {
         if let Ok(role) = std::env::var(ROLE) {
             return watched(&role);
         }
-        for (role, comes_through) in [("1", true), ("2", true), ("3", true), ("2+control", false)] {
+        for (role, comes_through) in [("1", true), ("2", true), ("3", true), ("2+muon", true), ("2+control", false)] {
             let mut command = again("system_calls::steps_only_wait_and_wake", role);
             let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
             let mut through = false;

@@ -35,8 +35,7 @@ fn computed(more: usize) -> (Vec<u64>, Vec<u32>, Scores) {
         assert_eq!(engine.threads(), threads);
         let symbols = symbols(step);
         let batch = Batch { inputs: &symbols[..n], targets: &symbols[1..], sequence_length: 12 };
-        let update =
-            Update { number: step + 1, learning_rate: 1e-2, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+        let update = Update { number: step + 1, learning_rate: 1e-2, ..Update::default() };
         losses.push(engine.step(batch, &update).loss.to_bits());
     }
     let symbols = symbols(8);

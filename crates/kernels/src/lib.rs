@@ -14,9 +14,12 @@ mod gelu;
 mod gemm;
 mod isa;
 mod layer_norm;
+mod lion;
+mod orthogonal;
 mod peak;
 mod pool;
 mod simd;
+mod symmetric;
 #[cfg(test)]
 mod testing;
 mod vector;
@@ -33,9 +36,11 @@ pub use gelu::{gelu, gelu_backward};
 pub use gemm::{Init, Packed, Stretch, gemm, gemm_transposed, padded};
 pub use isa::Isa;
 pub use layer_norm::{layer_norm, layer_norm_backward};
+pub use lion::{LionUpdate, lion};
+pub use orthogonal::{MuonUpdate, OrthogonalScratch, look_ahead, muon};
 pub use peak::{flop_per_peak_iteration, peak, read};
 pub use pool::Pool;
-pub use vector::{add, add_rows};
+pub use vector::{add, add_rows, add_squares, approach, multiply, scale, sum_of_squares};
 
 /// Numbers from the first of row 0 to the last of row `rows` - 1, for rows of `columns` numbers `stride` apart.
 ///

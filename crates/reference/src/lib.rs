@@ -11,13 +11,16 @@
 pub mod adam;
 pub mod attention;
 pub mod bias;
+pub mod clip;
 pub mod cross_entropy;
 pub mod embedding;
 mod float;
 pub mod gelu;
 pub mod layer_norm;
+pub mod lion;
 pub mod matmul;
 mod model;
+pub mod muon;
 
 pub use float::Float;
 pub use model::{logits, loss, loss_and_gradient};

@@ -16,7 +16,7 @@ use diapason_corpus::windows::{Windows, training_windows};
 use diapason_engine::{Batch, Engine, Update};
 use diapason_model::{ModelConfig, initialise};
 use diapason_storage::{Storage, StudyId};
-use diapason_training::Config;
+use diapason_training::{Config, updates};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Barrier;
@@ -401,14 +401,8 @@ fn step(
     number: u64,
     windows: &mut Windows,
 ) -> f64 {
-    let update = Update {
-        number: number + 1,
-        // The weights stay what they are: nothing can diverge.
-        learning_rate: 0.0,
-        beta1: config.beta1 as f32,
-        beta2: config.beta2 as f32,
-        epsilon: config.epsilon as f32,
-    };
+    // The weights stay what they are: nothing can diverge.
+    let update = Update { learning_rate: 0.0, adam_learning_rate: 0.0, ..updates::update(config, number + 1, 0.5, 1) };
     let started = Instant::now();
     training_windows(corpus.train(), 0, number, config.batch_size, config.sequence_length, windows);
     let batch = Batch {

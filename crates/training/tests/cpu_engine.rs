@@ -71,6 +71,12 @@ impl<F: FnMut(u64, usize) + Send> Engine for Watched<F> {
     fn with_state(&mut self, change: &mut dyn FnMut(StateMut<'_>)) {
         self.engine.with_state(change);
     }
+    fn keep_average(&mut self, keep: bool) {
+        self.engine.keep_average(keep);
+    }
+    fn swap_average(&mut self) {
+        self.engine.swap_average();
+    }
     fn cache(&self, streams: usize, positions: usize) -> Cache {
         self.engine.cache(streams, positions)
     }

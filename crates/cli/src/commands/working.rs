@@ -10,7 +10,7 @@ use crate::shell;
 use crate::signals::Signals;
 use diapason_corpus::Corpus;
 use diapason_corpus::english::{FLOOR_WINDOWS, window_floor};
-use diapason_engine::{CpuEngine, memory_needed};
+use diapason_engine::{CpuEngine, memory_needed, memory_of_updates};
 use diapason_model::ModelConfig;
 use diapason_report::Bounds;
 use diapason_study::{
@@ -62,7 +62,9 @@ fn work_on(
         Ok(Box::new(engine(model, shape(config), threads)?))
     };
     let engines = Engines {
-        memory: &|model, config| memory_needed(model, shape(config), threads),
+        memory: &|model, config| {
+            memory_needed(model, shape(config), threads) + memory_of_updates(model, config.updating(), threads)
+        },
         available: CpuEngine::memory_available(),
         id: CpuEngine::engine_id()?.to_string(),
         make: &make,

@@ -64,8 +64,7 @@ impl Trainer {
 
     fn step(&mut self) {
         self.number += 1;
-        let update =
-            Update { number: self.number, learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+        let update = Update { number: self.number, ..Update::default() };
         // Never the same batch for long: it would be learned by heart, and gradients of almost nothing can be slow.
         let at = self.number as usize * 61 % PLACES;
         let n = self.positions();

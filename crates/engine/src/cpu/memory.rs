@@ -4,15 +4,27 @@ use super::generate::Reading;
 use super::gradient::TaskScratch;
 use super::passes::Item;
 use super::sizes::Sizes;
+use super::update::Updater;
 use super::weights::Weights;
 use super::{CpuEngine, Shape};
 use diapason_kernels::padded;
+use crate::api::Updating;
 use diapason_model::{Layout, ModelConfig};
 
 /// Bytes that an engine for `model` allocates, for training on batches of `shape` and for evaluation in batches of
 /// any size.
 pub fn memory_needed(model: &ModelConfig, shape: Shape, threads: usize) -> u128 {
     needed(model, shape, threads, true)
+}
+
+/// Bytes that an engine allocates besides with the first update, for updates of another kind than Adam's without clipping and averaging.
+pub fn memory_of_updates(model: &ModelConfig, updating: Updating, threads: usize) -> u128 {
+    let rough = 4 * parameters(model);
+    let is_absurd = rough > 1 << 46;
+    let vector = if is_absurd { rough } else { 4 * Layout::new(model).total as u128 };
+    let vectors = u128::from(updating.averages) + u128::from(Updater::keeps_gradient(updating));
+    let scratch = if is_absurd { 0 } else { Updater::scratch_bytes(&Layout::new(model), updating) };
+    vectors * vector + threads as u128 * scratch as u128
 }
 
 /// Bytes that an engine allocates that generates texts with contexts of `positions`: with a cache for each of these numbers of

@@ -4,8 +4,8 @@
 //!
 //! 1. `passes.rs`: forward, loss and backward of each item (a group of sequences) through the whole network; the
 //!    item keeps what the weight gradients need.
-//! 2. `gradient.rs`: each rectangle of each parameter's gradient, summed over the items in their order, and
-//!    Adam on the parameters under it.
+//! 2. `gradient.rs` and `update.rs`: each rectangle of each parameter's gradient, summed over the items in their order, and
+//!    the update of the parameters under it; in more than one phase where an optimizer has to see the whole gradient first.
 //! 3. `weights.rs`: the changed matrices packed anew for the products.
 //!
 //! Nothing is allocated in a step once its shape has been seen. How work is cut never depends on the
@@ -16,18 +16,20 @@ mod gradient;
 mod memory;
 mod passes;
 mod sizes;
+mod update;
 mod weights;
 
 pub(crate) use memory::generation_needed;
-pub use memory::{cache_bytes, memory_needed};
+pub use memory::{cache_bytes, memory_needed, memory_of_updates};
 
 use crate::api::{Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update};
-use diapason_kernels::{AdamUpdate, Buffer, Isa, Pool, cross_entropy};
+use diapason_kernels::{Buffer, Isa, Pool, cross_entropy};
 use diapason_model::{Layout, ModelConfig};
 use generate::{Group, Reading};
 use gradient::{Gradient, TaskScratch};
 use passes::{Context, Item, Scratch};
 use sizes::{EndFields, Sizes};
+use update::Updater;
 use weights::Weights;
 
 /// The environment variable that names the instruction set to use instead of the best one.
@@ -42,7 +44,7 @@ pub struct Shape {
     pub sequence_length: usize,
 }
 
-/// Forward, backward and Adam in f32 on the processor's vector instructions.
+/// Forward, backward and update in f32 on the processor's vector instructions.
 pub struct CpuEngine {
     id: EngineId,
     isa: Isa,
@@ -51,12 +53,15 @@ pub struct CpuEngine {
     parameters: Buffer,
     first_moment: Buffer,
     second_moment: Buffer,
+    /// Average of the parameters; empty if none is kept.
+    average: Buffer,
     weights: Weights,
     pool: Pool,
     /// Sizes that `items`, `gradient` and `threads` are made for.
     sizes: Sizes,
     items: Vec<Item>,
     gradient: Gradient,
+    updater: Updater,
     threads: Vec<ThreadScratch>,
 }
 
@@ -140,8 +145,10 @@ impl CpuEngine {
             parameters: Buffer::from_slice(parameters),
             first_moment: Buffer::zeroed(layout.total),
             second_moment: Buffer::zeroed(layout.total),
+            average: Buffer::zeroed(0),
             weights: Weights::new(isa, &sizes, &layout),
             gradient: Gradient::new(&sizes, &layout),
+            updater: Updater::new(&layout),
             threads: (0..pool.threads()).map(|_| ThreadScratch::new(&sizes, &layout)).collect(),
             items: (0..shape.batch_size.div_ceil(sizes.sequences)).map(|_| Item::new(&sizes)).collect(),
             pool,
@@ -289,21 +296,7 @@ impl Engine for CpuEngine {
 
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
         let metrics = self.pass(batch);
-        let update =
-            AdamUpdate::new(update.number, update.learning_rate, update.beta1, update.beta2, update.epsilon);
-        let (isa, s) = (self.isa, self.sizes);
-        let items = &self.items[..batch.windows().div_ceil(s.sequences)];
-        let gradient = &self.gradient;
-        self.pool.for_each_block(
-            gradient.set(),
-            [&mut self.parameters, &mut self.first_moment, &mut self.second_moment],
-            &mut self.threads,
-            |index, mut blocks, thread| {
-                gradient.compute(index, isa, &s, items, batch.inputs, &mut thread.tasks, |r, g| {
-                    gradient::apply(isa, &update, r, g, &mut blocks);
-                });
-            },
-        );
+        self.update(batch, update);
         self.pack();
         metrics
     }
@@ -367,6 +360,7 @@ impl Engine for CpuEngine {
             parameters: &self.parameters,
             first_moment: &self.first_moment,
             second_moment: &self.second_moment,
+            average: &self.average,
         }
     }
 
@@ -375,8 +369,23 @@ impl Engine for CpuEngine {
             parameters: &mut self.parameters,
             first_moment: &mut self.first_moment,
             second_moment: &mut self.second_moment,
+            average: &mut self.average,
         });
         self.pack();
+    }
+
+    fn keep_average(&mut self, keep: bool) {
+        let len = if keep { self.layout.total } else { 0 };
+        if self.average.len() != len {
+            self.average = Buffer::zeroed(len);
+        }
+    }
+
+    fn swap_average(&mut self) {
+        if !self.average.is_empty() {
+            std::mem::swap(&mut self.parameters, &mut self.average);
+            self.pack();
+        }
     }
 
     fn cache(&self, streams: usize, positions: usize) -> Cache {
