@@ -200,12 +200,17 @@ impl Training {
                 } else if *step > 0 {
                     self.plain(number, &format!("going on at step {step} of {steps}"));
                 } else {
-                    self.plain(number, &format!("{steps} steps, {} parameters", short(*parameters as f64)));
+                    // With a budget of time nobody knows yet.
+                    let steps = if *steps > 0 { format!("{steps} steps, ") } else { String::new() };
+                    self.plain(number, &format!("{steps}{} parameters", short(*parameters as f64)));
                 }
             }
             Event::Step { step, steps, loss, tokens_per_second } => {
                 (run.step, run.steps, run.loss) = (*step, *steps, Some(*loss));
                 run.tokens_per_second = *tokens_per_second;
+                if let Some(bar) = &run.bar {
+                    bar.set_length(*steps);
+                }
                 self.show(number, None);
             }
             Event::Evaluating { step, done, characters } => {

@@ -291,6 +291,7 @@ impl StudySpec {
                 ),
             );
         }
+        let cells = self.grid.cells(&self.config, vocabulary)?;
         for (key, is, was) in self.config.differences(&stored.config) {
             let said = key == "eval_every" && interval_is_lost;
             if in_a_grid(key) || key == "checkpoint_seconds" || said {
@@ -298,7 +299,8 @@ impl StudySpec {
             }
             let (was, mut is) = (value_text(&was), value_text(&is));
             if key == "steps" {
-                let may_grow = self.protocol == Protocol::Standard && !has_rungs;
+                let is_counted_on = cells.iter().any(|cell| cell.config.depends_on_length());
+                let may_grow = self.protocol == Protocol::Standard && !has_rungs && !is_counted_on;
                 if may_grow && self.config.steps > stored.config.steps {
                     continue;
                 }
@@ -306,6 +308,8 @@ impl StudySpec {
                     is += " (there may be more, not fewer)";
                 } else if has_rungs {
                     is += " (a study with rungs keeps its steps)";
+                } else if is_counted_on {
+                    is += " (a schedule, a batch ramp or a tail average counts on them)";
                 }
             }
             differ(key, was, is);
@@ -317,7 +321,6 @@ impl StudySpec {
         let place = |cell: &Cell| -> Vec<String> {
             keys.iter().filter_map(|key| cell.config.get(key)).map(|value| value_text(&value)).collect()
         };
-        let cells = self.grid.cells(&self.config, vocabulary)?;
         let places: BTreeSet<Vec<String>> = cells.iter().map(place).collect();
         let stored_cells = match stored.enqueued_only {
             true => Vec::new(),

@@ -42,12 +42,23 @@ const WORTH_ALONE: f64 = 0.05;
 const WORTH_ALL: f64 = 0.01;
 
 /// Keys of a configuration that a step takes equally long for, whatever their value.
-const NEUTRAL: [&str; 10] = [
+const NEUTRAL: [&str; 21] = [
     "steps",
+    "batch_ramp",
+    "train_fraction",
     "learning_rate",
+    "adam_learning_rate",
+    "momentum",
     "beta1",
     "beta2",
     "epsilon",
+    "weight_decay",
+    "schedule",
+    "warmup_steps",
+    "decay_share",
+    "final_learning_rate",
+    "averaging_decay",
+    "averaging_share",
     "eval_every",
     "validation_characters",
     "patience",

@@ -349,6 +349,15 @@ impl<'a> Stored<'a> {
         if self.average { self.file.read_into(&self.layout, AVERAGE, average) } else { Ok(()) }
     }
 
+    /// Reads the weights that the run evaluates: their average, if it has begun, else the parameters themselves.
+    ///
+    /// # Errors
+    /// As [`Stored::read_parameters`].
+    pub fn read_evaluated(&mut self, weights: &mut [f32]) -> Result<(), CheckpointError> {
+        let is_averaged = self.average && self.header.progress.averaged > 0;
+        self.file.read_into(&self.layout, if is_averaged { AVERAGE } else { "" }, weights)
+    }
+
     /// Reads the optimizer's moments, if there are any; a second one that it does not have is left as it is.
     ///
     /// # Errors

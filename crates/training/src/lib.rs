@@ -12,6 +12,7 @@
 //! A run is a pure function of (corpus digest, configuration, seed, engine id): it may be interrupted
 //! anywhere and resumed, and computes the same bits. Times are the exception, being measured.
 
+mod budget;
 pub mod checkpoint;
 mod config;
 mod curve;
@@ -23,6 +24,7 @@ mod schedule;
 mod spans;
 pub mod updates;
 
+pub use budget::{Budget, BudgetError};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{Config, ConfigError, KeyDoc};
 pub use curve::{CurvePoint, Reading, SeedRule};

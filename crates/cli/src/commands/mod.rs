@@ -113,9 +113,9 @@ fn checkpoint_file(path: &Path) -> Result<PathBuf, Failure> {
 fn trained(checkpoint: &mut Stored<'_>, threads: usize) -> Result<CpuEngine, Failure> {
     let header = checkpoint.header();
     let shape = Shape { batch_size: 1, sequence_length: header.config.sequence_length };
-    let mut engine = engine(header.model.clone(), shape, threads)?;
+    let mut engine = engine(header.model.clone(), shape, threads, 0)?;
     let mut read = Ok(());
-    engine.with_state(&mut |state| read = checkpoint.read_parameters(state.parameters));
+    engine.with_state(&mut |state| read = checkpoint.read_evaluated(state.parameters));
     read?;
     Ok(engine)
 }
@@ -142,12 +142,12 @@ fn shape(config: &Config) -> Shape {
     Shape { batch_size: config.batch_size, sequence_length: config.sequence_length }
 }
 
-/// A CPU engine with zeros for parameters, which whoever trains fills in.
+/// A CPU engine with zeros for parameters, which whoever trains fills in. Its updates will take `updates` bytes.
 ///
 /// # Errors
 /// Too little memory, before any of it is allocated.
-fn engine(model: ModelConfig, shape: Shape, threads: usize) -> Result<CpuEngine, EngineError> {
-    CpuEngine::check_memory(&model, shape, threads)?;
+fn engine(model: ModelConfig, shape: Shape, threads: usize, updates: u128) -> Result<CpuEngine, EngineError> {
+    CpuEngine::check_memory_and(&model, shape, threads, updates)?;
     let zeros = vec![0.0; model.parameters()];
     CpuEngine::new(model, &zeros, threads, shape)
 }

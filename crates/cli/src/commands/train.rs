@@ -1,7 +1,7 @@
 //! `train`: one configuration.
 
 use super::{
-    checkpoint_file, configured, engine, json, nothing_learned, open, required_request, shape, slug,
+    checkpoint_file, configured, engine, json, key_of, nothing_learned, open, required_request, shape, slug,
 };
 use crate::args::Train;
 use crate::boards::Boards;
@@ -11,9 +11,10 @@ use crate::progress::{Training, duration};
 use crate::shell;
 use crate::signals::Signals;
 use diapason_corpus::Corpus;
+use diapason_engine::{memory_needed, memory_of_updates};
 use diapason_study::{Params, STUDY_FILE};
 use diapason_training::{
-    BEST, CHECKPOINT, CURVE, Config, Control, Event, Protocol, Reading, RunOutcome, RunSpec, RunState,
+    BEST, Budget, CHECKPOINT, CURVE, Config, Control, Event, Protocol, Reading, RunOutcome, RunSpec, RunState,
 };
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -21,22 +22,36 @@ use std::path::{Path, PathBuf};
 
 pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     let request = required_request(&args.text)?;
-    let config = configured(Config::default(), &args.set, args.steps)?;
+    let mut config = configured(Config::default(), &args.set, args.steps)?;
+    let steps_are_given = args.steps.is_some() || args.set.iter().any(|set| key_of(set) == "steps");
+    if args.budget.is_some() && steps_are_given {
+        return Err(Failure::usage("--budget and steps both say how long the run is").with_hint("leave one of them out"));
+    }
     // What can be refused without the text is refused before it is read.
     config.clone().validated(1).map_err(|e| Failure::from(e).typed())?;
     let corpus = open(&request)?;
+    let mut time_budget = None;
+    match args.budget {
+        Some(Budget::Seconds(seconds)) => time_budget = Some(seconds),
+        Some(budget) => {
+            config.steps = budget.steps(&config, corpus.alphabet.len()).map_err(|e| Failure::from(e).typed())?;
+        }
+        None => {}
+    }
     let config = config.validated(corpus.alphabet.len()).map_err(|e| Failure::from(e).typed())?;
     corpus.require(config.sequence_length)?;
     let model = config.model(corpus.alphabet.len())?;
     let (shape, threads) = (shape(&config), args.machine.threads());
+    let updates = memory_of_updates(&model, config.updating(), threads);
     let memory = memory::line(
-        diapason_engine::memory_needed(&model, shape, threads),
+        memory_needed(&model, shape, threads) + updates,
         Some(&corpus),
         diapason_training::memory_needed(&config, Protocol::Standard) as u64,
     );
-    let mut engine = engine(model, shape, threads)?;
+    let mut engine = engine(model, shape, threads, updates)?;
 
-    let folder = args.out.clone().unwrap_or_else(|| default_folder(&request.corpus, &config, args.seed));
+    let budget = time_budget.and(args.budget);
+    let folder = args.out.clone().unwrap_or_else(|| default_folder(&request.corpus, &config, budget, args.seed));
     if folder.join(STUDY_FILE).exists() {
         return Err(Failure::usage(format!("{} holds a study, not a run", folder.display()))
             .with_hint("choose another folder with --out; `diapason tune` goes on with a study"));
@@ -48,6 +63,7 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
         resume: args.resume,
         init: args.init.as_deref().map(checkpoint_file).transpose()?,
         allow_other_engine: args.allow_other_engine,
+        time_budget,
         ..RunSpec::new(config, args.seed, &folder)
     };
     let mut progress = Training::new();
@@ -168,9 +184,10 @@ fn as_json(outcome: &RunOutcome, corpus: &Corpus, folder: &Path) -> Value {
 }
 
 /// `runs/text8/d_model=128,steps=2000/seed-0`: what differs from the defaults names the folder.
-fn default_folder(corpus: &str, config: &Config, seed: u64) -> PathBuf {
+fn default_folder(corpus: &str, config: &Config, budget: Option<Budget>, seed: u64) -> PathBuf {
     let changed = config.differences(&Config::default());
-    let params = Params::new(changed.iter().map(|(key, value, _)| (*key, value.clone())));
+    let budget = budget.map(|budget| ("budget", budget.to_string().into()));
+    let params = Params::new(changed.iter().map(|(key, value, _)| (*key, value.clone())).chain(budget));
     PathBuf::from("runs").join(slug(corpus)).join(params.folder_name()).join(format!("seed-{seed}"))
 }
 

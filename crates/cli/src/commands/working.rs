@@ -59,7 +59,8 @@ fn work_on(
     let (Task::Tune(spec) | Task::Join(spec)) = task;
     let threads = working.machine.threads();
     let make = |model: ModelConfig, config: &Config, threads: usize| -> MadeEngine {
-        Ok(Box::new(engine(model, shape(config), threads)?))
+        let updates = memory_of_updates(&model, config.updating(), threads);
+        Ok(Box::new(engine(model, shape(config), threads, updates)?))
     };
     let engines = Engines {
         memory: &|model, config| {

@@ -165,7 +165,20 @@ impl CpuEngine {
     /// # Errors
     /// With both figures when it has not.
     pub fn check_memory(model: &ModelConfig, shape: Shape, threads: usize) -> Result<(), EngineError> {
-        let needed = memory_needed(model, shape, threads);
+        Self::check_memory_and(model, shape, threads, 0)
+    }
+
+    /// The same with so many bytes besides, of [`memory_of_updates`].
+    ///
+    /// # Errors
+    /// With both figures when it has not.
+    pub fn check_memory_and(
+        model: &ModelConfig,
+        shape: Shape,
+        threads: usize,
+        besides: u128,
+    ) -> Result<(), EngineError> {
+        let needed = memory_needed(model, shape, threads) + besides;
         let available = Self::memory_available();
         let gib = |bytes: u128| bytes as f64 / f64::from(1 << 30);
         match available {
