@@ -53,7 +53,11 @@ fn main() {
         for (kind, (_, update)) in kinds.iter().enumerate() {
             number += 1;
             let at = number as usize * 61 % 4000;
-            let batch = Batch { inputs: &symbols[at..at + n], targets: &symbols[at + 1..at + n + 1], sequence_length: 32 };
+            let batch = Batch {
+                inputs: &symbols[at..at + n],
+                targets: &symbols[at + 1..at + n + 1],
+                sequence_length: 32,
+            };
             let before = own_seconds();
             engine.step(batch, &Update { number, ..*update });
             if round > 0 {

@@ -12,7 +12,8 @@ mod bench;
 mod cpu;
 
 pub use api::{
-    Batch, Cache, Engine, EngineError, EngineId, Optimizer, Scores, State, StateMut, StepMetrics, Update, Updating,
+    Batch, Cache, Engine, EngineError, EngineId, Optimizer, Scores, State, StateMut, StepMetrics, Update,
+    Updating,
 };
 pub use bench::{
     Benchmark, Cell, Evaluation, Generation, Streams, Trials, benchmark, cell, cells, evaluation, generation,

@@ -350,7 +350,8 @@ fn every_optimizer_of_the_cpu_engine() {
             assert_eq!(expected.len(), 20);
             for isa in Isa::available() {
                 let sequence_length = fixture.sequence_length;
-                let shape = Shape { batch_size: fixture.batches[0].0.len() / sequence_length, sequence_length };
+                let shape =
+                    Shape { batch_size: fixture.batches[0].0.len() / sequence_length, sequence_length };
                 let mut engine =
                     CpuEngine::with_isa(isa, fixture.model.clone(), &fixture.weights, 2, shape).unwrap();
                 for (i, ((inputs, targets), expected)) in fixture.batches.iter().zip(&expected).enumerate() {

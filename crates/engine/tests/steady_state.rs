@@ -243,7 +243,9 @@ mod system_calls {
         if let Ok(role) = std::env::var(ROLE) {
             return watched(&role);
         }
-        for (role, comes_through) in [("1", true), ("2", true), ("3", true), ("2+muon", true), ("2+control", false)] {
+        for (role, comes_through) in
+            [("1", true), ("2", true), ("3", true), ("2+muon", true), ("2+control", false)]
+        {
             let mut command = again("system_calls::steps_only_wait_and_wake", role);
             let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
             let mut through = false;

@@ -19,30 +19,35 @@ struct Case {
 impl Case {
     fn all() -> Vec<Self> {
         // Widths that fill no vector, more columns than a stripe, matrices higher and wider than they are long.
-        [(27, 32, 4, 2, 4.0, false), (5, 20, 2, 1, 2.5, true), (3, 7, 7, 2, 1.0, false), (9, 80, 2, 1, 3.5, false)]
-            .into_iter()
-            .map(|(vocabulary, d_model, n_heads, n_layers, mlp_ratio, tie_embeddings)| {
-                let model = ModelConfig {
-                    architecture: Architecture::Seed,
-                    vocabulary,
-                    d_model,
-                    n_heads,
-                    n_layers,
-                    mlp_ratio,
-                    max_len: 8,
-                    tie_embeddings,
-                }
-                .validated()
-                .unwrap();
-                let mut parameters = initialise(&model, 1);
-                // Biases too, so that their decay would show.
-                let stream = Stream::new(1, Purpose::Test, 0);
-                for (i, p) in parameters.iter_mut().enumerate() {
-                    *p += 0.1 * stream.normal(i as u64) as f32;
-                }
-                Self { model, parameters, windows: 3, t: 7 }
-            })
-            .collect()
+        [
+            (27, 32, 4, 2, 4.0, false),
+            (5, 20, 2, 1, 2.5, true),
+            (3, 7, 7, 2, 1.0, false),
+            (9, 80, 2, 1, 3.5, false),
+        ]
+        .into_iter()
+        .map(|(vocabulary, d_model, n_heads, n_layers, mlp_ratio, tie_embeddings)| {
+            let model = ModelConfig {
+                architecture: Architecture::Seed,
+                vocabulary,
+                d_model,
+                n_heads,
+                n_layers,
+                mlp_ratio,
+                max_len: 8,
+                tie_embeddings,
+            }
+            .validated()
+            .unwrap();
+            let mut parameters = initialise(&model, 1);
+            // Biases too, so that their decay would show.
+            let stream = Stream::new(1, Purpose::Test, 0);
+            for (i, p) in parameters.iter_mut().enumerate() {
+                *p += 0.1 * stream.normal(i as u64) as f32;
+            }
+            Self { model, parameters, windows: 3, t: 7 }
+        })
+        .collect()
     }
 
     fn engine(&self, isa: Isa, threads: usize) -> CpuEngine {
@@ -54,7 +59,9 @@ impl Case {
     fn symbols(&self, step: u64) -> (Vec<u8>, Vec<u8>) {
         let stream = Stream::new(2, Purpose::Test, step);
         let n = (self.windows * self.t) as u64;
-        let draw = |from: u64| (from..from + n).map(|i| stream.below(i, self.model.vocabulary as u64) as u8).collect();
+        let draw = |from: u64| {
+            (from..from + n).map(|i| stream.below(i, self.model.vocabulary as u64) as u8).collect()
+        };
         (draw(0), draw(n))
     }
 
@@ -121,7 +128,13 @@ impl Plain {
             _ => {
                 let Update { number, beta1, beta2, epsilon, .. } = *update;
                 let [beta1, beta2, epsilon] = [beta1, beta2, epsilon].map(wide);
-                adam::update(p, m, v, gradient, &adam::Settings { number, learning_rate, beta1, beta2, epsilon });
+                adam::update(
+                    p,
+                    m,
+                    v,
+                    gradient,
+                    &adam::Settings { number, learning_rate, beta1, beta2, epsilon },
+                );
             }
         }
     }
@@ -145,10 +158,13 @@ fn close(what: &str, got: &[f32], expected: &[f64], bound: f64, others: f64) {
 fn updates_are_those_of_the_plain_versions() {
     for case in Case::all() {
         let layout = Layout::new(&case.model);
-        for (isa, update) in Isa::available().into_iter().flat_map(|isa| updates().into_iter().map(move |u| (isa, u))) {
+        for (isa, update) in
+            Isa::available().into_iter().flat_map(|isa| updates().into_iter().map(move |u| (isa, u)))
+        {
             let mut engine = case.engine(isa, 2);
             let zeros = vec![0.0; layout.total];
-            let mut plain = Plain { parameters: widen(&case.parameters), first: zeros.clone(), second: zeros };
+            let mut plain =
+                Plain { parameters: widen(&case.parameters), first: zeros.clone(), second: zeros };
             for number in 1..=3 {
                 let what = format!("{isa}, {:?}: {update:?}, number {number}", case.model);
                 let symbols = case.symbols(number);

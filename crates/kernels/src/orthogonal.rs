@@ -25,11 +25,8 @@ use crate::symmetric::{gemm_in_place, gemm_upper, mirrored, polynomial, sum_of_s
 use crate::vector;
 
 /// a, b, c of each step: what is between 0.01 and 1 comes to lie within 1 +- 0.27, what is smaller grows 78 times.
-const STEPS: [[f32; 3]; 3] = [
-    [8.093_435, -23.620_42, 17.446_22],
-    [3.636_615, -2.721_87, 0.536_53],
-    [2.661_33, -1.977_2, 0.452_6],
-];
+const STEPS: [[f32; 3]; 3] =
+    [[8.093_435, -23.620_42, 17.446_22], [3.636_615, -2.721_87, 0.536_53], [2.661_33, -1.977_2, 0.452_6]];
 
 /// The bound for the largest singular value may be too small by rounding: by so much it is enlarged.
 const SAFETY: f64 = 1.01;
@@ -156,7 +153,12 @@ pub fn muon(
 }
 
 /// Writes `u`, upright, with its singular values brought near to 1 into `scratch.y`, but for a factor, which it returns.
-fn orthogonalise(isa: Isa, u: &[f32], (rows, columns): (usize, usize), scratch: &mut OrthogonalScratch) -> f32 {
+fn orthogonalise(
+    isa: Isa,
+    u: &[f32],
+    (rows, columns): (usize, usize),
+    scratch: &mut OrthogonalScratch,
+) -> f32 {
     let (m, n) = (rows.min(columns), rows.max(columns));
     let ld = padded(m);
     let OrthogonalScratch { x, y, squares, .. } = scratch;
@@ -252,7 +254,9 @@ mod tests {
     fn as_in_f64_step_by_step() {
         for isa in Isa::available() {
             let mut scratch = OrthogonalScratch::new(64, 300);
-            for (rows, columns) in [(64, 64), (20, 50), (50, 20), (1, 1), (1, 9), (9, 1), (300, 33), (33, 260)] {
+            for (rows, columns) in
+                [(64, 64), (20, 50), (50, 20), (1, 1), (1, 9), (9, 1), (300, 33), (33, 260)]
+            {
                 let what = format!("{isa} {rows} x {columns}");
                 let (u, start) = (numbers(1, rows * columns), numbers(2, rows * columns));
                 // Very small gradients and very large ones have the same direction.
@@ -283,7 +287,8 @@ mod tests {
         // Values are what the steps do to diagonal matrices, of every size down to the smallest promised.
         let m = 48;
         let diagonal = |i: usize| 0.012f32.powf(i as f32 / (m - 1) as f32);
-        let u: Vec<f32> = (0..m * m).map(|at| if at / m == at % m { diagonal(at / m) } else { 0.0 }).collect();
+        let u: Vec<f32> =
+            (0..m * m).map(|at| if at / m == at % m { diagonal(at / m) } else { 0.0 }).collect();
         for isa in Isa::available() {
             let mut p = vec![0.0; m * m];
             let update = MuonUpdate { learning_rate: -1.0, keep: 1.0 };

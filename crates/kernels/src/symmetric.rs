@@ -143,7 +143,8 @@ fn polynomial_generic<S: Simd>(
             // SAFETY: row i of all three holds m numbers.
             unsafe {
                 let a = s.load_upto(a.as_ptr().add(row + j), left);
-                let x = s.mul_add(quadratic, s.load_upto(square.as_ptr().add(row + j), left), s.mul(linear, a));
+                let x =
+                    s.mul_add(quadratic, s.load_upto(square.as_ptr().add(row + j), left), s.mul(linear, a));
                 s.store_upto(out.as_mut_ptr().add(row + j), x, left);
             }
         }
@@ -258,9 +259,8 @@ mod tests {
                 let mut out = vec![f32::NAN; m * ld];
                 polynomial(isa, m, ld, [3.0, -2.0, 0.25], (&a, &s), &mut out);
                 for i in 0..m {
-                    let row: Vec<f64> = (0..m)
-                        .map(|j| -1.5 * plain[i * m + j] + if i == j { 3.0 } else { 0.0 })
-                        .collect();
+                    let row: Vec<f64> =
+                        (0..m).map(|j| -1.5 * plain[i * m + j] + if i == j { 3.0 } else { 0.0 }).collect();
                     assert_close(&out[i * ld..i * ld + m], &row, 1e-5, &what);
                 }
                 let mut c = vec![f32::NAN; k * ld];

@@ -7,11 +7,8 @@ use crate::{Float, matmul};
 
 /// a, b, c of each step: of all such polynomials each has the smallest largest distance from 1 on the interval where the values lie,
 /// which is 0.01 ..= 1 at first (Amsel et al., 2025).
-const STEPS: [[f64; 3]; 3] = [
-    [8.093_435, -23.620_42, 17.446_22],
-    [3.636_615, -2.721_87, 0.536_53],
-    [2.661_33, -1.977_2, 0.452_6],
-];
+const STEPS: [[f64; 3]; 3] =
+    [[8.093_435, -23.620_42, 17.446_22], [3.636_615, -2.721_87, 0.536_53], [2.661_33, -1.977_2, 0.452_6]];
 
 /// The plain numbers of one update.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,7 +28,10 @@ pub fn update<F: Float>(
     (rows, columns): (usize, usize),
     settings: &Settings,
 ) {
-    assert_eq!((parameters.len(), momentum.len(), gradient.len()), (rows * columns, rows * columns, rows * columns));
+    assert_eq!(
+        (parameters.len(), momentum.len(), gradient.len()),
+        (rows * columns, rows * columns, rows * columns)
+    );
     let (decay, rest) = (F::from_f64(settings.momentum), F::from_f64(1.0 - settings.momentum));
     let mut ahead = Vec::with_capacity(gradient.len());
     for (m, &g) in momentum.iter_mut().zip(gradient) {

@@ -413,7 +413,8 @@ fn step(
     windows: &mut Windows,
 ) -> f64 {
     // The weights stay what they are: nothing can diverge.
-    let update = Update { learning_rate: 0.0, adam_learning_rate: 0.0, ..updates::update(config, number + 1, 0.5, 1) };
+    let update =
+        Update { learning_rate: 0.0, adam_learning_rate: 0.0, ..updates::update(config, number + 1, 0.5, 1) };
     let started = Instant::now();
     training_windows(corpus.train(), 0, number, config.batch_size, config.sequence_length, windows);
     let batch = Batch {

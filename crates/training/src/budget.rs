@@ -48,7 +48,9 @@ impl BudgetError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Config(error) => error.hint(),
-            Self::TooSmall { .. } => Some("a larger budget, or a smaller batch_size, as in --set batch_size=16".to_string()),
+            Self::TooSmall { .. } => {
+                Some("a larger budget, or a smaller batch_size, as in --set batch_size=16".to_string())
+            }
             Self::Form => None,
         }
     }

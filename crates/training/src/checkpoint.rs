@@ -149,6 +149,8 @@ pub struct TimeSpent {
     pub evaluated: f64,
     /// Seconds that an evaluation takes; none before the first.
     pub evaluation: Option<f64>,
+    /// Share of the run that was over before the last step: it never goes back, whatever is found out about evaluations.
+    pub done: f64,
 }
 
 /// The optimizer's moments, in the order of the model's layout.

@@ -156,7 +156,10 @@ const DESCRIPTIONS: [(&str, &str); 34] = [
     ("warmup_steps", "steps in which the step sizes grow to their values"),
     ("decay_share", "last part of the run in which the step sizes of \"wsd\" fall"),
     ("final_learning_rate", "what a schedule ends with, as a part of the step size"),
-    ("weight_averaging", "weights that are evaluated: \"none\" (the last), \"ema\", \"tail\" (means of steps)"),
+    (
+        "weight_averaging",
+        "weights that are evaluated: \"none\" (the last), \"ema\", \"tail\" (means of steps)",
+    ),
     ("averaging_decay", "decay of \"ema\" per step; before that it is the mean of all steps"),
     ("averaging_share", "last part of the run that \"tail\" is the mean of"),
     ("eval_every", "steps between evaluations; 0: a twentieth of steps"),

@@ -244,7 +244,9 @@ pub enum TrainingError {
         steps: u64,
     },
     /// A part of the training text that is no longer than a window.
-    #[error("train_fraction {train_fraction} leaves {left} characters of training text, and a window takes {needed}")]
+    #[error(
+        "train_fraction {train_fraction} leaves {left} characters of training text, and a window takes {needed}"
+    )]
     TooLittleText {
         /// The part.
         train_fraction: f64,
@@ -423,6 +425,7 @@ pub fn run(
                     seconds: 0.0,
                     evaluated: 0.0,
                     evaluation: None,
+                    done: 0.0,
                 }),
                 init: None,
                 other_engines: Vec::new(),
@@ -778,6 +781,9 @@ impl Run<'_> {
         progress.train_seconds += seconds;
         progress.characters += windows.inputs.len() as u64;
         progress.averaged += u64::from(update.average > 0.0);
+        if let Some(time) = &mut progress.time {
+            time.done = done;
+        }
         if !loss.is_finite() {
             return Some(RunState::Diverged { step: number, last_finite_loss: progress.last_finite_loss });
         }
@@ -855,7 +861,7 @@ impl Run<'_> {
             Some(time) => {
                 // Training ends when the last evaluation begins.
                 let training = (time.budget - self.evaluation_seconds(time)).max(self.step_seconds);
-                if time.seconds < training { time.seconds / training } else { 1.0 }
+                if time.seconds < training { time.done.max(time.seconds / training) } else { 1.0 }
             }
         }
     }
@@ -1019,7 +1025,13 @@ impl Run<'_> {
         let state = self.engine.state();
         let moments = Some([state.first_moment, state.second_moment]);
         let average = Some(state.average).filter(|average| !average.is_empty());
-        checkpoint::write(&self.spec.folder.join(CHECKPOINT), &self.header, state.parameters, moments, average)?;
+        checkpoint::write(
+            &self.spec.folder.join(CHECKPOINT),
+            &self.header,
+            state.parameters,
+            moments,
+            average,
+        )?;
         self.unsaved = false;
         self.saved_at = Instant::now();
         (self.observe)(&Event::Checkpoint { step: self.header.step });

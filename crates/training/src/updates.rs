@@ -114,7 +114,9 @@ impl Config {
         // The first update of each stage, by the very rule that decides.
         let first = |done: f64| {
             let near = (done * self.steps as f64) as u64;
-            (near.saturating_sub(1)..).find(|&before| before as f64 / self.steps as f64 >= done).unwrap_or(near)
+            (near.saturating_sub(1)..)
+                .find(|&before| before as f64 / self.steps as f64 >= done)
+                .unwrap_or(near)
         };
         let mut windows = 0.0;
         let mut from = 0;
@@ -165,10 +167,7 @@ mod tests {
             &rates(&config(RateSchedule::Linear)),
             &[0.25, 0.5 * 0.91, 0.75 * 0.82, 0.73, 0.64, 0.55, 0.46, 0.37, 0.28, 0.19],
         );
-        close(
-            &rates(&config(RateSchedule::Wsd)),
-            &[0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 0.82, 0.64, 0.46, 0.28],
-        );
+        close(&rates(&config(RateSchedule::Wsd)), &[0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 0.82, 0.64, 0.46, 0.28]);
         let cosine = rates(&Config { warmup_steps: 0, ..config(RateSchedule::Cosine) });
         close(&cosine[..1], &[1.0]);
         close(&cosine[5..6], &[0.55]);
@@ -191,7 +190,10 @@ mod tests {
     fn averages_begin_as_means() {
         let share = |config: &Config, done, averaged| update(config, 5, done, averaged).average;
         let ema = Config { weight_averaging: Averaging::Ema, averaging_decay: 0.75, ..Config::default() };
-        assert_eq!([0, 1, 2, 3, 4, 100].map(|n| share(&ema, 0.0, n)), [1.0, 0.5, 1.0 / 3.0, 0.25, 0.25, 0.25]);
+        assert_eq!(
+            [0, 1, 2, 3, 4, 100].map(|n| share(&ema, 0.0, n)),
+            [1.0, 0.5, 1.0 / 3.0, 0.25, 0.25, 0.25]
+        );
         let tail = Config { weight_averaging: Averaging::Tail, averaging_share: 0.25, ..Config::default() };
         assert_eq!([share(&tail, 0.74, 0), share(&tail, 0.75, 0), share(&tail, 0.9, 9)], [0.0, 1.0, 0.1]);
         assert_eq!(share(&Config::default(), 0.9, 0), 0.0);
@@ -199,10 +201,17 @@ mod tests {
 
     #[test]
     fn batches_grow_in_stages() {
-        for (batch_size, ramp, steps) in [(64, 0.5, 100), (64, 0.3, 77), (3, 1.0, 10), (1, 0.7, 3), (64, 0.0, 5), (64, 1e-9, 9)] {
-            let config = Config { batch_size, batch_ramp: ramp, steps, sequence_length: 2, ..Config::default() };
-            let sizes: Vec<usize> = (1..=steps).map(|n| super::batch_size(&config, config.done_before(n))).collect();
-            assert!(sizes.windows(2).all(|pair| pair[0] <= pair[1]) && sizes.iter().all(|&n| n >= 1), "{sizes:?}");
+        for (batch_size, ramp, steps) in
+            [(64, 0.5, 100), (64, 0.3, 77), (3, 1.0, 10), (1, 0.7, 3), (64, 0.0, 5), (64, 1e-9, 9)]
+        {
+            let config =
+                Config { batch_size, batch_ramp: ramp, steps, sequence_length: 2, ..Config::default() };
+            let sizes: Vec<usize> =
+                (1..=steps).map(|n| super::batch_size(&config, config.done_before(n))).collect();
+            assert!(
+                sizes.windows(2).all(|pair| pair[0] <= pair[1]) && sizes.iter().all(|&n| n >= 1),
+                "{sizes:?}"
+            );
             for steps in 0..=steps {
                 let characters: usize = sizes[..steps as usize].iter().sum::<usize>() * 2;
                 assert_eq!(config.characters(steps), characters as f64, "{config:?} after {steps}");

@@ -249,8 +249,8 @@ fn other_files_are_told_apart() {
     let tensor = TensorView::new(Dtype::F32, vec![1], &data).unwrap();
     let error = place.read(&safetensors::serialize([("a", tensor)], None).unwrap()).unwrap_err();
     assert!(matches!(error, CheckpointError::NotACheckpoint { .. }), "{error}");
-    let text = String::from_utf8_lossy(&files()[1][..8 + header_length(&files()[1])]).into_owned();
-    let at = text.find(r#""diapason_checkpoint":"2""#).unwrap() + r#""diapason_checkpoint":""#.len();
+    let text = String::from_utf8_lossy(&files()[1][8..8 + header_length(&files()[1])]).into_owned();
+    let at = 8 + text.find(r#""diapason_checkpoint":"2""#).unwrap() + r#""diapason_checkpoint":""#.len();
     let mut newer = files()[1].clone();
     newer[at] = b'3';
     let error = place.read(&newer).unwrap_err();

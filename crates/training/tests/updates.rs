@@ -82,13 +82,17 @@ fn each_step_has_its_rate_and_its_batch() {
         tell: |batch: &Batch<'_>, update: &Update| told.push((batch.windows(), update.learning_rate)),
     };
     let spec = RunSpec::new(config.clone(), 0, folder.path());
-    let outcome = diapason_training::run(&corpus(0), &mut engine, &spec, &Control::default(), &mut |_| {}).unwrap();
+    let outcome =
+        diapason_training::run(&corpus(0), &mut engine, &spec, &Control::default(), &mut |_| {}).unwrap();
     assert_eq!(told.len(), 60);
     assert_eq!([told[0].0, told[14].0, told[15].0, told[29].0, told[30].0, told[59].0], [1, 1, 2, 2, 4, 4]);
     let rate = |number: usize| (0.03 * (number as f64 / 10.0).min(1.0) * (61 - number) as f64 / 60.0) as f32;
     assert!((1..=60).all(|number| (told[number - 1].1 - rate(number)).abs() < 1e-8), "{told:?}");
     let characters = (15 + 2 * 15 + 4 * 30) * config.sequence_length as u64;
-    assert_eq!(Checkpoint::read_header(&folder.path().join(CHECKPOINT)).unwrap().progress.characters, characters);
+    assert_eq!(
+        Checkpoint::read_header(&folder.path().join(CHECKPOINT)).unwrap().progress.characters,
+        characters
+    );
     assert!((outcome.tokens_per_second * outcome.train_seconds / characters as f64 - 1.0).abs() < 1e-9);
 }
 
@@ -117,7 +121,8 @@ fn what_counts_on_the_steps_keeps_them() {
 #[test]
 fn the_average_is_what_counts() {
     for (averaging, share) in [(Averaging::Ema, 1.0), (Averaging::Tail, 0.5)] {
-        let config = Config { weight_averaging: averaging, averaging_share: share, averaging_decay: 0.95, ..config() };
+        let config =
+            Config { weight_averaging: averaging, averaging_share: share, averaging_decay: 0.95, ..config() };
         let folder = tempfile::tempdir().unwrap();
         let text = corpus(0);
         let mut engine = Bigram::new(&config);
@@ -158,7 +163,8 @@ fn a_part_of_the_text_is_its_beginning() {
         };
         let folder = tempfile::tempdir().unwrap();
         let spec = RunSpec::new(config, 0, folder.path());
-        diapason_training::run(&text, &mut engine, &spec, &Control::default(), &mut |_| {}).map(|_| [seen[1], seen[2]])
+        diapason_training::run(&text, &mut engine, &spec, &Control::default(), &mut |_| {})
+            .map(|_| [seen[1], seen[2]])
     };
     assert_eq!(seen(1.0).unwrap(), [true, true]);
     assert_eq!(seen(0.5).unwrap(), [true, false]);
@@ -171,7 +177,8 @@ fn a_part_of_the_text_is_its_beginning() {
 fn a_budget_of_time_is_spent_once() {
     let config = Config { schedule: RateSchedule::Linear, patience: 0, eval_every: 0, ..config() };
     let folder = tempfile::tempdir().unwrap();
-    let spec = RunSpec { resume: true, time_budget: Some(0.4), ..RunSpec::new(config.clone(), 0, folder.path()) };
+    let spec =
+        RunSpec { resume: true, time_budget: Some(0.4), ..RunSpec::new(config.clone(), 0, folder.path()) };
     let spent = || Checkpoint::read_header(&folder.path().join(CHECKPOINT)).unwrap().progress.time.unwrap();
     let text = corpus(0);
     let mut rates = Vec::new();
@@ -197,7 +204,10 @@ fn a_budget_of_time_is_spent_once() {
             assert_eq!(outcome.last.unwrap().step, outcome.steps, "it ends with an evaluation");
             assert!(time.evaluation.is_some() && time.evaluated <= time.seconds);
         } else {
-            assert!(matches!(outcome.state, RunState::Interrupted { .. } | RunState::Complete), "{outcome:?}");
+            assert!(
+                matches!(outcome.state, RunState::Interrupted { .. } | RunState::Complete),
+                "{outcome:?}"
+            );
         }
     }
     // Each step is taken later than the one before, whoever computes it.
@@ -208,8 +218,12 @@ fn a_budget_of_time_is_spent_once() {
     let again = run(&text, &mut Bigram::new(&config), &spec).unwrap();
     assert_eq!((again.state, again.steps), (RunState::Complete, steps));
     for (time_budget, now) in [(Some(0.5), "now 0.5 seconds"), (None, "now none")] {
-        let error = run(&text, &mut Bigram::new(&config), &RunSpec { time_budget, ..spec.clone() }).unwrap_err();
-        assert!(error.to_string().contains("budget was 0.4 seconds") && error.to_string().contains(now), "{error}");
+        let error =
+            run(&text, &mut Bigram::new(&config), &RunSpec { time_budget, ..spec.clone() }).unwrap_err();
+        assert!(
+            error.to_string().contains("budget was 0.4 seconds") && error.to_string().contains(now),
+            "{error}"
+        );
     }
 }
 
@@ -230,7 +244,8 @@ fn a_run_that_version_1_began_goes_on() {
     let shape = Shape { batch_size: config.batch_size, sequence_length: config.sequence_length };
     let mut engine = CpuEngine::new(model.clone(), &vec![0.0; model.parameters()], 1, shape).unwrap();
     let spec = RunSpec { resume: true, allow_other_engine: true, ..RunSpec::new(config, 3, folder.path()) };
-    let outcome = diapason_training::run(&text, &mut engine, &spec, &Control::default(), &mut |_| {}).unwrap();
+    let outcome =
+        diapason_training::run(&text, &mut engine, &spec, &Control::default(), &mut |_| {}).unwrap();
     let loss = outcome.last.unwrap().validation_loss;
     assert!((loss - 3.876_308).abs() < 1e-5, "{loss}");
     let new = Checkpoint::read_header(&folder.path().join(CHECKPOINT)).unwrap();

@@ -8,10 +8,10 @@ use crate::progress::Work;
 use diapason_corpus::Alphabet;
 use diapason_engine::{
     Benchmark, Cell, CpuEngine, Shape, benchmark, cell, cells, evaluation, generation, generation_memory,
-    memory_needed, trials,
+    memory_needed, memory_of_updates, trials,
 };
 use diapason_model::ModelConfig;
-use diapason_training::Config;
+use diapason_training::{Config, updates};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::time::Duration;
@@ -64,7 +64,8 @@ impl Asked {
     /// Whether there is the memory for an engine on `threads` threads; says what so many of them take.
     fn check_memory(&self, engines: u128, threads: usize) -> Result<(), Failure> {
         CpuEngine::check_memory(&self.model, self.shape, threads)?;
-        let each = memory_needed(&self.model, self.shape, threads);
+        let each = memory_needed(&self.model, self.shape, threads)
+            + memory_of_updates(&self.model, self.config.updating(), threads);
         note(&memory::line(engines * each, None, 0));
         Ok(())
     }
@@ -90,9 +91,9 @@ type Answer = Result<(String, Value), Failure>;
 fn step(asked: &Asked) -> Answer {
     asked.check_memory(1, asked.threads)?;
     let mut work = Work::count();
-    let found = benchmark(&asked.model, asked.shape, asked.threads, asked.duration, &mut |round, rounds| {
-        work.at("measuring", round as u64, Some(rounds as u64));
-    })?;
+    let update = updates::update(&asked.config, 1, 0.0, 0);
+    let mut at = |round: usize, rounds: usize| work.at("measuring", round as u64, Some(rounds as u64));
+    let found = benchmark(&asked.model, asked.shape, asked.threads, &update, asked.duration, &mut at)?;
     work.finish();
     let text = asked.heading()
         + &format!(
@@ -109,6 +110,9 @@ fn step(asked: &Asked) -> Answer {
             found.peak_gflops, found.threads, found.isa
         )
         + &format!("fraction  {:.1} % of the peak\n", 100.0 * found.peak_fraction)
+        + &found.optimizer_share.map_or(String::new(), |share| {
+            format!("optimizer {:.1} % of the step, beyond what plain Adam takes\n", 100.0 * share)
+        })
         + &format!("memory    {:.1} MiB\n", found.memory_bytes as f64 / f64::from(1 << 20));
     let object = json!({
         "what": "step",
@@ -117,6 +121,7 @@ fn step(asked: &Asked) -> Answer {
         "flop_per_step": found.flop_per_step,
         "peak_gflops": found.peak_gflops,
         "peak_fraction": found.peak_fraction,
+        "optimizer_share": found.optimizer_share,
         "threads": found.threads,
         "isa": found.isa,
         "ms_per_step_p10": found.ms_spread.0,

@@ -25,7 +25,8 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     let mut config = configured(Config::default(), &args.set, args.steps)?;
     let steps_are_given = args.steps.is_some() || args.set.iter().any(|set| key_of(set) == "steps");
     if args.budget.is_some() && steps_are_given {
-        return Err(Failure::usage("--budget and steps both say how long the run is").with_hint("leave one of them out"));
+        return Err(Failure::usage("--budget and steps both say how long the run is")
+            .with_hint("leave one of them out"));
     }
     // What can be refused without the text is refused before it is read.
     config.clone().validated(1).map_err(|e| Failure::from(e).typed())?;
@@ -34,7 +35,8 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     match args.budget {
         Some(Budget::Seconds(seconds)) => time_budget = Some(seconds),
         Some(budget) => {
-            config.steps = budget.steps(&config, corpus.alphabet.len()).map_err(|e| Failure::from(e).typed())?;
+            config.steps =
+                budget.steps(&config, corpus.alphabet.len()).map_err(|e| Failure::from(e).typed())?;
         }
         None => {}
     }
@@ -51,7 +53,8 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     let mut engine = engine(model, shape, threads, updates)?;
 
     let budget = time_budget.and(args.budget);
-    let folder = args.out.clone().unwrap_or_else(|| default_folder(&request.corpus, &config, budget, args.seed));
+    let folder =
+        args.out.clone().unwrap_or_else(|| default_folder(&request.corpus, &config, budget, args.seed));
     if folder.join(STUDY_FILE).exists() {
         return Err(Failure::usage(format!("{} holds a study, not a run", folder.display()))
             .with_hint("choose another folder with --out; `diapason tune` goes on with a study"));

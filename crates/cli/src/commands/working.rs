@@ -64,7 +64,8 @@ fn work_on(
     };
     let engines = Engines {
         memory: &|model, config| {
-            memory_needed(model, shape(config), threads) + memory_of_updates(model, config.updating(), threads)
+            memory_needed(model, shape(config), threads)
+                + memory_of_updates(model, config.updating(), threads)
         },
         available: CpuEngine::memory_available(),
         id: CpuEngine::engine_id()?.to_string(),

@@ -5,7 +5,7 @@
 //! takes minutes.
 
 use super::{Benchmark, benchmark};
-use crate::api::EngineError;
+use crate::api::{EngineError, Update};
 use crate::cpu::Shape;
 use diapason_model::ModelConfig;
 use std::time::Duration;
@@ -105,7 +105,7 @@ pub fn cell(
     threads: usize,
     duration: Duration,
 ) -> Result<Benchmark, EngineError> {
-    benchmark(&cell.model(base), cell.shape(), threads, duration, &mut |_, _| {})
+    benchmark(&cell.model(base), cell.shape(), threads, &Update::default(), duration, &mut |_, _| {})
 }
 
 #[cfg(test)]

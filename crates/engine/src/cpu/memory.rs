@@ -7,8 +7,8 @@ use super::sizes::Sizes;
 use super::update::Updater;
 use super::weights::Weights;
 use super::{CpuEngine, Shape};
-use diapason_kernels::padded;
 use crate::api::Updating;
+use diapason_kernels::padded;
 use diapason_model::{Layout, ModelConfig};
 
 /// Bytes that an engine for `model` allocates, for training on batches of `shape` and for evaluation in batches of

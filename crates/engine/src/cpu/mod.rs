@@ -21,6 +21,7 @@ mod weights;
 
 pub(crate) use memory::generation_needed;
 pub use memory::{cache_bytes, memory_needed, memory_of_updates};
+pub(crate) use update::flop_of_update;
 
 use crate::api::{Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update};
 use diapason_kernels::{Buffer, Isa, Pool, cross_entropy};

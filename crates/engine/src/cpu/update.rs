@@ -17,7 +17,7 @@ use diapason_kernels::{
     AdamUpdate, Block, BlockMut, BlockSet, Buffer, Isa, LionUpdate, MuonUpdate, OrthogonalScratch, adam,
     add_squares, approach, lion, look_ahead, multiply, muon, scale, sum_of_squares,
 };
-use diapason_model::{Layout, Tensor};
+use diapason_model::{Layout, ModelConfig, Tensor};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Parameters whose average is renewed at a time.
@@ -195,7 +195,6 @@ impl Updater {
             }
         }
     }
-
 }
 
 /// The kind of the tensor in which parameter `at` lies.
@@ -211,7 +210,18 @@ fn shape(tensor: &Tensor) -> (usize, usize) {
     (tensor.shape[0], tensor.shape[1])
 }
 
-/// What it costs to orthogonalise a matrix, about.
+/// Floating-point operations that an update needs beside what every optimizer does with each number: those of Muon's products,
+/// symmetric ones counted as half.
+pub(crate) fn flop_of_update(model: &ModelConfig, update: &Update) -> f64 {
+    if update.optimizer != Optimizer::Muon {
+        return 0.0;
+    }
+    let layout = Layout::new(model);
+    let matrices = layout.tensors.iter().filter(|tensor| Kind::of(tensor) == Kind::Matrix);
+    matrices.map(|tensor| cost(shape(tensor)) as f64).sum()
+}
+
+/// Floating-point operations to orthogonalise a matrix.
 fn cost((rows, columns): (usize, usize)) -> usize {
     let (small, large) = (rows.min(columns), rows.max(columns));
     small * small * (3 * large + 9 * small)
@@ -252,11 +262,19 @@ impl CpuEngine {
                 let parameters = &**p;
                 self.pool.for_each_block(columns, [whole], &mut self.threads, |index, [mut g], thread| {
                     let block = columns.blocks()[index];
-                    clip_units(isa, update.adaptive_clip, block, parameters, &mut g, &mut thread.tasks.gradient);
+                    clip_units(
+                        isa,
+                        update.adaptive_clip,
+                        block,
+                        parameters,
+                        &mut g,
+                        &mut thread.tasks.gradient,
+                    );
                 });
             }
             if update.gradient_clip > 0.0 {
-                let square: f64 = squares.iter().map(|square| f64::from_bits(square.load(Ordering::Relaxed))).sum();
+                let square: f64 =
+                    squares.iter().map(|square| f64::from_bits(square.load(Ordering::Relaxed))).sum();
                 let length = square.sqrt();
                 if length > f64::from(update.gradient_clip) {
                     factor = (f64::from(update.gradient_clip) / length) as f32;
@@ -289,13 +307,21 @@ impl CpuEngine {
                 &mut self.threads,
                 |index, [mut p, mut m, mut v, mut u], thread| {
                     let rule = rules.of(kind(kinds, set.blocks()[index].start));
-                    gradient.compute(index, isa, &s, items, batch.inputs, &mut thread.tasks, |r, g| match rule {
-                        Rule::Momentum(decay) => {
-                            u.row(r).copy_from_slice(g);
-                            look_ahead(isa, *decay, u.row(r), m.row(r));
-                        }
-                        rule => rule.apply(isa, g, p.row(r), m.row(r), v.row(r)),
-                    });
+                    gradient.compute(
+                        index,
+                        isa,
+                        &s,
+                        items,
+                        batch.inputs,
+                        &mut thread.tasks,
+                        |r, g| match rule {
+                            Rule::Momentum(decay) => {
+                                u.row(r).copy_from_slice(g);
+                                look_ahead(isa, *decay, u.row(r), m.row(r));
+                            }
+                            rule => rule.apply(isa, g, p.row(r), m.row(r), v.row(r)),
+                        },
+                    );
                 },
             );
         } else {
