@@ -34,15 +34,6 @@ pub enum BudgetError {
     Config(#[from] ConfigError),
 }
 
-/// Units with the number that they stand for.
-const UNITS: [(&str, fn(f64) -> Budget); 5] = [
-    ("min", |x| Budget::Seconds(60.0 * x)),
-    ("chars", Budget::Characters),
-    ("flop", Budget::Flop),
-    ("h", |x| Budget::Seconds(3600.0 * x)),
-    ("s", Budget::Seconds),
-];
-
 impl BudgetError {
     /// What to do about it, if that is known.
     pub fn hint(&self) -> Option<String> {
@@ -62,9 +53,15 @@ impl FromStr for Budget {
     fn from_str(text: &str) -> Result<Self, BudgetError> {
         let plain = text.trim().to_lowercase().replace('_', "");
         // `chars` ends in `s` too: longer units come first.
-        let found = UNITS.iter().find_map(|(unit, of)| {
+        let found = ["min", "chars", "flop", "h", "s"].iter().find_map(|unit| {
             let number: f64 = plain.strip_suffix(unit)?.trim().parse().ok()?;
-            (number > 0.0 && number < 1e30).then(|| of(number))
+            (number > 0.0 && number < 1e30).then(|| match *unit {
+                "min" => Self::Seconds(60.0 * number),
+                "h" => Self::Seconds(3600.0 * number),
+                "s" => Self::Seconds(number),
+                "chars" => Self::Characters(number),
+                _ => Self::Flop(number),
+            })
         });
         found.ok_or(BudgetError::Form)
     }
