@@ -12,7 +12,7 @@
 //! of `gemm.rs` and skip tiles that the causal mask empties.
 
 use crate::extent;
-use crate::gemm::{Init, Left, Lines, pack_columns_generic, padded, panel, panels};
+use crate::gemm::{Init, Left, Lines, Single, pack_columns_generic, padded, panel, panels};
 use crate::isa::dispatch;
 use crate::simd::Simd;
 
@@ -239,7 +239,8 @@ unsafe fn product<S: Simd>(
         // SAFETY: the caller's promise.
         unsafe {
             let (b, c) = (b.add(column), c.add(column));
-            panel(s, width, a, b, b_stride, m, n - column, k, init, c, c_stride, Lines::Nothing);
+            let operands = Single { a, b, b_stride, k };
+            panel(s, width, operands, m, n - column, init, c, c_stride, Lines::Nothing);
         }
     }
 }
@@ -280,7 +281,8 @@ fn scores<S: Simd>(
                 let c = out.as_mut_ptr().add((from - i0) * out_stride + column);
                 let (b_stride, valid) = (width * S::LANES, needed * S::LANES);
                 let m = to - from;
-                panel(s, needed, rows, b, b_stride, m, valid, d, Init::Zero, c, out_stride, Lines::Nothing);
+                let operands = Single { a: rows, b, b_stride, k: d };
+                panel(s, needed, operands, m, valid, Init::Zero, c, out_stride, Lines::Nothing);
             }
         }
     }

@@ -14,7 +14,7 @@
 
 use crate::extent;
 use crate::gelu::gelu_of;
-use crate::gemm::{Init, Left, Lines, NV, Packed, full_tile, panel, panels};
+use crate::gemm::{Init, Left, Lines, NV, Packed, Single, full_tile, panel, panels};
 use crate::isa::{Isa, dispatch};
 use crate::pool::Pool;
 use crate::simd::Simd;
@@ -148,11 +148,7 @@ impl Product<'_> {
     #[inline(always)]
     unsafe fn many<S: Simd, const V: usize>(&self, s: S, column: usize, m: usize) {
         let valid = self.n - column;
-        let init = match self.init {
-            Init::Bias(bias) => Init::Bias(&bias[column..self.n]),
-            Init::AccumulateBias(bias) => Init::AccumulateBias(&bias[column..self.n]),
-            other => other,
-        };
+        let init = self.init.from(column, self.n);
         let a = Left::Rows { data: self.a, stride: self.a_stride };
         // SAFETY: the caller's promise.
         unsafe {
@@ -164,7 +160,8 @@ impl Product<'_> {
                 Lines::Result
             };
             let c = self.c.add(column);
-            panel(s, V, a, b, V * S::LANES, m, valid, self.k, init, c, self.c_stride, lines);
+            let operands = Single { a, b, b_stride: V * S::LANES, k: self.k };
+            panel(s, V, operands, m, valid, init, c, self.c_stride, lines);
             if self.gelu {
                 for r in 0..m {
                     for v in 0..V {
@@ -274,6 +271,7 @@ impl Product<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Precision;
     use crate::testing::{assert_close, numbers};
     use crate::{gelu, gemm};
 
@@ -315,7 +313,7 @@ mod tests {
                 for m in [1, 2, 3, 4, 5, 7, 8, 9, 15, 21] {
                     let (a, b) = (numbers(1, m * k), numbers(2, k * n));
                     let (start, bias) = (numbers(3, m * n), numbers(4, n));
-                    let mut packed = Packed::new(isa, k, n);
+                    let mut packed = Packed::new(isa, Precision::F32, k, n);
                     packed.pack(&b, n, (0, 0), (k, n));
                     for (form, init) in forms(&bias).into_iter().enumerate() {
                         let what = format!("{isa} {m} x {n} x {k}, form {form}");
@@ -325,7 +323,7 @@ mod tests {
                         assert_close(&alone, &expected, 1e-5, &what);
                         // The same bits as the kernel for many rows, in pieces, and followed by GELU.
                         let mut many = start.clone();
-                        gemm(isa, (&a, k), &packed, m, init, &mut many, n, &[]);
+                        gemm(isa, (&a, k), &packed, m, init, &mut many, n, &[], &mut []);
                         assert_eq!(alone, many, "{what}");
                         let mut activated = vec![0.0; m * n];
                         gelu(isa, &many, m, n, n, &mut activated);
@@ -344,7 +342,7 @@ mod tests {
     fn a_row_has_the_same_bits_alone_and_among_others() {
         for isa in Isa::available() {
             let (n, k, m) = (147, 90, 11);
-            let mut packed = Packed::new(isa, k, n);
+            let mut packed = Packed::new(isa, Precision::F32, k, n);
             packed.pack(&numbers(2, k * n), n, (0, 0), (k, n));
             let (a_stride, c_stride) = (k + 3, n + 5);
             let a = numbers(1, m * a_stride);

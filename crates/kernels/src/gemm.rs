@@ -25,6 +25,7 @@
 
 use crate::buffer::Buffer;
 use crate::extent;
+use crate::half;
 use crate::isa::{Isa, dispatch};
 use crate::simd::Simd;
 
@@ -57,6 +58,71 @@ pub(crate) enum Left<'a> {
     },
 }
 
+/// Both operands of a product, the right one from some column on: what the tiles of C are made of.
+pub(crate) trait Operands<S: Simd>: Copy {
+    /// Steps of the inner loop over k.
+    fn steps(self) -> usize;
+
+    /// An address that is in the cache anyway.
+    fn near(self) -> *const f32;
+
+    /// The sums of the tile of MR rows from `r` on and V vectors. Each step also asks for the cache line at `line`, and adds `line_step`
+    /// to it.
+    ///
+    /// # Safety
+    /// The left operand has these rows, the right one these columns.
+    unsafe fn sums<const MR: usize, const V: usize>(
+        self,
+        s: S,
+        r: usize,
+        lines: (*const f32, usize),
+    ) -> [[S::V; V]; MR];
+}
+
+/// Operands in f32: A, and a panel of B whose rows are `b_stride` apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Single<'a> {
+    pub(crate) a: Left<'a>,
+    pub(crate) b: *const f32,
+    pub(crate) b_stride: usize,
+    pub(crate) k: usize,
+}
+
+impl<S: Simd> Operands<S> for Single<'_> {
+    #[inline(always)]
+    fn steps(self) -> usize {
+        self.k
+    }
+
+    #[inline(always)]
+    fn near(self) -> *const f32 {
+        self.b
+    }
+
+    #[inline(always)]
+    unsafe fn sums<const MR: usize, const V: usize>(
+        self,
+        s: S,
+        r: usize,
+        lines: (*const f32, usize),
+    ) -> [[S::V; V]; MR] {
+        let Self { a, b, b_stride, k } = self;
+        // SAFETY: the caller's promise.
+        unsafe {
+            match a {
+                Left::Rows { data, stride } => {
+                    let a = data.as_ptr().wrapping_add(r * stride);
+                    tile::<S, MR, V, true>(s, a, stride, b, b_stride, k, lines)
+                }
+                Left::Columns { data, stride } => {
+                    let a = data.as_ptr().wrapping_add(r);
+                    tile::<S, MR, V, false>(s, a, stride, b, b_stride, k, lines)
+                }
+            }
+        }
+    }
+}
+
 /// What the product is added to.
 #[derive(Clone, Copy, Debug)]
 pub enum Init<'a> {
@@ -68,6 +134,18 @@ pub enum Init<'a> {
     Bias(&'a [f32]),
     /// C += A B + bias.
     AccumulateBias(&'a [f32]),
+}
+
+impl<'a> Init<'a> {
+    /// For the columns column..n.
+    #[inline(always)]
+    pub(crate) fn from(self, column: usize, n: usize) -> Self {
+        match self {
+            Self::Bias(bias) => Self::Bias(&bias[column..n]),
+            Self::AccumulateBias(bias) => Self::AccumulateBias(&bias[column..n]),
+            other => other,
+        }
+    }
 }
 
 /// Which cache lines the tiles of a panel ask for meanwhile, one line at each step over k.
@@ -99,24 +177,54 @@ impl Lines<'_> {
     }
 }
 
+/// In which numbers products are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// f32 throughout.
+    F32,
+    /// Operands rounded to 12 bits with a common power of two for each chunk of 128 along k; sums exact within a chunk, f32 between
+    /// chunks. See `half.rs`.
+    Half,
+}
+
 /// The right operand B [k, n] in panels.
 pub struct Packed {
     isa: Isa,
     k: usize,
     n: usize,
     data: Buffer,
+    /// The same rounded, for products in half precision.
+    half: Option<Buffer>,
 }
 
 impl Packed {
     /// A matrix [k, n] of zeros.
-    pub fn new(isa: Isa, k: usize, n: usize) -> Self {
+    pub fn new(isa: Isa, precision: Precision, k: usize, n: usize) -> Self {
         let width = n.next_multiple_of(isa.lanes());
-        Self { isa, k, n, data: Buffer::zeroed(extent(k, width, width)) }
+        let rounded = half::packed_rows(k);
+        Self {
+            isa,
+            k,
+            n,
+            data: Buffer::zeroed(extent(k, width, width)),
+            half: (precision == Precision::Half).then(|| Buffer::zeroed(extent(rounded, width, width))),
+        }
     }
 
     /// Bytes that [`Packed::new`] allocates.
-    pub fn bytes(k: usize, n: usize) -> usize {
-        4 * k * n.div_ceil(16) * 16
+    pub fn bytes(precision: Precision, k: usize, n: usize) -> usize {
+        let rows = match precision {
+            Precision::F32 => k,
+            Precision::Half => k + half::packed_rows(k),
+        };
+        4 * rows * n.div_ceil(16) * 16
+    }
+
+    /// To be called when everything is packed: rounds for half precision.
+    pub fn finish(&mut self) {
+        if let Some(half) = &mut self.half {
+            half::round_panels(self.isa, &self.data, self.k, self.n, half);
+        }
     }
 
     /// Packs `source` [rows, columns] = `size`, row-major with row stride `stride`, as the block of B whose first row and column
@@ -254,7 +362,8 @@ pub(crate) fn pack_columns_generic<S: Simd>(
 }
 
 /// C = A B (+ what `init` says): A [m, k] with row stride `a_stride`, B packed [k, n], C row-major [m, n] with row stride
-/// `c_stride`. `ahead`: what the caller reads soon, to be fetched meanwhile, one entry a panel.
+/// `c_stride`. `ahead`: what the caller reads soon, to be fetched meanwhile, one entry a panel. `scratch`: in half precision, room for
+/// the rounded rows of A, [`half_rows_len`]`(m, k)` numbers.
 ///
 /// # Panics
 /// When an operand is smaller than its shape: a mistake in the caller, never of a user.
@@ -267,6 +376,7 @@ pub fn gemm(
     c: &mut [f32],
     c_stride: usize,
     ahead: &[&[f32]],
+    scratch: &mut [f32],
 ) {
     let (k, n) = (b.k, b.n);
     if m == 0 || n == 0 {
@@ -277,6 +387,10 @@ pub fn gemm(
     assert!(c_stride >= n && c.len() >= extent(m, c_stride, n));
     if let Init::Bias(bias) | Init::AccumulateBias(bias) = init {
         assert!(bias.len() >= n);
+    }
+    if let Some(b) = &b.half {
+        half::round_rows(isa, (a, a_stride), m, k, scratch);
+        return half::gemm_checked(isa, scratch, b, m, n, k, init, c, c_stride, ahead);
     }
     let a = Left::Rows { data: a, stride: a_stride };
     gemm_checked(isa, a, &b.data, m, n, k, init, c, c_stride, ahead);
@@ -308,11 +422,7 @@ fn gemm_generic<S: Simd>(
         unsafe {
             let b = b.as_ptr().add(column * k);
             let c = c.as_mut_ptr().add(column);
-            let init = match init {
-                Init::Bias(bias) => Init::Bias(&bias[column..n]),
-                Init::AccumulateBias(bias) => Init::AccumulateBias(&bias[column..n]),
-                other => other,
-            };
+            let init = init.from(column, n);
             let valid = n - column;
             let lines = match ahead.get(number) {
                 Some(data) => Lines::all(data.as_ptr(), data.len(), k),
@@ -323,25 +433,23 @@ fn gemm_generic<S: Simd>(
                 }
                 None => Lines::Result,
             };
-            panel(s, width, a, b, width * S::LANES, m, valid, k, init, c, c_stride, lines);
+            let operands = Single { a, b, b_stride: width * S::LANES, k };
+            panel(s, width, operands, m, valid, init, c, c_stride, lines);
         }
     }
 }
 
-/// All row tiles against one panel of B: `width` vectors, rows `b_stride` apart.
+/// All row tiles against one panel of B: `width` vectors.
 ///
 /// # Safety
-/// A holds [m, k], B [k, width vectors], C [m, valid] at `c_stride`; bias holds `valid` numbers.
+/// The operands hold m rows and `width` vectors, C [m, valid] at `c_stride`; bias holds `valid` numbers.
 #[inline(always)]
 pub(crate) unsafe fn panel<S: Simd>(
     s: S,
     width: usize,
-    a: Left<'_>,
-    b: *const f32,
-    b_stride: usize,
+    operands: impl Operands<S>,
     m: usize,
     valid: usize,
-    k: usize,
     init: Init<'_>,
     c: *mut f32,
     c_stride: usize,
@@ -350,9 +458,9 @@ pub(crate) unsafe fn panel<S: Simd>(
     // SAFETY: the caller's promise.
     unsafe {
         match width {
-            NV => rows::<S, NV>(s, a, b, b_stride, m, valid, k, init, c, c_stride, lines),
-            2 => rows::<S, 2>(s, a, b, b_stride, m, valid, k, init, c, c_stride, lines),
-            _ => rows::<S, 1>(s, a, b, b_stride, m, valid, k, init, c, c_stride, lines),
+            NV => rows::<S, NV>(s, operands, m, valid, init, c, c_stride, lines),
+            2 => rows::<S, 2>(s, operands, m, valid, init, c, c_stride, lines),
+            _ => rows::<S, 1>(s, operands, m, valid, init, c, c_stride, lines),
         }
     }
 }
@@ -363,7 +471,7 @@ pub(crate) const fn full_tile<S: Simd>() -> usize {
 }
 
 /// Number of tiles that [`rows`] cuts m rows into.
-const fn row_tiles<S: Simd>(m: usize) -> usize {
+pub(crate) const fn row_tiles<S: Simd>(m: usize) -> usize {
     let left = m % full_tile::<S>();
     m / full_tile::<S>() + left / 4 + left % 4
 }
@@ -373,12 +481,9 @@ const fn row_tiles<S: Simd>(m: usize) -> usize {
 #[inline(always)]
 unsafe fn rows<S: Simd, const V: usize>(
     s: S,
-    a: Left<'_>,
-    b: *const f32,
-    b_stride: usize,
+    operands: impl Operands<S>,
     m: usize,
     valid: usize,
-    k: usize,
     init: Init<'_>,
     c: *mut f32,
     c_stride: usize,
@@ -389,15 +494,13 @@ unsafe fn rows<S: Simd, const V: usize>(
     while r < m {
         // SAFETY: r + MR <= m in every call, so the tile lies inside of A and C.
         unsafe {
-            let c = c.add(r * c_stride);
-            let b = (b, b_stride);
-            let c = (c, c_stride);
+            let c = (c.add(r * c_stride), c_stride);
             r += match m - r {
                 8.. if full_tile::<S>() == 8 => {
-                    tile_at::<S, 8, V>(s, a, r, b, valid, k, init, c, lines, number)
+                    tile_at::<S, 8, V>(s, operands, r, valid, init, c, lines, number)
                 }
-                4.. => tile_at::<S, 4, V>(s, a, r, b, valid, k, init, c, lines, number),
-                _ => tile_at::<S, 1, V>(s, a, r, b, valid, k, init, c, lines, number),
+                4.. => tile_at::<S, 4, V>(s, operands, r, valid, init, c, lines, number),
+                _ => tile_at::<S, 1, V>(s, operands, r, valid, init, c, lines, number),
             };
         }
         number += 1;
@@ -411,11 +514,9 @@ unsafe fn rows<S: Simd, const V: usize>(
 #[inline(always)]
 unsafe fn tile_at<S: Simd, const MR: usize, const V: usize>(
     s: S,
-    a: Left<'_>,
+    operands: impl Operands<S>,
     r: usize,
-    (b, b_stride): (*const f32, usize),
     valid: usize,
-    k: usize,
     init: Init<'_>,
     (c, c_stride): (*mut f32, usize),
     lines: Lines<'_>,
@@ -428,19 +529,10 @@ unsafe fn tile_at<S: Simd, const MR: usize, const V: usize>(
             }
         }
     }
-    let lines = lines.tile(number, k, b);
+    let lines = lines.tile(number, operands.steps(), operands.near());
     // SAFETY: the caller's promise.
     unsafe {
-        let sums = match a {
-            Left::Rows { data, stride } => {
-                let a = data.as_ptr().wrapping_add(r * stride);
-                tile::<S, MR, V, true>(s, a, stride, b, b_stride, k, lines)
-            }
-            Left::Columns { data, stride } => {
-                let a = data.as_ptr().wrapping_add(r);
-                tile::<S, MR, V, false>(s, a, stride, b, b_stride, k, lines)
-            }
-        };
+        let sums = operands.sums::<MR, V>(s, r, lines);
         store_tile(s, &sums, valid, init, c, c_stride);
     }
     MR
@@ -547,7 +639,7 @@ unsafe fn tile<S: Simd, const MR: usize, const V: usize, const ROWS: bool>(
 /// Rows of the two operands of a weight gradient X^T dY.
 #[derive(Clone, Copy, Debug)]
 pub struct Stretch<'a> {
-    /// X [k, m] from its first element.
+    /// X [k, m] from its first element; in half precision both are rounded by [`round_columns`](crate::round_columns).
     pub x: &'a [f32],
     /// dY [k, n]; rows can be read up to the next multiple of 16 numbers past n.
     pub dy: &'a [f32],
@@ -575,8 +667,7 @@ pub fn gemm_transposed(
     assert!(now.x.len() >= extent(now.k, x_stride, m));
     assert!(now.dy.len() >= extent(now.k, dy_stride, width));
     assert!(c_stride >= n && c.len() >= extent(m, c_stride, n));
-    let lines = m.div_ceil(16) + n.div_ceil(16);
-    let ahead = Spread { next, x_stride, dy_stride, x_lines: m.div_ceil(16), lines };
+    let ahead = Spread::new(next, (x_stride, dy_stride), (m, n));
     let init = if accumulate { Init::Accumulate } else { Init::Zero };
     transposed_checked(isa, now, &ahead, m, n, init, c, c_stride);
 }
@@ -608,7 +699,8 @@ fn transposed_generic<S: Simd>(
             let dy = now.dy.as_ptr().add(column);
             let c = c.as_mut_ptr().add(column);
             let lines = Lines::Spread { ahead, first: number * tiles, slots };
-            panel(s, width, x, dy, ahead.dy_stride, m, n - column, now.k, init, c, c_stride, lines);
+            let operands = Single { a: x, b: dy, b_stride: ahead.dy_stride, k: now.k };
+            panel(s, width, operands, m, n - column, init, c, c_stride, lines);
         }
     }
 }
@@ -617,13 +709,23 @@ fn transposed_generic<S: Simd>(
 #[derive(Clone, Copy)]
 pub(crate) struct Spread<'a> {
     next: Option<Stretch<'a>>,
-    x_stride: usize,
-    dy_stride: usize,
+    pub(crate) x_stride: usize,
+    pub(crate) dy_stride: usize,
     /// Lines across a row of X, and of both operands.
     x_lines: usize,
     lines: usize,
 }
-impl Spread<'_> {
+
+impl<'a> Spread<'a> {
+    pub(crate) fn new(
+        next: Option<Stretch<'a>>,
+        (x_stride, dy_stride): (usize, usize),
+        (m, n): (usize, usize),
+    ) -> Self {
+        let lines = m.div_ceil(16) + n.div_ceil(16);
+        Self { next, x_stride, dy_stride, x_lines: m.div_ceil(16), lines }
+    }
+
     /// Where the line across the rows begins that tile number `slot` of `slots` asks for, and its step over rows.
     #[inline(always)]
     fn tile(&self, slot: usize, slots: usize) -> Option<(*const f32, usize)> {
@@ -682,9 +784,9 @@ mod tests {
                 let bt = numbers(4, n * (k + 2));
                 let bias = numbers(5, n);
                 let start = numbers(6, m * ld_c);
-                let mut rows = Packed::new(isa, k, n);
+                let mut rows = Packed::new(isa, Precision::F32, k, n);
                 rows.pack(&b, ld_b, (0, 0), (k, n));
-                let mut columns = Packed::new(isa, k, n);
+                let mut columns = Packed::new(isa, Precision::F32, k, n);
                 columns.pack_transposed(&bt, k + 2, (0, 0), (k, n));
                 for transposed in [false, true] {
                     let packed = if transposed { &columns } else { &rows };
@@ -770,7 +872,7 @@ mod tests {
         for (m, n, slots) in [(128, 256, 96), (256, 27, 32), (64, 64, 16), (9, 16, 2)] {
             let next = Stretch { x: &numbers[..], dy: &numbers[2048..], k: 1 };
             let (x_lines, lines) = (m_lines(m), m_lines(m) + m_lines(n));
-            let spread = Spread { next: Some(next), x_stride: 256, dy_stride: 256, x_lines, lines };
+            let spread = Spread::new(Some(next), (256, 256), (m, n));
             let asked: Vec<_> = (0..slots).filter_map(|slot| spread.tile(slot, slots)).collect();
             let expected: Vec<_> = (0..x_lines)
                 .map(|line| next.x.as_ptr().wrapping_add(16 * line))
@@ -798,7 +900,7 @@ mod tests {
                         packed.pack(&source[k0 * n + n0..], n, (k0, n0), (rows, columns));
                     }
                 };
-                let (mut whole, mut parts) = (Packed::new(isa, k, n), Packed::new(isa, k, n));
+                let (mut whole, mut parts) = (Packed::new(isa, Precision::F32, k, n), Packed::new(isa, Precision::F32, k, n));
                 pack(&mut whole, 0, 0, k, n);
                 for (k0, rows) in [(0, 13), (13, 24)] {
                     for (n0, columns) in [(0, 50), (50, 1), (51, 80)] {
@@ -816,13 +918,13 @@ mod tests {
         let (n, k) = (70, 40);
         let a = numbers(1, 21 * k);
         let b = numbers(2, k * n);
-        let mut packed = Packed::new(isa, k, n);
+        let mut packed = Packed::new(isa, Precision::F32, k, n);
         packed.pack(&b, n, (0, 0), (k, n));
         let mut all = vec![0.0; 21 * n];
-        gemm(isa, (&a, k), &packed, 21, Init::Zero, &mut all, n, &[]);
+        gemm(isa, (&a, k), &packed, 21, Init::Zero, &mut all, n, &[], &mut []);
         for i in 0..21 {
             let mut one = vec![0.0; n];
-            gemm(isa, (&a[i * k..], k), &packed, 1, Init::Zero, &mut one, n, &[&b]);
+            gemm(isa, (&a[i * k..], k), &packed, 1, Init::Zero, &mut one, n, &[&b], &mut []);
             assert_eq!(one[..], all[i * n..(i + 1) * n]);
         }
     }
