@@ -187,6 +187,16 @@ pub enum Precision {
     Half,
 }
 
+impl Precision {
+    /// Its name: `f32`, `half`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Half => "half",
+        }
+    }
+}
+
 /// The right operand B [k, n] in panels.
 pub struct Packed {
     isa: Isa,

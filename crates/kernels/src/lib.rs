@@ -32,10 +32,10 @@ pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use few::gemm_few;
 pub use gelu::{gelu, gelu_backward};
 pub use gemm::{Init, Packed, Precision, Stretch, gemm, gemm_transposed, padded};
-pub use half::{gemm_transposed_half, half_rows_len, round_columns};
+pub use half::{gemm_transposed_half, half_rows_len, round_columns, rounded_rows};
 pub use isa::Isa;
 pub use layer_norm::{layer_norm, layer_norm_backward};
-pub use peak::{flop_per_peak_iteration, peak, read};
+pub use peak::{flop_per_peak_iteration, peak, peak_of_pairs, read};
 pub use pool::Pool;
 pub use vector::{add, add_rows};
 

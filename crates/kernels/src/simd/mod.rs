@@ -130,7 +130,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
 
 /// Operations on vectors of [`Simd::LANES`] 32-bit integers, and on pairs of 16-bit integers in each: what `half.rs` needs.
 ///
-/// Every one gives the same bits on every instruction set, for numbers that are finite.
+/// Every one gives the same bits on every instruction set, for finite numbers.
 pub(crate) trait Integers: Simd {
     /// The vector.
     type I: Copy;
@@ -146,6 +146,11 @@ pub(crate) trait Integers: Simd {
     fn dot(self, a: Self::I, b: Self::I, sum: Self::I) -> Self::I;
     /// To the nearest f32, ties to even.
     fn convert(self, a: Self::I) -> Self::V;
+    /// a * b + c, rounded once everywhere.
+    #[inline(always)]
+    fn fused(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        self.mul_add(a, b, c)
+    }
     /// The larger of `largest` and the bits of |x|, lane by lane: infinity is above every number, and what is not a number above
     /// infinity.
     fn magnitude(self, largest: Self::I, x: Self::V) -> Self::I;

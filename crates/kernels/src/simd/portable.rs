@@ -147,6 +147,11 @@ impl Integers for Portable {
         f32x4::new(a.map(|a| a as f32))
     }
     #[inline(always)]
+    fn fused(self, a: f32x4, b: f32x4, c: f32x4) -> f32x4 {
+        let (a, b, c) = (a.to_array(), b.to_array(), c.to_array());
+        f32x4::new(std::array::from_fn(|i| a[i].mul_add(b[i], c[i])))
+    }
+    #[inline(always)]
     fn magnitude(self, largest: [i32; 4], x: f32x4) -> [i32; 4] {
         let x = x.to_array();
         std::array::from_fn(|i| largest[i].max((x[i].to_bits() & 0x7FFF_FFFF) as i32))
