@@ -26,6 +26,7 @@ fn first(n: usize) -> __mmask16 {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx512 {
     const LANES: usize = 16;
+    const TILE: (usize, usize) = (8, 3);
     type V = __m512;
 
     #[inline(always)]
