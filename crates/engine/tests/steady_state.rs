@@ -163,7 +163,7 @@ fn memory_is_what_was_said() {
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod system_calls {
-    use super::{FIRST, ROLE, Run, WATCHED, again};
+    use super::{FIRST, Precision, ROLE, Run, WATCHED, again};
     use seccompiler::{
         BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
         SeccompRule,

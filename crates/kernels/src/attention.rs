@@ -234,7 +234,7 @@ unsafe fn product<S: Simd>(
     c: *mut f32,
     c_stride: usize,
 ) {
-    for (first, width) in panels(n.div_ceil(S::LANES)) {
+    for (first, width) in panels(n.div_ceil(S::LANES), S::TILE.1) {
         let column = first * S::LANES;
         // SAFETY: the caller's promise.
         unsafe {
@@ -261,7 +261,7 @@ fn scores<S: Simd>(
     out_stride: usize,
 ) {
     assert!(a.len() >= (i1 - 1) * stride + d && out.len() >= (i1 - i0) * out_stride);
-    for (first, width) in panels(t.div_ceil(S::LANES)) {
+    for (first, width) in panels(t.div_ceil(S::LANES), S::TILE.1) {
         let column = first * S::LANES;
         if column >= i1 {
             break;

@@ -14,7 +14,7 @@
 
 use crate::extent;
 use crate::gelu::gelu_of;
-use crate::gemm::{Init, Left, Lines, NV, Packed, Single, full_tile, panel, panels};
+use crate::gemm::{Init, Left, Lines, Packed, Single, panel, panels};
 use crate::isa::{Isa, dispatch};
 use crate::pool::Pool;
 use crate::simd::Simd;
@@ -56,8 +56,9 @@ pub fn gemm_few(
     match team {
         Some(pool) if pool.threads() > 1 && shares > 1 => {
             let pieces = shares.min(pool.threads());
-            let count = panels(vectors).count();
-            let edge = |i: usize| panels(vectors).nth(i * count / pieces).map_or(vectors, |(first, _)| first);
+            let panels = || panels(vectors, isa.panel());
+            let count = panels().count();
+            let edge = |i: usize| panels().nth(i * count / pieces).map_or(vectors, |(first, _)| first);
             pool.run(&|thread| {
                 if thread < pieces {
                     // Pieces share no column.
@@ -97,14 +98,14 @@ fn columns_generic<S: Simd>(s: S, product: Product<'_>, first: usize, end: usize
     let vectors = product.n.div_ceil(S::LANES);
     let mut at = first;
     while at < end {
-        let mut own = panels(vectors).filter(|&(v, _)| v >= at && v < end);
+        let mut own = panels(vectors, S::TILE.1).filter(|&(v, _)| v >= at && v < end);
         let Some((_, width)) = own.next() else { return };
         // Neighbours of the same width go side by side.
         let count = 1 + own.take(ABREAST - 1).take_while(|&(_, w)| w == width).count();
         // SAFETY: see `Product`; the panels lie inside of 0..n.
         unsafe {
             match width {
-                NV => product.panels::<S, NV>(s, at * S::LANES, count),
+                3 => product.panels::<S, 3>(s, at * S::LANES, count),
                 2 => product.panels::<S, 2>(s, at * S::LANES, count),
                 _ => product.panels::<S, 1>(s, at * S::LANES, count),
             }
@@ -121,7 +122,7 @@ impl Product<'_> {
     #[inline(always)]
     unsafe fn panels<S: Simd, const V: usize>(&self, s: S, column: usize, count: usize) {
         // As many rows as the tile of `gemm.rs` has are its business.
-        let whole = self.m / full_tile::<S>() * full_tile::<S>();
+        let whole = self.m / S::TILE.0 * S::TILE.0;
         // SAFETY: the caller's promise; rows inside of A and C.
         unsafe {
             if whole > 0 {
@@ -132,7 +133,8 @@ impl Product<'_> {
             let mut r = whole;
             while r < self.m {
                 r += match self.m - r {
-                    4.. => self.rows::<S, 4, 2, V>(s, r, column, count),
+                    4.. if S::LANES == 16 => self.rows::<S, 4, 2, V>(s, r, column, count),
+                    4.. => self.rows::<S, 4, 1, V>(s, r, column, count),
                     2.. if S::LANES == 16 => self.rows::<S, 2, 4, V>(s, r, column, count),
                     2.. => self.rows::<S, 2, 2, V>(s, r, column, count),
                     _ => self.rows::<S, 1, 4, V>(s, r, column, count),
@@ -193,7 +195,7 @@ impl Product<'_> {
                 match left {
                     4.. if P >= 4 => self.tile::<S, MR, 4, V>(s, r, column),
                     3 if P >= 4 => self.tile::<S, MR, 3, V>(s, r, column),
-                    2.. => self.tile::<S, MR, 2, V>(s, r, column),
+                    2.. if P >= 2 => self.tile::<S, MR, 2, V>(s, r, column),
                     _ => self.tile::<S, MR, 1, V>(s, r, column),
                 }
             };

@@ -1,11 +1,12 @@
 //! Matrix products: C = A B in the three forms that a linear layer needs.
 //!
-//! **The micro-tile.** MR rows by up to three vectors of C stay in registers for the whole sum over k. With 32
-//! vector registers (AVX-512, NEON) MR is 8: 24 accumulators, 3 for a row of B, one for the broadcast element of
-//! A. With 16 (AVX2, SSE2) MR is 4. Each step over k loads 3 vectors and MR scalars for 3 MR multiply-adds, so
-//! the multipliers, not the load ports, are the limit.
+//! **The micro-tile.** Some rows by two or three vectors of C stay in registers for the whole sum over k ([`Simd::TILE`]). With 32
+//! vector registers (AVX-512) it is 8 by 3: 24 accumulators, 3 for a row of B, one for the broadcast element of
+//! A. With 16 it has 12 accumulators: 6 by 2 with AVX2, since a panel of 16 columns is one cache line wide and fits into the first-level
+//! cache where one of 24 does not; 4 by 3 on the portable path, whose multiply-adds are two instructions. The multipliers, not the load
+//! ports, are the limit.
 //!
-//! **B is packed** into panels of three vectors' width (`[panel][k][3 x LANES]`), so that the inner loop reads it
+//! **B is packed** into panels of the tile's width (`[panel][k][3 x LANES]`), so that the inner loop reads it
 //! sequentially. Weights change once a step and are multiplied by thousands of rows, so they are packed once a
 //! step, in both orientations. Widths that are no multiple of three vectors end in panels of two (a single vector would
 //! leave the multipliers waiting for their own results); the last vector is padded with zeros.
@@ -28,9 +29,6 @@ use crate::extent;
 use crate::half;
 use crate::isa::{Isa, dispatch};
 use crate::simd::Simd;
-
-/// Vectors in a full panel of B.
-pub(crate) const NV: usize = 3;
 
 /// Row stride for rows of `n` numbers: an odd number of cache lines, with at least 16 numbers to spare, so that
 /// vector loads may run past the end of a row.
@@ -275,16 +273,16 @@ impl Packed {
     }
 }
 
-/// The panels of a matrix of `vectors` vectors' width: (first vector, number of vectors).
+/// The panels of a matrix of `vectors` vectors' width, of at most `most` (2 or 3) each: (first vector, number of vectors).
 #[inline(always)]
-pub(crate) fn panels(vectors: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn panels(vectors: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let width = match vectors - at {
             0 => return None,
             // Four are two and two: one alone would wait for its own sums.
             4 => 2,
-            left => left.min(NV),
+            left => left.min(most),
         };
         at += width;
         Some((at - width, width))
@@ -306,7 +304,7 @@ fn pack_rows_generic<S: Simd>(
     (k, n): (usize, usize),
     out: &mut [f32],
 ) {
-    for (first, width) in panels(n.div_ceil(S::LANES)) {
+    for (first, width) in panels(n.div_ceil(S::LANES), S::TILE.1) {
         let columns = width * S::LANES;
         let column = first * S::LANES;
         // The panel's columns that the block has.
@@ -342,7 +340,7 @@ pub(crate) fn pack_columns_generic<S: Simd>(
     (k, n): (usize, usize),
     out: &mut [f32],
 ) {
-    for (first, width) in panels(n.div_ceil(S::LANES)) {
+    for (first, width) in panels(n.div_ceil(S::LANES), S::TILE.1) {
         let columns = width * S::LANES;
         let column = first * S::LANES;
         let from = column.max(at.1);
@@ -425,7 +423,7 @@ fn gemm_generic<S: Simd>(
     ahead: &[&[f32]],
 ) {
     let vectors = n.div_ceil(S::LANES);
-    for (number, (first, width)) in panels(vectors).enumerate() {
+    for (number, (first, width)) in panels(vectors, S::TILE.1).enumerate() {
         let column = first * S::LANES;
         // SAFETY: `gemm` has checked every operand against its shape; the panel lies inside of b, row tiles
         // inside of 0..m, columns inside of 0..n.
@@ -468,22 +466,29 @@ pub(crate) unsafe fn panel<S: Simd>(
     // SAFETY: the caller's promise.
     unsafe {
         match width {
-            NV => rows::<S, NV>(s, operands, m, valid, init, c, c_stride, lines),
+            3 => rows::<S, 3>(s, operands, m, valid, init, c, c_stride, lines),
             2 => rows::<S, 2>(s, operands, m, valid, init, c, c_stride, lines),
             _ => rows::<S, 1>(s, operands, m, valid, init, c, c_stride, lines),
         }
     }
 }
 
-/// Rows of the full tile: with the accumulators of three vectors each they fill the registers.
-pub(crate) const fn full_tile<S: Simd>() -> usize {
-    if S::LANES == 16 { 8 } else { 4 }
+/// Rows of the next tile where `left` are left: of the full tile, four or one.
+#[inline(always)]
+const fn tile_rows<S: Simd>(left: usize) -> usize {
+    match left {
+        // Eight are four and four: tiles of a single row wait for their own sums.
+        8 if S::TILE.0 == 6 => 4,
+        _ if left >= S::TILE.0 => S::TILE.0,
+        4.. => 4,
+        _ => 1,
+    }
 }
 
 /// Number of tiles that [`rows`] cuts m rows into.
-pub(crate) const fn row_tiles<S: Simd>(m: usize) -> usize {
-    let left = m % full_tile::<S>();
-    m / full_tile::<S>() + left / 4 + left % 4
+pub(crate) fn row_tiles<S: Simd>(m: usize) -> usize {
+    let mut left = m;
+    std::iter::from_fn(|| (left > 0).then(|| left -= tile_rows::<S>(left))).count()
 }
 
 /// # Safety
@@ -505,11 +510,10 @@ unsafe fn rows<S: Simd, const V: usize>(
         // SAFETY: r + MR <= m in every call, so the tile lies inside of A and C.
         unsafe {
             let c = (c.add(r * c_stride), c_stride);
-            r += match m - r {
-                8.. if full_tile::<S>() == 8 => {
-                    tile_at::<S, 8, V>(s, operands, r, valid, init, c, lines, number)
-                }
-                4.. => tile_at::<S, 4, V>(s, operands, r, valid, init, c, lines, number),
+            r += match tile_rows::<S>(m - r) {
+                8 if S::TILE.0 == 8 => tile_at::<S, 8, V>(s, operands, r, valid, init, c, lines, number),
+                6 if S::TILE.0 == 6 => tile_at::<S, 6, V>(s, operands, r, valid, init, c, lines, number),
+                4 => tile_at::<S, 4, V>(s, operands, r, valid, init, c, lines, number),
                 _ => tile_at::<S, 1, V>(s, operands, r, valid, init, c, lines, number),
             };
         }
@@ -700,9 +704,9 @@ fn transposed_generic<S: Simd>(
 ) {
     let vectors = n.div_ceil(S::LANES);
     let tiles = row_tiles::<S>(m);
-    let slots = tiles * panels(vectors).count();
+    let slots = tiles * panels(vectors, S::TILE.1).count();
     let x = Left::Columns { data: now.x, stride: ahead.x_stride };
-    for (number, (first, width)) in panels(vectors).enumerate() {
+    for (number, (first, width)) in panels(vectors, S::TILE.1).enumerate() {
         let column = first * S::LANES;
         // SAFETY: `gemm_transposed` has checked every operand against its shape.
         unsafe {
@@ -941,11 +945,12 @@ mod tests {
 
     #[test]
     fn panels_cover_every_width() {
-        for vectors in 0..40 {
+        for (most, vectors) in [2, 3].into_iter().flat_map(|most| (0..40).map(move |vectors| (most, vectors)))
+        {
             let mut at = 0;
-            for (first, width) in panels(vectors) {
+            for (first, width) in panels(vectors, most) {
                 assert_eq!(first, at);
-                assert!((1..=3).contains(&width) && (width > 1 || vectors == 1));
+                assert!((1..=most).contains(&width) && (width > 1 || vectors == 1 || most == 2));
                 at += width;
             }
             assert_eq!(at, vectors);

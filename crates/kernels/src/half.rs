@@ -122,7 +122,7 @@ dispatch! {
 
 #[inline(always)]
 fn panels_generic<S: Integers>(s: S, data: &[f32], k: usize, n: usize, out: &mut [f32]) {
-    for (first, width) in panels(n.div_ceil(S::LANES)) {
+    for (first, width) in panels(n.div_ceil(S::LANES), S::TILE.1) {
         let (column, columns) = (first * S::LANES, width * S::LANES);
         // SAFETY: the panel lies inside of both.
         unsafe {
@@ -315,7 +315,7 @@ fn gemm_generic<S: Integers>(
 ) {
     let vectors = n.div_ceil(S::LANES);
     let (rows, steps) = (packed_rows(k), k.div_ceil(2));
-    for (number, (first, width)) in panels(vectors).enumerate() {
+    for (number, (first, width)) in panels(vectors, S::TILE.1).enumerate() {
         let (column, columns) = (first * S::LANES, width * S::LANES);
         // SAFETY: `gemm` has checked every operand against its shape; the panel lies inside of b, row tiles
         // inside of 0..m, columns inside of 0..n.
@@ -386,8 +386,8 @@ fn transposed_generic<S: Integers>(
 ) {
     let vectors = n.div_ceil(S::LANES);
     let tiles = row_tiles::<S>(m);
-    let slots = tiles * panels(vectors).count();
-    for (number, (first, width)) in panels(vectors).enumerate() {
+    let slots = tiles * panels(vectors, S::TILE.1).count();
+    for (number, (first, width)) in panels(vectors, S::TILE.1).enumerate() {
         let column = first * S::LANES;
         // SAFETY: `gemm_transposed_half` has checked every operand against its shape.
         unsafe {

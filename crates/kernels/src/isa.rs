@@ -1,5 +1,8 @@
 //! Which instruction set the kernels use: chosen once at run time, carried as a plain value.
 
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512};
+use crate::simd::{Portable, Simd};
 use std::fmt;
 
 /// An instruction set that this processor has. Only [`Isa::detect`] and [`Isa::named`] make one, so holding
@@ -62,6 +65,17 @@ impl Isa {
             Kind::Avx512 => 16,
             Kind::Avx2 => 8,
             Kind::Portable => 4,
+        }
+    }
+
+    /// Vectors in a full panel of a packed matrix.
+    pub(crate) fn panel(self) -> usize {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => Avx512::<false>::TILE.1,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => Avx2::TILE.1,
+            _ => Portable::TILE.1,
         }
     }
 

@@ -5,9 +5,9 @@ mod toy;
 
 use diapason_corpus::Corpus;
 use diapason_study::{
-    Cost, Grid, Home, Pass, RungDecision, Study, StudyError, StudyEvent, StudySpec, TrialState,
+    Cost, Grid, Home, Pass, RungDecision, Study, StudyError, StudyEvent, StudySpec, TrialRecord, TrialState,
 };
-use diapason_training::{BEST, CHECKPOINT, Checkpoint, Config, Protocol};
+use diapason_training::{BEST, CHECKPOINT, Checkpoint, Config, Protocol, Reading};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -58,7 +58,7 @@ fn a_third_goes_on_and_survivors_are_what_they_would_have_been() {
     let study = ran.study.unwrap();
     let whole = done(&corpus, &StudySpec { rule: "none".parse().unwrap(), ..spec }, exhaustive.path());
 
-    assert_eq!(kept(&study.decisions), [(5, 4, 2), (15, 2, study.decisions[1].kept())]);
+    assert_eq!(kept(&study.decisions), [(5, 4, 2), (10, 2, study.decisions[1].kept())]);
     assert!(ran.steps <= 90, "{} of 160", ran.steps);
     assert_eq!(ran.steps, steps(&study).iter().sum::<u64>());
     let complete = states(&study).iter().filter(|state| **state == TrialState::Complete).count();
@@ -66,19 +66,20 @@ fn a_third_goes_on_and_survivors_are_what_they_would_have_been() {
     assert_eq!(notes.len(), 3, "{notes:?}");
     assert_eq!(
         notes[0],
-        "rule halving:eta=3: 4 configurations are compared at steps 5 and 15 of 40; \
+        "rule halving:eta=3: 4 configurations are compared at steps 5 and 10 of 40; \
          about 56 % of the training that all to the end would take"
     );
-    assert!(notes[1].starts_with("rung at step 5: 2 of 4 configurations go on to step 15: "), "{notes:?}");
+    assert!(notes[1].starts_with("rung at step 5: 2 of 4 configurations go on to step 10: "), "{notes:?}");
 
     for (trial, other) in study.trials.iter().zip(&whole.trials) {
         let (record, other_record) = (trial.record.as_ref().unwrap(), other.record.as_ref().unwrap());
         match record.state {
             TrialState::Complete => {
-                assert_eq!((record.best, record.last.map(|r| r.validation_loss)), {
-                    let there = other_record;
-                    (there.best, there.last.map(|r| r.validation_loss))
-                });
+                // Everything but the time that it took.
+                let readings = |record: &TrialRecord| {
+                    [record.best, record.last].map(|r| r.map(|r| Reading { train_seconds: 0.0, ..r }))
+                };
+                assert_eq!(readings(record), readings(other_record));
                 for file in [BEST, CHECKPOINT] {
                     let of = |root: &Path| bits(&root.join(&trial.folder).join(file));
                     assert!(of(folder.path()) == of(exhaustive.path()), "{file}");
@@ -86,7 +87,7 @@ fn a_third_goes_on_and_survivors_are_what_they_would_have_been() {
                 assert_eq!(study.dropped(trial), None);
             }
             TrialState::Pruned => {
-                assert!([5, 15].contains(&record.steps));
+                assert!([5, 10].contains(&record.steps));
                 let why = study.dropped(trial).unwrap();
                 assert!(why.starts_with(&format!("dropped at step {}: ", record.steps)), "{why}");
                 assert!(why.ends_with(" above the best loss"), "{why}");
@@ -100,7 +101,7 @@ fn a_third_goes_on_and_survivors_are_what_they_would_have_been() {
     assert!(verdict.reason.contains("(rule halving:eta=3: "), "{}", verdict.reason);
     assert!(!of_whole.reason.contains("rule"), "{}", of_whole.reason);
     let share = study.trained_share().unwrap();
-    assert!((0.3..=0.6).contains(&share), "{share}");
+    assert!((0.2..=0.6).contains(&share), "{share}");
     assert_eq!(whole.trained_share(), Some(1.0));
     // Tables say what became of whom.
     let rows = study.rows();

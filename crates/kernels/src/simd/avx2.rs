@@ -61,6 +61,7 @@ pub(crate) unsafe fn transpose8(from: *const f32, from_stride: usize, to: *mut f
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx2 {
     const LANES: usize = 8;
+    const TILE: (usize, usize) = (6, 2);
     type V = __m256;
 
     #[inline(always)]

@@ -42,6 +42,7 @@ fn dot(a: __m512i, b: __m512i, mut sum: __m512i) -> __m512i {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl<const VNNI: bool> Simd for Avx512<VNNI> {
     const LANES: usize = 16;
+    const TILE: (usize, usize) = (8, 3);
     type V = __m512;
 
     #[inline(always)]

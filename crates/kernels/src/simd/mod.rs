@@ -25,6 +25,8 @@ pub(crate) use portable::Portable;
 pub(crate) trait Simd: Copy + Send + Sync {
     /// Numbers in a vector; at most 16.
     const LANES: usize;
+    /// Rows (8, 6 or 4) and vectors (3 or 2) of the micro-tile of `gemm.rs`: as many sums as the registers hold beside the operands.
+    const TILE: (usize, usize);
     /// The vector.
     type V: Copy;
 

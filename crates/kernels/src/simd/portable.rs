@@ -10,6 +10,7 @@ pub(crate) struct Portable;
 
 impl Simd for Portable {
     const LANES: usize = 4;
+    const TILE: (usize, usize) = (4, 3);
     type V = f32x4;
 
     #[inline(always)]
