@@ -39,7 +39,8 @@ impl Case {
 
     fn engine(&self, isa: Isa, threads: usize) -> CpuEngine {
         let shape = Shape { batch_size: self.windows(), sequence_length: self.sequence_length };
-        CpuEngine::with_isa(isa, Precision::F32, self.model.clone(), &self.parameters, threads, shape).unwrap()
+        CpuEngine::with_isa(isa, Precision::F32, self.model.clone(), &self.parameters, threads, shape)
+            .unwrap()
     }
 
     fn wide(&self) -> Vec<f64> {

@@ -78,7 +78,9 @@ fn steps_allocate_nothing() {
         assert!(output.status.success(), "{output:#?}");
         return;
     }
-    for (threads, precision) in [1, 2, 3].into_iter().flat_map(|n| [(n, Precision::F32), (n, Precision::Half)]) {
+    for (threads, precision) in
+        [1, 2, 3].into_iter().flat_map(|n| [(n, Precision::F32), (n, Precision::Half)])
+    {
         let mut run = Run::new(threads, precision);
         run.steps(FIRST);
         let region = Region::new(ALLOCATOR);

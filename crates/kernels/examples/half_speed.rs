@@ -5,8 +5,8 @@
 #![allow(clippy::print_stdout)]
 
 use diapason_kernels::{
-    Init, Isa, Packed, Precision, Stretch, gemm, gemm_transposed, gemm_transposed_half, half_rows_len, padded,
-    round_columns,
+    Init, Isa, Packed, Precision, Stretch, gemm, gemm_transposed, gemm_transposed_half, half_rows_len,
+    padded, round_columns,
 };
 
 /// Seconds of processor time of this thread: other programs do not count.
@@ -55,11 +55,17 @@ fn difference(a: &[f32], b: &[f32]) -> f64 {
 }
 
 fn main() {
-    let isa = std::env::args().nth(1).map_or(Isa::detect(), |name| Isa::named(&name).unwrap_or(Isa::detect()));
+    let isa =
+        std::env::args().nth(1).map_or(Isa::detect(), |name| Isa::named(&name).unwrap_or(Isa::detect()));
     println!("{isa}, pair products in one instruction: {}", isa.has_pair_products());
-    for (m, k, n) in
-        [(256, 256, 768), (256, 256, 256), (256, 256, 1024), (256, 1024, 256), (256, 768, 256), (256, 256, 27)]
-    {
+    for (m, k, n) in [
+        (256, 256, 768),
+        (256, 256, 256),
+        (256, 256, 1024),
+        (256, 1024, 256),
+        (256, 768, 256),
+        (256, 256, 27),
+    ] {
         let (ld_a, ld_c) = (padded(k), padded(n));
         let (a, b) = (normal(1, m * ld_a), normal(2, k * n));
         let pack = |precision| {

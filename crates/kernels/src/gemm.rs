@@ -914,7 +914,8 @@ mod tests {
                         packed.pack(&source[k0 * n + n0..], n, (k0, n0), (rows, columns));
                     }
                 };
-                let (mut whole, mut parts) = (Packed::new(isa, Precision::F32, k, n), Packed::new(isa, Precision::F32, k, n));
+                let (mut whole, mut parts) =
+                    (Packed::new(isa, Precision::F32, k, n), Packed::new(isa, Precision::F32, k, n));
                 pack(&mut whole, 0, 0, k, n);
                 for (k0, rows) in [(0, 13), (13, 24)] {
                     for (n0, columns) in [(0, 50), (50, 1), (51, 80)] {

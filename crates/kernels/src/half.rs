@@ -511,7 +511,11 @@ mod tests {
         let expected = plain(|i, kk| a[i * k + kk], |kk, j| bt[j * k + kk], shape);
         for isa in Isa::available() {
             assert_eq!(bits(&rows_times(isa, a, bt, shape)), bits(&expected), "{isa} {shape:?}");
-            assert_eq!(bits(&columns_times(isa, a, bt, shape)), bits(&expected), "{isa} {shape:?} by columns");
+            assert_eq!(
+                bits(&columns_times(isa, a, bt, shape)),
+                bits(&expected),
+                "{isa} {shape:?} by columns"
+            );
         }
     }
 

@@ -109,7 +109,8 @@ impl Peak {
     /// Turns of about `turn` seconds.
     fn new(isa: Isa, precision: Precision, threads: usize, turn: f64) -> Self {
         let mut peak = Self { isa, precision, pool: Pool::new(threads), iterations: 1_000_000 };
-        let per_iteration = flop_per_peak_iteration(isa, precision) * peak.pool.threads() as f64 / peak.rate();
+        let per_iteration =
+            flop_per_peak_iteration(isa, precision) * peak.pool.threads() as f64 / peak.rate();
         peak.iterations = ((turn / per_iteration) as u64).max(100_000);
         peak
     }
@@ -123,7 +124,8 @@ impl Peak {
             Precision::Half => peak_of_pairs,
         };
         self.pool.run(&|_| run(isa, iterations));
-        let flop = flop_per_peak_iteration(isa, self.precision) * iterations as f64 * self.pool.threads() as f64;
+        let flop =
+            flop_per_peak_iteration(isa, self.precision) * iterations as f64 * self.pool.threads() as f64;
         flop / start.elapsed().as_secs_f64()
     }
 }

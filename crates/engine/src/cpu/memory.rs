@@ -30,13 +30,7 @@ pub(crate) fn generation_needed(
     needed(model, precision, shape, threads, false) + reading as u128 + caches
 }
 
-fn needed(
-    model: &ModelConfig,
-    precision: Precision,
-    shape: Shape,
-    threads: usize,
-    evaluates: bool,
-) -> u128 {
+fn needed(model: &ModelConfig, precision: Precision, shape: Shape, threads: usize, evaluates: bool) -> u128 {
     // Sizes beyond what a usize holds are absurd, and must not overflow on the way to saying so.
     let rough = 12 * parameters(model);
     if rough > 1 << 46

@@ -7,8 +7,8 @@
 use super::sizes::{BlockFields, EndFields, Sizes, SmallFields, split};
 use super::weights::{DOWN, OUTPUT, QKV, UP, Weights};
 use diapason_kernels::{
-    Buffer, Init, Isa, Precision, add_rows, attention_backward, attention_forward, cross_entropy_backward, gelu,
-    gelu_backward, gemm, layer_norm, layer_norm_backward, round_columns,
+    Buffer, Init, Isa, Precision, add_rows, attention_backward, attention_forward, cross_entropy_backward,
+    gelu, gelu_backward, gemm, layer_norm, layer_norm_backward, round_columns,
 };
 use diapason_model::{LAYER_NORM_EPSILON, Layout};
 

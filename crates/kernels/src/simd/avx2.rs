@@ -185,10 +185,7 @@ impl Integers for Avx2 {
     #[inline(always)]
     fn magnitude(self, largest: __m256i, x: __m256) -> __m256i {
         unsafe {
-            _mm256_max_epi32(
-                largest,
-                _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(i32::MAX)),
-            )
+            _mm256_max_epi32(largest, _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(i32::MAX)))
         }
     }
     #[inline(always)]

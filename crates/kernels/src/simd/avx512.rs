@@ -152,13 +152,7 @@ impl<const VNNI: bool> Integers for Avx512<VNNI> {
     }
     #[inline(always)]
     fn dot(self, a: __m512i, b: __m512i, sum: __m512i) -> __m512i {
-        unsafe {
-            if VNNI {
-                dot(a, b, sum)
-            } else {
-                _mm512_add_epi32(sum, _mm512_madd_epi16(a, b))
-            }
-        }
+        unsafe { if VNNI { dot(a, b, sum) } else { _mm512_add_epi32(sum, _mm512_madd_epi16(a, b)) } }
     }
     #[inline(always)]
     fn convert(self, a: __m512i) -> __m512 {
@@ -167,10 +161,7 @@ impl<const VNNI: bool> Integers for Avx512<VNNI> {
     #[inline(always)]
     fn magnitude(self, largest: __m512i, x: __m512) -> __m512i {
         unsafe {
-            _mm512_max_epi32(
-                largest,
-                _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(i32::MAX)),
-            )
+            _mm512_max_epi32(largest, _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(i32::MAX)))
         }
     }
     #[inline(always)]
