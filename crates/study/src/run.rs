@@ -654,7 +654,7 @@ impl Study {
         // One trial alone has nothing to compare; but if the others' times are known, its own is missing.
         let missing =
             !self.timings.is_empty() && !self.timings.iter().any(|timings| timings.cover(configs(), &[1]));
-        if threads == 1 || work.is_empty() || (work.len() == 1 && !missing) {
+        if work.is_empty() || (work.len() == 1 && !missing) {
             return Ok(());
         }
         let vocabulary = corpus.alphabet.len();
