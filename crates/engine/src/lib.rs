@@ -16,7 +16,8 @@ pub use api::{
     Updating,
 };
 pub use bench::{
-    Benchmark, Cell, Evaluation, Generation, Streams, Trials, benchmark, cell, cells, evaluation, generation,
-    generation_memory, trials,
+    Benchmark, Cell, Comparison, Evaluation, Generation, Streams, Trials, benchmark, cell, cells, evaluation,
+    generation, generation_memory, trials,
 };
 pub use cpu::{CpuEngine, Shape, cache_bytes, memory_needed, memory_of_updates};
+pub use diapason_kernels::Precision;

@@ -7,7 +7,8 @@
 
 use diapason_corpus::windows::{Windows, training_windows};
 use diapason_engine::{
-    Batch, CpuEngine, Engine, Optimizer, Scores, Shape, Update, Updating, memory_needed, memory_of_updates,
+    Batch, CpuEngine, Engine, Optimizer, Precision, Scores, Shape, Update, Updating, memory_needed,
+    memory_of_updates,
 };
 use diapason_model::{Architecture, ModelConfig, initialise};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -35,7 +36,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(threads: usize, update: Update) -> Self {
+    fn new(threads: usize, precision: Precision, update: Update) -> Self {
         let model = ModelConfig {
             architecture: Architecture::Seed,
             vocabulary: 27,
@@ -47,7 +48,8 @@ impl Run {
             tie_embeddings: false,
         };
         let shape = Shape { batch_size: 20, sequence_length: 32 };
-        let mut engine = CpuEngine::new(model.clone(), &initialise(&model, 0), threads, shape).unwrap();
+        let parameters = initialise(&model, 0);
+        let mut engine = CpuEngine::with_precision(precision, model, &parameters, threads, shape).unwrap();
         engine.keep_average(true);
         let text = (0..10_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as u8 % 27).collect();
         Self { engine, text, windows: Windows::default(), step: 0, update }
@@ -80,16 +82,24 @@ fn steps_allocate_nothing() {
         assert!(output.status.success(), "{output:#?}");
         return;
     }
-    let clipping = Update { gradient_clip: 0.1, average: 0.1, ..Update::default() };
+    let plain = Update::default();
+    let clipping = Update { gradient_clip: 0.1, average: 0.1, ..plain };
     let by_unit = Update { adaptive_clip: 0.01, gradient_clip: 0.0, optimizer: Optimizer::Muon, ..clipping };
-    for (threads, update) in [(1, Update::default()), (2, Update::default()), (3, clipping), (3, by_unit)] {
-        let mut run = Run::new(threads, update);
+    for (threads, precision, update) in [
+        (1, Precision::F32, plain),
+        (2, Precision::F32, plain),
+        (3, Precision::F32, clipping),
+        (3, Precision::F32, by_unit),
+        (1, Precision::Half, plain),
+        (2, Precision::Half, by_unit),
+    ] {
+        let mut run = Run::new(threads, precision, update);
         run.steps(FIRST);
         let region = Region::new(ALLOCATOR);
         run.steps(WATCHED);
         let change = region.change();
         let calls = change.allocations + change.reallocations + change.deallocations;
-        assert_eq!(calls, 0, "{threads} threads: {change:?}");
+        assert_eq!(calls, 0, "{threads} threads, {precision:?}: {change:?}");
         // Nor do evaluations of one size.
         let n = 96 * 32;
         let (inputs, targets) = (&run.text[..n], &run.text[1..=n]);
@@ -131,11 +141,11 @@ fn memory_is_what_was_said() {
         (model(256, 64, 1, true), 7, 50),
     ];
     for (model, batch_size, sequence_length) in cases {
-        for (threads, updating) in [
-            (1, Updating::default()),
-            (3, Updating::default()),
-            (2, Updating { clips: true, averages: true, ..Updating::default() }),
-            (3, Updating { optimizer: Optimizer::Muon, ..Updating::default() }),
+        for (threads, precision, updating) in [
+            (1, Precision::F32, Updating::default()),
+            (3, Precision::F32, Updating::default()),
+            (2, Precision::Half, Updating { clips: true, averages: true, ..Updating::default() }),
+            (3, Precision::F32, Updating { optimizer: Optimizer::Muon, ..Updating::default() }),
         ] {
             let shape = Shape { batch_size, sequence_length };
             // A batch, and an evaluation larger than it.
@@ -147,7 +157,10 @@ fn memory_is_what_was_said() {
             };
             let mut scores = Scores::default();
             let region = Region::new(ALLOCATOR);
-            let mut engine = CpuEngine::new(model.clone(), &initialise(&model, 0), threads, shape).unwrap();
+            let parameters = initialise(&model, 0);
+            let mut engine =
+                CpuEngine::with_precision(precision, model.clone(), &parameters, threads, shape).unwrap();
+            drop(parameters);
             let Updating { optimizer, clips, averages } = updating;
             engine.keep_average(averages);
             let update = Update {
@@ -162,13 +175,13 @@ fn memory_is_what_was_said() {
             let change = region.change();
             let has = change.bytes_allocated as f64 + change.bytes_reallocated as f64
                 - change.bytes_deallocated as f64;
-            let said = memory_needed(&model, shape, threads) + memory_of_updates(&model, updating, threads);
-            let said = said as f64;
+            let updates = memory_of_updates(&model, updating, threads);
+            let said = (memory_needed(&model, precision, shape, threads) + updates) as f64;
             // Names, ranges and tables are not counted.
             let little = 100_000.0;
             assert!(
                 (has - said).abs() < 0.02 * said + little,
-                "{model:?} {shape:?} {updating:?} on {threads}: {has} bytes, said {said}"
+                "{model:?} {precision:?} {shape:?} {updating:?} on {threads}: {has} bytes, said {said}"
             );
             drop((engine, scores));
         }
@@ -177,7 +190,7 @@ fn memory_is_what_was_said() {
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod system_calls {
-    use super::{FIRST, Optimizer, ROLE, Run, Update, WATCHED, again};
+    use super::{FIRST, Optimizer, Precision, ROLE, Run, Update, WATCHED, again};
     use seccompiler::{
         BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
         SeccompRule,
@@ -219,7 +232,7 @@ mod system_calls {
     fn watched(role: &str) {
         let optimizer = if role.contains("+muon") { Optimizer::Muon } else { Optimizer::Adam };
         let threads = role.split('+').next().and_then(|threads| threads.parse().ok()).unwrap();
-        let mut run = Run::new(threads, Update { optimizer, ..Update::default() });
+        let mut run = Run::new(threads, Precision::F32, Update { optimizer, ..Update::default() });
         run.steps(FIRST);
         let mut out = std::io::stdout().lock();
         out.flush().unwrap();

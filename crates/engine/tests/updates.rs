@@ -1,7 +1,7 @@
 //! Every optimizer and every kind of clipping against the plain versions in `f64`, on the engine's own gradients, on each instruction
 //! set; and the same bits on any number of threads.
 
-use diapason_engine::{Batch, CpuEngine, Engine, Optimizer, Shape, Update};
+use diapason_engine::{Batch, CpuEngine, Engine, Optimizer, Precision, Shape, Update};
 use diapason_kernels::Isa;
 use diapason_model::{Architecture, Layout, ModelConfig, Tensor, initialise};
 use diapason_random::{Purpose, Stream};
@@ -52,7 +52,8 @@ impl Case {
 
     fn engine(&self, isa: Isa, threads: usize) -> CpuEngine {
         let shape = Shape { batch_size: self.windows, sequence_length: self.t };
-        CpuEngine::with_isa(isa, self.model.clone(), &self.parameters, threads, shape).unwrap()
+        CpuEngine::with_isa(isa, Precision::F32, self.model.clone(), &self.parameters, threads, shape)
+            .unwrap()
     }
 
     /// Inputs and targets of a step.

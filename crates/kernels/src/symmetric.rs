@@ -7,7 +7,7 @@
 //! Since only X^T Y is formed, a symmetric X needs no transposing either.
 
 use crate::extent;
-use crate::gemm::{Init, Left, Lines, full_tile, panel, panels};
+use crate::gemm::{Init, Left, Lines, Single, panel, panels};
 use crate::isa::dispatch;
 use crate::simd::Simd;
 
@@ -51,15 +51,16 @@ fn upper_generic<S: Simd>(
     c: &mut [f32],
 ) {
     let x = Left::Columns { data: x, stride };
-    for (first, width) in panels(m.div_ceil(S::LANES)) {
+    for (first, width) in panels(m.div_ceil(S::LANES), S::TILE.1) {
         let column = first * S::LANES;
-        // Down to the row tile that meets the panel's last column, and to the end of the square around it.
-        let rows = (column + width * S::LANES).next_multiple_of(SQUARE.max(full_tile::<S>())).min(m);
+        // Down to the end of the square around the panel's last place on the diagonal.
+        let rows = (column + width * S::LANES).next_multiple_of(SQUARE).min(m);
         // SAFETY: `gemm_upper` has checked every operand against its shape.
         unsafe {
             let y = y.as_ptr().add(column);
             let c = c.as_mut_ptr().add(column);
-            panel(s, width, x, y, stride, rows, m - column, k, init, c, stride, Lines::Result);
+            let operands = Single { a: x, b: y, b_stride: stride, k };
+            panel(s, width, operands, rows, m - column, init, c, stride, Lines::Result);
         }
     }
 }
@@ -89,13 +90,14 @@ dispatch! {
 #[inline(always)]
 fn in_place_generic<S: Simd>(s: S, x: &[f32], y: &[f32], n: usize, m: usize, stride: usize, c: &mut [f32]) {
     let x = Left::Rows { data: x, stride };
-    for (first, width) in panels(m.div_ceil(S::LANES)) {
+    for (first, width) in panels(m.div_ceil(S::LANES), S::TILE.1) {
         let column = first * S::LANES;
         // SAFETY: `gemm_in_place` has checked every operand against its shape.
         unsafe {
             let y = y.as_ptr().add(column);
             let c = c.as_mut_ptr().add(column);
-            panel(s, width, x, y, stride, n, m - column, m, Init::Zero, c, stride, Lines::Result);
+            let operands = Single { a: x, b: y, b_stride: stride, k: m };
+            panel(s, width, operands, n, m - column, Init::Zero, c, stride, Lines::Result);
         }
     }
 }

@@ -7,6 +7,7 @@
 use super::{Benchmark, benchmark};
 use crate::api::{EngineError, Update};
 use crate::cpu::Shape;
+use diapason_kernels::Precision;
 use diapason_model::ModelConfig;
 use std::time::Duration;
 
@@ -102,10 +103,12 @@ pub fn cells(base: &ModelConfig) -> Vec<Cell> {
 pub fn cell(
     cell: Cell,
     base: &ModelConfig,
+    precision: Precision,
     threads: usize,
     duration: Duration,
 ) -> Result<Benchmark, EngineError> {
-    benchmark(&cell.model(base), cell.shape(), threads, &Update::default(), duration, &mut |_, _| {})
+    let update = Update::default();
+    benchmark(&cell.model(base), precision, cell.shape(), threads, &update, duration, &mut |_, _| {})
 }
 
 #[cfg(test)]
