@@ -153,16 +153,18 @@ def flat(tree, d_model):
 # No number that is usual, so that each of them shows.
 OPTIMIZERS = dict(learning_rate=0.003, adam_learning_rate=0.002, momentum=0.8, beta1=0.85, beta2=0.97, epsilon=1e-6,
                   weight_decay=0.2, gradient_clip=0.2, adaptive_clip=0.02)
-# Of each step on singular values: x (a + b x^2 + c x^4).
-MUON_STEPS = [(8.093435, -23.62042, 17.44622), (3.636615, -2.72187, 0.53653), (2.66133, -1.9772, 0.4526)]
+# Of each step on singular values: x (a + b x^2 + c x^4 + d x^6 + e x^8).
+MUON_STEPS = [(14.9372621, -146.24937, 486.66111, -625.530256, 272.15138),
+              (6.7596159, -16.3497373, 13.8420811, -4.55616151, 0.508881892),
+              (4.18823538, -8.77687795, 7.94461408, -2.95882844, 0.382719708)]
 
 
 def orthogonalised(u):
     """A matrix with its singular values brought near to 1, by the singular values themselves."""
     left, values, right = jnp.linalg.svd(u, full_matrices=False)
     values = values / (1.01 * (values ** 8).sum() ** 0.125)
-    for a, b, c in MUON_STEPS:
-        values = values * (a + b * values ** 2 + c * values ** 4)
+    for step in MUON_STEPS:
+        values = sum(coefficient * values ** (2 * i + 1) for i, coefficient in enumerate(step))
     return (left * values) @ right
 
 

@@ -39,7 +39,7 @@ pub use half::{gemm_transposed_half, half_rows_len, round_columns, rounded_rows}
 pub use isa::Isa;
 pub use layer_norm::{layer_norm, layer_norm_backward};
 pub use lion::{LionUpdate, lion};
-pub use orthogonal::{MuonUpdate, OrthogonalScratch, look_ahead, muon};
+pub use orthogonal::{MuonUpdate, OrthogonalScratch, look_ahead, muon, muon_flop};
 pub use peak::{flop_per_peak_iteration, peak, peak_of_pairs, read};
 pub use pool::Pool;
 pub use vector::{add, add_rows, add_squares, approach, multiply, scale, sum_of_squares};

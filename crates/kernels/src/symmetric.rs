@@ -151,23 +151,40 @@ fn polynomial_generic<S: Simd>(
             }
         }
     }
+    mirror_generic(s, m, stride, out);
+    for i in 0..m {
+        out[i * stride + i] += coefficients[0];
+    }
+}
+
+/// Makes what [`gemm_upper`] left in `c` whole.
+pub(crate) fn mirror(isa: crate::Isa, m: usize, stride: usize, c: &mut [f32]) {
+    assert!(stride >= m && c.len() >= extent(m, stride, m));
+    mirror_checked(isa, m, stride, c);
+}
+
+dispatch! {
+    /// The mirror image, sizes checked by the caller.
+    fn mirror_checked(m: usize, stride: usize, c: &mut [f32]) = mirror_generic;
+}
+
+#[inline(always)]
+fn mirror_generic<S: Simd>(s: S, m: usize, stride: usize, c: &mut [f32]) {
     let whole = m / SQUARE * SQUARE;
     for i in (0..whole).step_by(SQUARE) {
         for j in (i + SQUARE..whole).step_by(SQUARE) {
             // SAFETY: two squares inside of the matrix, on either side of the diagonal.
             unsafe {
-                let to = out.as_mut_ptr();
+                let to = c.as_mut_ptr();
                 s.transpose8(to.add(i * stride + j).cast_const(), stride, to.add(j * stride + i), stride);
             }
         }
     }
-    for j in whole..m {
-        for i in 0..j {
-            out[j * stride + i] = out[i * stride + j];
+    // The squares on the diagonal are there in full, but rounded on both sides; what is not exactly symmetric would grow.
+    for j in 0..m {
+        for i in if j < whole { j / SQUARE * SQUARE } else { 0 }..j {
+            c[j * stride + i] = c[i * stride + j];
         }
-    }
-    for i in 0..m {
-        out[i * stride + i] += coefficients[0];
     }
 }
 
@@ -257,6 +274,12 @@ mod tests {
                 }
                 let sum: f64 = plain.iter().map(|x| 4.0 * x * x).sum();
                 assert!((sum_of_squares(isa, m, ld, &s) / sum - 1.0).abs() < 1e-5, "{what}");
+                let mut whole = s.clone();
+                mirror(isa, m, ld, &mut whole);
+                assert!(
+                    (0..m * m).all(|at| 0.5 * whole[at / m * ld + at % m] == a[at / m * ld + at % m]),
+                    "{what}"
+                );
                 // A second polynomial of the same matrix commutes with it.
                 let mut out = vec![f32::NAN; m * ld];
                 polynomial(isa, m, ld, [3.0, -2.0, 0.25], (&a, &s), &mut out);

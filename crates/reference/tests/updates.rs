@@ -45,11 +45,11 @@ fn clipping_by_hand() {
 #[test]
 fn muon_moves_singular_values_alone() {
     let (c, s) = (0.6, 0.8);
-    for values in [[1.0, 1.0], [1.0, 0.1], [0.5, 0.02], [3.0, 1.0]] {
+    for values in [[1.0, 1.0], [1.0, 0.1], [0.5, 0.02], [3.0, 0.01]] {
         let [x, y] = values;
         let diagonal = muon::orthogonalised(&[x, 0.0, 0.0, y], 2, 2);
         let (a, b) = (diagonal[0], diagonal[3]);
-        assert!((0.73..1.27).contains(&a) && (0.73..1.27).contains(&b), "{values:?} become {a} and {b}");
+        assert!((0.77..1.23).contains(&a) && (0.77..1.23).contains(&b), "{values:?} become {a} and {b}");
         // U diag V^T, with V = 1 and U a rotation, and one more row of zeros.
         let turned = muon::orthogonalised(&[c * x, -s * y, s * x, c * y, 0.0, 0.0], 3, 2);
         close(&turned, &[c * a, -s * b, s * a, c * b, 0.0, 0.0]);

@@ -15,7 +15,7 @@ use super::CpuEngine;
 use crate::api::{Batch, Optimizer, Update, Updating};
 use diapason_kernels::{
     AdamUpdate, Block, BlockMut, BlockSet, Buffer, Isa, LionUpdate, MuonUpdate, OrthogonalScratch, adam,
-    add_squares, approach, lion, look_ahead, multiply, muon, scale, sum_of_squares,
+    add_squares, approach, lion, look_ahead, multiply, muon, muon_flop, scale, sum_of_squares,
 };
 use diapason_model::{Layout, ModelConfig, Tensor};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -149,7 +149,7 @@ impl Updater {
         let mut matrices: Vec<&Tensor> =
             layout.tensors.iter().filter(|tensor| Kind::of(tensor) == Kind::Matrix).collect();
         // Stable: equal ones stay in the order of the layout.
-        matrices.sort_by_key(|tensor| std::cmp::Reverse(cost(shape(tensor))));
+        matrices.sort_by(|a, b| muon_flop(shape(b)).total_cmp(&muon_flop(shape(a))));
         let whole = |tensor: &&Tensor| {
             let len = tensor.range.len();
             Block { start: tensor.range.start, rows: 1, columns: len, stride: len }
@@ -218,13 +218,7 @@ pub(crate) fn flop_of_update(model: &ModelConfig, update: &Update) -> f64 {
     }
     let layout = Layout::new(model);
     let matrices = layout.tensors.iter().filter(|tensor| Kind::of(tensor) == Kind::Matrix);
-    matrices.map(|tensor| cost(shape(tensor)) as f64).sum()
-}
-
-/// Floating-point operations to orthogonalise a matrix.
-fn cost((rows, columns): (usize, usize)) -> usize {
-    let (small, large) = (rows.min(columns), rows.max(columns));
-    small * small * (3 * large + 9 * small)
+    matrices.map(|tensor| muon_flop(shape(tensor))).sum()
 }
 
 /// The largest smaller and the largest larger side of matrices.
