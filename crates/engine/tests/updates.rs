@@ -45,7 +45,7 @@ impl Case {
             for (i, p) in parameters.iter_mut().enumerate() {
                 *p += 0.1 * stream.normal(i as u64) as f32;
             }
-            Self { model, parameters, windows: 3, t: 7 }
+            Self { model, parameters, windows: 14, t: 7 }
         })
         .collect()
     }
@@ -200,12 +200,12 @@ fn updates_are_those_of_the_plain_versions() {
                         (&state.parameters[range.clone()], &plain.parameters[range.clone()]);
                     if update.optimizer == Optimizer::Muon && is_matrix(tensor) {
                         // Where between 0.77 and 1.23 a singular value comes to lie depends on its last digits, so f32 and f64 differ by a
-                        // part of that; these gradients, of few positions, have many values that are nearly zero.
+                        // part of that.
                         let length = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
                         let pairs = || got.iter().map(|&x| f64::from(x)).zip(expected);
                         let step = length(&mut before[range].iter().zip(expected).map(|(x, y)| x - y));
                         let error = length(&mut pairs().map(|(x, y)| x - y)) / step;
-                        assert!(error < 0.15, "{what}: {}: off by {error:.1e} of the step", tensor.name);
+                        assert!(error < 0.1, "{what}: {}: off by {error:.1e} of the step", tensor.name);
                     } else {
                         close(&format!("{what}: {}", tensor.name), got, expected, 1e-5, others);
                     }
