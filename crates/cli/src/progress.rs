@@ -179,7 +179,8 @@ impl Run {
     /// What stands behind the curve on the screen, what matters most first.
     fn columns(&self) -> [String; 5] {
         let share = 100.0 * self.step as f64 / self.steps.max(1) as f64;
-        let loss = |name: &str, loss: Option<f64>| loss.map(|loss| format!("{name} {loss:.4}")).unwrap_or_default();
+        let loss =
+            |name: &str, loss: Option<f64>| loss.map(|loss| format!("{name} {loss:.4}")).unwrap_or_default();
         let speed = match self.evaluating {
             Some(percent) => format!("evaluating {percent} %"),
             None if self.tokens_per_second > 0.0 => format!("{}/s", short(self.tokens_per_second)),
@@ -529,7 +530,10 @@ mod tests {
         );
         for width in 20..200 {
             let lines = lines(&runs, width, true);
-            assert!(width < 37 || lines.iter().all(|line| console::measure_text_width(line) <= width), "{lines:?}");
+            assert!(
+                width < 37 || lines.iter().all(|line| console::measure_text_width(line) <= width),
+                "{lines:?}"
+            );
         }
         assert!(lines(&[], 80, true).is_empty());
     }

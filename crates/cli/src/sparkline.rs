@@ -65,7 +65,9 @@ impl Sparkline {
         for (i, height) in heights.iter().enumerate() {
             line.push(match height {
                 // One height alone is the highest so far.
-                Some(height) if high > low => levels[((height - low) / (high - low) * top as f64).round() as usize],
+                Some(height) if high > low => {
+                    levels[((height - low) / (high - low) * top as f64).round() as usize]
+                }
                 Some(_) => levels[top],
                 None if i > reached => ahead,
                 None => ' ',
@@ -77,8 +79,9 @@ impl Sparkline {
     /// The height of a drawn place: the logarithm of the mean loss of the places that it stands for.
     fn height(&self, i: usize, width: usize) -> Option<f64> {
         let (first, end) = (i * PLACES / width, ((i + 1) * PLACES / width).min(PLACES));
-        let (sum, count) =
-            self.places[first..end].iter().fold((0.0, 0), |(sum, count), place| (sum + place.0, count + place.1));
+        let (sum, count) = self.places[first..end]
+            .iter()
+            .fold((0.0, 0), |(sum, count), place| (sum + place.0, count + place.1));
         (count > 0).then(|| (sum / f64::from(count)).ln())
     }
 }

@@ -187,7 +187,8 @@ fn what_the_notebooks_rule_loses_is_named() {
 
 #[test]
 fn json_has_the_keys_of_the_contract() {
-    let json = serde_json::to_value(StudyJson::new(&study(), &Bounds::default())).unwrap();
+    let json =
+        serde_json::to_value(StudyJson::new(&study(), &Bounds::default(), &Extras::default())).unwrap();
     assert_eq!(json["corpus"], serde_json::json!({"name": "text8", "digest": "sha256:00"}));
     let trials = json["trials"].as_array().unwrap();
     assert_eq!(trials.len(), 8);
@@ -225,7 +226,7 @@ fn json_has_the_keys_of_the_contract() {
 
     let mut none = study();
     none.trials.clear();
-    let json = serde_json::to_value(StudyJson::new(&none, &Bounds::default())).unwrap();
+    let json = serde_json::to_value(StudyJson::new(&none, &Bounds::default(), &Extras::default())).unwrap();
     assert_eq!((&json["trials"], &json["verdict"]), (&serde_json::json!([]), &serde_json::Value::Null));
 }
 
@@ -255,7 +256,7 @@ fn csv_has_a_line_per_pass() {
 fn markdown_has_all_columns_and_shows_names_as_they_are() {
     let mut study = study();
     study.spec.name = "a | <script>alert(1)</script>".to_string();
-    let text = to_markdown(&study, &Bounds::default());
+    let text = to_markdown(&study, &Bounds::default(), &Extras::default());
     assert_eq!(format!("\n{text}"), "
 # a \\| &lt;script>alert(1)&lt;/script>
 
@@ -347,7 +348,7 @@ fn different_engines_are_said() {
     );
     let rows = study.rows();
     assert_eq!((rows[0].engine.as_deref(), rows[4].engine.as_deref()), (Some("colab"), None));
-    let json = serde_json::to_value(StudyJson::new(&study, &Bounds::default())).unwrap();
+    let json = serde_json::to_value(StudyJson::new(&study, &Bounds::default(), &Extras::default())).unwrap();
     assert_eq!(json["trials"][2]["other_engines"], serde_json::json!(["old", "older"]));
     assert_eq!(json["trials"][0]["engine"], "colab");
     let csv = String::from_utf8(to_csv(&study).unwrap()).unwrap();
@@ -405,7 +406,7 @@ fn times_say_where_they_come_from() {
         "{text}"
     );
     assert!(text.contains(" 640.0 ") && text.contains(" 128,000"), "{text}");
-    let json = serde_json::to_value(StudyJson::new(&study, &Bounds::default())).unwrap();
+    let json = serde_json::to_value(StudyJson::new(&study, &Bounds::default(), &Extras::default())).unwrap();
     assert_eq!(json["trials"][1]["threads"], 1.0);
     assert_eq!(json["trials"][1]["trials_at_once"], 2.0);
     assert_eq!(json["trials"][1]["ms_per_step_alone"], 16.0);

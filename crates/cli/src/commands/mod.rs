@@ -10,6 +10,7 @@ mod page;
 pub(crate) mod study;
 pub(crate) mod train;
 pub(crate) mod tune;
+mod winner;
 pub(crate) mod worker;
 mod working;
 

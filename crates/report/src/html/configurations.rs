@@ -7,7 +7,7 @@ use super::Shown;
 use super::markup::text;
 use crate::RESULTS_FILE;
 use crate::summary::{PassColumns, columns, number, range, seconds, share, thousands};
-use diapason_study::{CellReading, Cost, Pass, SeedNumbers, percent};
+use diapason_study::{CellReading, Cost, Pass, SeedNumbers, Standing, percent};
 use std::fmt::Write;
 
 /// Configurations that the table has at most.
@@ -25,7 +25,7 @@ struct Column {
 type Push<'a> = dyn FnMut(&str, &str, &'static str, Vec<String>) + 'a;
 
 /// `3 trials`, `1 trial`.
-pub(super) fn count(n: usize, what: &str) -> String {
+pub(crate) fn count(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{} {what}s", thousands(n as u64)) }
 }
 
@@ -158,6 +158,14 @@ fn pass_columns(shown: &Shown<'_>, of_pass: &PassColumns, pass: Pass, push: &mut
     let of_interval = |interval: &Option<diapason_study::Interval>| interval.map(range).unwrap_or_default();
     let means = "how much more loss than the best the evidence allows, as fractions of the best loss";
     push(group, "interval", means, of_pass.intervals.iter().map(of_interval).collect());
+    let standing = |of: &Option<Standing>| match of {
+        Some(Standing::Equivalent) => "equivalent".to_string(),
+        Some(Standing::Worse) => "worse".to_string(),
+        Some(Standing::Undecided) => "undecided".to_string(),
+        None => String::new(),
+    };
+    let means = "whether that is within the tolerance for certain, outside of it for certain, or neither";
+    push(group, "standing", means, of_pass.standings.iter().map(standing).collect());
     push(group, "bpc", "the loss in bits per character", cells(&|r| number(r.bpc, 4)));
     push(group, "accuracy", "how often the likeliest character was right", cells(&|r| share(r.accuracy)));
     let means = "the same at the last place of each window";
