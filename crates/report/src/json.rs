@@ -167,7 +167,7 @@ impl StudyJson {
             },
             protocol: study.spec.protocol,
             seeds: study.spec.seeds,
-            finished: study.trials.iter().all(|trial| study.is_over(trial)),
+            finished: summary::is_over(study),
             trials: study.rows(),
             verdict: study.verdict().map(|verdict| {
                 let decided = study.decided();

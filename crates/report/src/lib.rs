@@ -59,7 +59,10 @@ pub fn to_markdown(study: &Study, bounds: &Bounds, extras: &Extras) -> String {
     text += &format!("Text: {}, digest `{}`.\n\n", plain(&study.spec.corpus.name), study.spec.corpus.digest);
     text += "## Verdict\n\n";
     match study.verdict() {
-        Some(verdict) => text += &format!("**Keep {}**\n\n", plain(&verdict.chosen.to_string())),
+        Some(verdict) => {
+            let word = if summary::is_over(study) { "Keep" } else { "So far:" };
+            text += &format!("**{word} {}**\n\n", plain(&verdict.chosen.to_string()));
+        }
         None => text += "No verdict yet: no configuration has a result.\n\n",
     }
     for (name, line) in summary::answer(study) {

@@ -1,6 +1,7 @@
 //! The table of a study: one line per configuration, early and full side by side.
 
 use crate::fits::{self, Fit};
+use crate::stopped;
 use crate::table::{Align, Column, Table};
 use crate::{Bounds, RESULTS_FILE};
 use diapason_study::{
@@ -232,7 +233,7 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
                 row.params, row.seed
             ));
         }
-        if lost.is_empty() && study.trials.iter().all(|trial| study.is_over(trial)) {
+        if lost.is_empty() && is_over(study) {
             notes.push("the notebook's rule would have lost none of these cells".to_string());
         }
     }
@@ -245,6 +246,11 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// Whether no trial is left to be done.
+pub(crate) fn is_over(study: &Study) -> bool {
+    study.trials.iter().all(|trial| study.is_over(trial))
 }
 
 /// What was decided on the way: a paragraph for each comparison.
@@ -278,6 +284,9 @@ pub(crate) fn answer(study: &Study) -> Vec<(&'static str, String)> {
         ));
     }
     lines.push(("Why", verdict.reason));
+    if let Some(line) = stopped::spared(study) {
+        lines.push(("Stopped early", line));
+    }
     let certainty = match verdict.certainty {
         Some(Certainty::Decided) => {
             "decided: with 95 % confidence no other choice would be right, for other text of this kind and other seeds"

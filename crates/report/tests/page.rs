@@ -103,28 +103,30 @@ fn verdict_table_and_plots() {
     );
     assert_eq!(texts(&page, ".verdict"), ["Keep d_model=256 n_heads=8 n_layers=4"]);
     assert!(
-        texts(&page, "section p")[1].contains("0.75 % more loss for 50 % less time"),
+        texts(&page, "section p")[1].starts_with("Price: 0.75 % more loss for half the time: ")
+            && texts(&page, "section p")[2].contains("0.75 % more loss for 50 % less time"),
         "{:?}",
         texts(&page, "p")
     );
     assert_eq!(
-        texts(&page, "table:not(.map) thead tr:nth-child(1) > *"),
+        texts(&page, "table.configurations thead tr:nth-child(1) > *"),
         ["no.", "", "full, 20000 steps", "early, 4000 steps", ""]
     );
     assert_eq!(
-        texts(&page, "table:not(.map) thead tr:nth-child(2) th").join(", "),
-        "d_model, n_heads, n_layers, parameters, \
+        texts(&page, "table.configurations thead tr:nth-child(2) th").join(", "),
+        "d_model, n_heads, n_layers, \
          loss, above best, bpc, accuracy, at last, FLOP, seconds (cost), training s, seed's, seed's s, \
-         loss, above best, bpc, accuracy, at last, FLOP, seconds (cost), training s, seed's, seed's s, tokens/s"
+         loss, above best, bpc, accuracy, at last, FLOP, seconds (cost), training s, seed's, seed's s, \
+         parameters, tokens/s"
     );
     assert_eq!(
-        texts(&page, "table:not(.map) tbody tr:first-child > *").join(", "),
-        "1 ★, 256, 8, 4, 3,202,048, \
+        texts(&page, "table.configurations tbody tr:first-child > *").join(", "),
+        "1 ★, 256, 8, 4, \
          1.3307, +0.75 %, 1.9198, 55.0 %, 58.0 %, 7.91e14, 800.0, 331.1, 1.3307, 331.1, \
-         1.4581, +0.47 %, 2.1036, 55.0 %, 58.0 %, 1.58e14, 160.0, 70.7, 1.4581, 70.7, 51,200"
+         1.4581, +0.47 %, 2.1036, 55.0 %, 58.0 %, 1.58e14, 160.0, 70.7, 1.4581, 70.7, 3,202,048, 51,200"
     );
-    assert_eq!(number_of(&page, "tbody tr.chosen"), 1);
-    assert_eq!(number_of(&page, "table:not(.map) tbody th[scope=row]"), 4);
+    assert_eq!(number_of(&page, "table.configurations tbody tr.chosen"), 1);
+    assert_eq!(number_of(&page, "table.configurations tbody th[scope=row]"), 4);
     assert_eq!(number_of(&page, "thead th:not([scope])"), 0);
     // Each of four curves in two plots with two kinds of axes; its values once.
     assert_eq!(number_of(&page, "figure.curves svg polyline.curve"), 16);
@@ -144,7 +146,7 @@ fn verdict_table_and_plots() {
     }
     // What the study has no data for is not there.
     assert_eq!(number_of(&page, "figure.fit, figure.differences, meta[http-equiv=refresh], .progress"), 0);
-    assert!(!texts(&page, "th").iter().any(|head| head == "interval"));
+    assert!(!texts(&page, "th").iter().any(|head| head == "worse by"));
 }
 
 #[test]
@@ -244,9 +246,9 @@ fn intervals_where_they_are_known() {
     assert_eq!(number_of(&page, "figure.differences .bar"), 4);
     assert_eq!(number_of(&page, "figure.differences .band"), 1);
     assert_eq!(
-        texts(&page, "table:not(.map) thead tr:nth-child(2) th")
+        texts(&page, "table.configurations thead tr:nth-child(2) th")
             .iter()
-            .filter(|head| *head == "interval")
+            .filter(|head| *head == "worse by")
             .count(),
         1
     );
@@ -298,7 +300,7 @@ fn two_hundred_trials_stay_readable() {
     let page = to_html(&study, &Bounds::default(), &curves, &Extras::default());
     assert!(page.len() < 2_500_000, "{}", page.len());
     let page = Html::parse_document(&page);
-    assert_eq!(number_of(&page, "tbody tr"), 200);
+    assert_eq!(number_of(&page, "table.configurations tbody tr"), 200);
     assert_eq!(number_of(&page, "polyline[data-v]"), 200);
     assert!(texts(&page, "h3 ~ .legend li, .plots ~ .legend li").len() <= 12);
     assert!(texts(&page, ".legend li").iter().any(|text| text.starts_with("194 other configurations")));

@@ -143,7 +143,7 @@ fn progress(study: &Study, extras: &Extras) -> String {
 
 /// Which configuration to keep, and why.
 fn verdict(shown: &Shown<'_>) -> String {
-    let unfinished = shown.study.trials.iter().any(|trial| !shown.study.is_over(trial));
+    let unfinished = !summary::is_over(shown.study);
     let mut content = match shown.chosen() {
         Some(chosen) => format!(
             "<p class=\"verdict\">{} <strong>{}</strong></p>\n",

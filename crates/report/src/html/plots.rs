@@ -150,11 +150,17 @@ fn styles(shown: &Shown<'_>, mut cells: Vec<usize>) -> BTreeMap<usize, usize> {
     cells.sort_unstable();
     cells.dedup();
     if cells.len() > TOLD_APART {
-        let loss = |cell: usize| match shown.candidates.get(cell) {
-            Some(candidate) if candidate.left_out.is_none() && candidate.loss.is_finite() => candidate.loss,
-            _ => f64::INFINITY,
+        // Whatever was stopped comes after all that was not, the furthest first.
+        let place = |cell: usize| {
+            let (candidate, dropped) = (shown.candidates.get(cell)?, shown.readings.get(cell)?.dropped);
+            let whole = candidate.left_out.is_none() && candidate.loss.is_finite();
+            if whole { Some((u64::MAX, candidate.loss)) } else { dropped.map(|(loss, step)| (step, loss)) }
         };
-        cells.sort_by(|&a, &b| loss(a).total_cmp(&loss(b)));
+        let place = |cell: usize| place(cell).unwrap_or((0, f64::INFINITY));
+        cells.sort_by(|&a, &b| {
+            let ((far_a, loss_a), (far_b, loss_b)) = (place(a), place(b));
+            far_b.cmp(&far_a).then(loss_a.total_cmp(&loss_b))
+        });
         // What is chosen need not be among the lowest.
         cells.sort_by_key(|&cell| shown.chosen() != Some(cell));
         cells.truncate(OF_MANY);
@@ -579,6 +585,7 @@ pub(super) fn heatmap(shown: &Shown<'_>) -> String {
         let _ = write!(html, "<th scope=\"col\">{}</th>", text(&value(column)));
     }
     html += "</tr>\n</thead>\n<tbody>\n";
+    let mut stopped = false;
     for row in &rows.values {
         let _ = write!(html, "<tr><th scope=\"row\">{}</th>", text(&value(row)));
         for column in &columns.values {
@@ -601,7 +608,13 @@ pub(super) fn heatmap(shown: &Shown<'_>) -> String {
                 Some(candidate) => match candidate.left_out.as_deref() {
                     Some("not finished") => "<td>…</td>".to_string(),
                     Some(reason) if reason.starts_with("dropped at ") || reason.starts_with("pruned") => {
-                        format!("<td class=\"pruned\" title=\"{}\">pruned</td>", text(reason))
+                        let loss = cell.and_then(|cell| shown.readings[cell].dropped);
+                        stopped |= loss.is_some();
+                        format!(
+                            "<td class=\"pruned\" title=\"{}\">{}</td>",
+                            text(reason),
+                            loss.map_or("pruned".to_string(), |(loss, _)| format!("× {loss:.4}"))
+                        )
                     }
                     reason => format!(
                         "<td class=\"failure\" title=\"{}\">failed</td>",
@@ -615,7 +628,8 @@ pub(super) fn heatmap(shown: &Shown<'_>) -> String {
     }
     let of = format!("{} reading", shown.pass);
     html + &format!(
-        "</tbody>\n</table>\n</div>\n<figcaption>The deeper the colour, the lower the loss ({of}); ★ chosen.</figcaption>\n</figure>\n"
+        "</tbody>\n</table>\n</div>\n<figcaption>The deeper the colour, the lower the loss ({of}); ★ chosen{}.</figcaption>\n</figure>\n",
+        if stopped { "; × stopped early, with the loss there" } else { "" }
     )
 }
 
