@@ -114,7 +114,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(label: String) -> Self {
+    fn new(label: String, curve: Sparkline) -> Self {
         Self {
             label,
             step: 0,
@@ -123,7 +123,7 @@ impl Run {
             validation_loss: None,
             evaluating: None,
             tokens_per_second: 0.0,
-            curve: Sparkline::new(0, 0),
+            curve,
             begun: (Instant::now(), 0),
             next_line: Instant::now(),
         }
@@ -135,7 +135,10 @@ impl Run {
         match event {
             Event::Started { step, steps, .. } => {
                 (self.step, self.steps, self.begun) = (*step, *steps, (Instant::now(), *step));
-                self.curve = Sparkline::new(*steps, *step);
+                // What goes on after a wait has its curve still.
+                if *step == 0 || self.curve.steps() != *steps {
+                    self.curve = Sparkline::new(*steps, *step);
+                }
             }
             Event::Step { step, steps, loss, tokens_per_second } => {
                 (self.step, self.steps, self.loss) = (*step, *steps, Some(*loss));
@@ -245,6 +248,8 @@ pub(crate) struct Training {
     /// When the screen was drawn last.
     drawn: Option<Instant>,
     runs: BTreeMap<usize, Run>,
+    /// The curves of those that are not at work for now.
+    waiting: BTreeMap<usize, Sparkline>,
     /// Trials in all, and how many of them are over; none for a single run.
     trials: Option<(usize, usize)>,
     begun: Instant,
@@ -262,6 +267,7 @@ impl Training {
             unicode: screen::unicode(),
             drawn: None,
             runs: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             trials: None,
             begun: Instant::now(),
             left: None,
@@ -278,7 +284,8 @@ impl Training {
 
     /// A run begins, whose events come with this number.
     pub(crate) fn begin(&mut self, number: usize, label: String) {
-        self.runs.insert(number, Run::new(label));
+        let curve = self.waiting.remove(&number).unwrap_or(Sparkline::new(0, 0));
+        self.runs.insert(number, Run::new(label, curve));
     }
 
     /// Shows what happened in a run.
@@ -327,11 +334,14 @@ impl Training {
             *over += 1;
         }
         self.leave(number, text);
+        self.waiting.remove(&number);
     }
 
     /// A run is not at work for now, which `text` says.
     pub(crate) fn leave(&mut self, number: usize, text: &str) {
-        self.runs.remove(&number);
+        if let Some(run) = self.runs.remove(&number) {
+            self.waiting.insert(number, run.curve);
+        }
         self.say(text);
     }
 
@@ -483,7 +493,7 @@ mod tests {
     }
 
     fn run(label: &str, step: u64) -> Run {
-        let mut run = Run::new(label.to_string());
+        let mut run = Run::new(label.to_string(), Sparkline::new(0, 0));
         run.event(&Event::Started { step: 0, steps: 2_000, parameters: 1, evaluations: 1 });
         for step in 1..=step {
             let loss = 1.0 + 10.0 / (step as f64 + 3.0);
@@ -536,5 +546,20 @@ mod tests {
             );
         }
         assert!(lines(&[], 80, true).is_empty());
+    }
+
+    #[test]
+    fn a_run_that_waited_keeps_its_curve() {
+        let mut progress = Training::new();
+        progress.begin(3, "trial 4/9 x=1".to_string());
+        progress.runs.insert(3, run("trial 4/9 x=1", 500));
+        let before = progress.runs[&3].curve.draw(8, true);
+        progress.leave(3, "it waits");
+        progress.begin(3, "trial 4/9 x=1".to_string());
+        let goes_on = Event::Started { step: 500, steps: 2_000, parameters: 1, evaluations: 1 };
+        progress.runs.get_mut(&3).unwrap().event(&goes_on);
+        assert_eq!(progress.runs[&3].curve.draw(8, true), before);
+        progress.end(3, "it is done");
+        assert!(progress.waiting.is_empty() && progress.runs.is_empty());
     }
 }

@@ -29,6 +29,11 @@ impl Sparkline {
         line
     }
 
+    /// How many steps it stands for.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
+    }
+
     /// The loss of a step. What is no number has no height.
     pub(crate) fn add(&mut self, step: u64, loss: f64) {
         let place = self.place(step);

@@ -84,6 +84,9 @@ impl Fit {
     }
 }
 
+/// The size of a cell, if it has one.
+type SizeOf<'a> = dyn Fn(usize) -> Option<u64> + 'a;
+
 /// The fits for which there are enough sizes. `compared`: the cells with a loss; `candidates` and `readings` of all cells.
 pub(crate) fn fits(
     cells: &[Cell],
@@ -98,9 +101,9 @@ pub(crate) fn fits(
         whole.then(|| config.steps.saturating_mul(of_step))
     };
     let parameters = |cell: usize| readings[cell].parameters;
-    let kinds: [(Size, &dyn Fn(usize) -> Option<u64>); 2] =
+    let kinds: [(Size, &SizeOf<'_>); 2] =
         [(Size::Parameters, &parameters), (Size::TrainingCharacters, &characters)];
-    let of = |(against, size): (Size, &dyn Fn(usize) -> Option<u64>)| {
+    let of = |(against, size): (Size, &SizeOf<'_>)| {
         let loss = |cell: usize| candidates[cell].loss;
         let mut best: BTreeMap<u64, usize> = BTreeMap::new();
         for &cell in compared.iter().filter(|&&cell| loss(cell) > 0.0 && loss(cell).is_finite()) {
