@@ -6,6 +6,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use diapason_study::{Range, Rule, RuleError, Sampler, SearchError};
+use diapason_training::{Config, PrecisionChoice};
 use std::path::PathBuf;
 
 /// Finds the right character-level Transformer for a text, on the machine you have.
@@ -437,6 +438,10 @@ pub(crate) struct Eval {
     #[arg(long, value_enum, value_name = "SPLIT", default_value_t = Split::Validation)]
     pub(crate) split: Split,
 
+    /// Number format of the matrix products: f32, half or auto [default: that of the run]
+    #[arg(long, value_name = "PRECISION", value_parser = precision)]
+    pub(crate) precision: Option<PrecisionChoice>,
+
     /// Score only the last N characters of each window, and move on by N
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub(crate) stride: Option<usize>,
@@ -715,6 +720,8 @@ pub(crate) struct ShowConfig {
 Examples:
   diapason bench
   diapason bench --set d_model=512 --set batch_size=128 --threads 1 --json
+  diapason bench --set precision=half
+      A training step in half precision, beside one in f32.
   diapason bench evaluation --set n_layers=8
   diapason bench generation
   diapason bench trials --threads 2
@@ -1019,6 +1026,15 @@ fn fraction(text: &str) -> Result<f64, String> {
 /// A path that can be written into a checkpoint or a study. The parser has refused what is not UTF-8.
 fn path_of_text(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
+}
+
+/// Reads a precision, as `--set` does.
+fn precision(text: &str) -> Result<PrecisionChoice, String> {
+    let mut config = Config::default();
+    match config.set("precision", text) {
+        Ok(()) => Ok(config.precision),
+        Err(_) => Err("must be f32, half or auto".to_string()),
+    }
 }
 
 /// Reads a duration between a hundredth of a second and a day.

@@ -4,7 +4,7 @@
 mod toy;
 
 use diapason_corpus::Corpus;
-use diapason_engine::{CpuEngine, Shape};
+use diapason_engine::{CpuEngine, Precision, Shape};
 use diapason_model::ModelConfig;
 use diapason_study::{
     Cost, Engines, Home, MadeEngine, Pass, Plan, Row, Study, StudyError, StudyEvent, StudySpec, TrialState,
@@ -54,9 +54,11 @@ fn on_cpu(
         Ok(Box::new(CpuEngine::new(model, &zeros, threads, shape(config))?))
     };
     let engines = Engines {
-        memory: &|model, config| diapason_engine::memory_needed(model, shape(config), threads),
+        memory: &|model, config| {
+            diapason_engine::memory_needed(model, Precision::F32, shape(config), threads)
+        },
         available: CpuEngine::memory_available(),
-        id: CpuEngine::engine_id().unwrap().to_string(),
+        id: CpuEngine::engine_id(Precision::F32).unwrap().to_string(),
         make: &make,
         allow_other: false,
         threads,

@@ -595,7 +595,8 @@ impl Run<'_> {
                 old.config.patience != 0
                     && (new.config.patience == 0 || new.config.patience > old.config.patience)
             }
-            "checkpoint_seconds" => true,
+            // What it comes to is in the engine's id.
+            "checkpoint_seconds" | "precision" => true,
             _ => false,
         };
         let mut differences: Vec<String> = old

@@ -9,6 +9,7 @@ use crate::shell;
 use crate::signals::Signals;
 use crate::storage;
 use diapason_corpus::{Corpus, CorpusRequest};
+use diapason_engine::Precision;
 use diapason_generation::{Request, start_symbol};
 use diapason_report::{
     Extras, HTML_FILE, REPORT_FILE, RESULTS_FILE, Sample, StudyJson, to_text, write_files,
@@ -196,7 +197,7 @@ fn samples(folder: &Path, args: &Tune) -> Result<Vec<Sample>, Failure> {
         seeds: (0..SAMPLES).collect(),
         context: checkpoint.header().config.sequence_length,
     };
-    let mut engine = trained(&mut checkpoint, args.working.machine.threads())?;
+    let mut engine = trained(&mut checkpoint, Precision::F32, args.working.machine.threads())?;
     let texts = several(&mut engine, &request, prompt, &alphabet)?;
     let after = if prompt.is_empty() { String::new() } else { format!(", after {PROMPT:?}") };
     let sample = |(seed, text): (&u64, Vec<u8>)| Sample {

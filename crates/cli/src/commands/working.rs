@@ -1,6 +1,6 @@
 //! Working on a study: what `tune` and `worker` share.
 
-use super::{engine, page, shape};
+use super::{engine, page, precision, shape};
 use crate::args::Working;
 use crate::boards::Boards;
 use crate::failure::{Failure, note};
@@ -58,13 +58,15 @@ fn work_on(
 ) -> Result<Study, Failure> {
     let (Task::Tune(spec) | Task::Join(spec)) = task;
     let threads = working.machine.threads();
+    let (precision, said) = precision(spec.config.precision)?;
+    said.into_iter().for_each(note);
     let make = |model: ModelConfig, config: &Config, threads: usize| -> MadeEngine {
-        Ok(Box::new(engine(model, shape(config), threads)?))
+        Ok(Box::new(engine(model, precision, shape(config), threads)?))
     };
     let engines = Engines {
-        memory: &|model, config| memory_needed(model, shape(config), threads),
+        memory: &|model, config| memory_needed(model, precision, shape(config), threads),
         available: CpuEngine::memory_available(),
-        id: CpuEngine::engine_id()?.to_string(),
+        id: CpuEngine::engine_id(precision)?.to_string(),
         make: &make,
         allow_other: working.allow_other_engine,
         threads,
