@@ -190,7 +190,7 @@ mod tests {
         let typed = line.replace("'my book.txt'", "x");
         crate::args::Cli::try_parse_from(typed.split(' ')).unwrap();
         spec.protocol = Protocol::AsSeed;
-        spec.enqueued_only = true;
+        (spec.enqueued_only, spec.search) = (true, None);
         let typed = command(&spec).unwrap().replace("'my book.txt'", "x");
         assert!(
             typed.ends_with(" --as-seed --enqueued --until-decided") && !typed.contains("--early"),
