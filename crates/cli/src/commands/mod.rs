@@ -7,6 +7,7 @@ pub(crate) mod decide;
 pub(crate) mod eval;
 pub(crate) mod generate;
 mod page;
+pub(crate) mod replay;
 pub(crate) mod study;
 pub(crate) mod train;
 pub(crate) mod tune;

@@ -97,7 +97,7 @@ fn work_on(
         }
         StudyEvent::TrialStarted { number, trials, params, seed } => {
             boards.begin(*number, &Path::new(&params.folder_name()).join(format!("seed-{seed}")));
-            let seed = if spec.seeds > 1 { format!(" seed={seed}") } else { String::new() };
+            let seed = if spec.seeds > 1 || *seed > 0 { format!(" seed={seed}") } else { String::new() };
             progress.begin(*number, format!("trial {}/{trials} {params}{seed}", number + 1));
         }
         StudyEvent::Training { number, event } => {
@@ -200,7 +200,11 @@ fn finished(number: usize, record: Option<&TrialRecord>) -> String {
         ),
         (None, None) => "no evaluation".to_string(),
     };
-    let verb = if record.state == TrialState::Running { "interrupted" } else { "done" };
+    let verb = match record.state {
+        TrialState::Running => "interrupted",
+        TrialState::Pruned => "pruned",
+        TrialState::Complete | TrialState::Fail => "done",
+    };
     format!("trial {} {verb}: {}: {what}", number + 1, record.params)
 }
 
