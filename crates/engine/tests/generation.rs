@@ -2,14 +2,13 @@
 //! whole context gives.
 
 use diapason_engine::{CpuEngine, Engine, Shape};
-use diapason_model::{Architecture, ModelConfig, initialise};
+use diapason_model::{ModelConfig, initialise};
 
 const V: usize = 27;
 
 /// Wide enough for the threads to share products, and no multiple of a vector.
 fn engine(d_model: usize, threads: usize) -> CpuEngine {
     let model = ModelConfig {
-        architecture: Architecture::Seed,
         vocabulary: V,
         d_model,
         n_heads: 4,
@@ -17,6 +16,7 @@ fn engine(d_model: usize, threads: usize) -> CpuEngine {
         mlp_ratio: 4.0,
         max_len: 16,
         tie_embeddings: false,
+        ..ModelConfig::default()
     };
     let parameters = initialise(&model, 3);
     let shape = Shape { batch_size: 1, sequence_length: 16 };

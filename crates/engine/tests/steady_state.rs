@@ -7,7 +7,7 @@
 
 use diapason_corpus::windows::{Windows, training_windows};
 use diapason_engine::{Batch, CpuEngine, Engine, Scores, Shape, Update, memory_needed};
-use diapason_model::{Architecture, ModelConfig, initialise};
+use diapason_model::{ModelConfig, initialise};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
 use std::process::{Command, Stdio};
@@ -34,7 +34,6 @@ struct Run {
 impl Run {
     fn new(threads: usize) -> Self {
         let model = ModelConfig {
-            architecture: Architecture::Seed,
             vocabulary: 27,
             d_model: 64,
             n_heads: 4,
@@ -42,6 +41,7 @@ impl Run {
             mlp_ratio: 4.0,
             max_len: 32,
             tie_embeddings: false,
+            ..ModelConfig::default()
         };
         let shape = Shape { batch_size: 20, sequence_length: 32 };
         let engine = CpuEngine::new(model.clone(), &initialise(&model, 0), threads, shape).unwrap();
@@ -109,7 +109,6 @@ fn memory_is_what_was_said() {
         return;
     }
     let model = |vocabulary, d_model, n_layers, tie_embeddings| ModelConfig {
-        architecture: Architecture::Seed,
         vocabulary,
         d_model,
         n_heads: 4,
@@ -117,6 +116,7 @@ fn memory_is_what_was_said() {
         mlp_ratio: 4.0,
         max_len: 64,
         tie_embeddings,
+        ..ModelConfig::default()
     };
     let cases = [
         (model(27, 64, 2, false), 20, 32),

@@ -1,14 +1,13 @@
 //! The number of threads may change between any two calls, and no bit of a result does.
 
 use diapason_engine::{Batch, CpuEngine, Engine, Scores, Shape, Update};
-use diapason_model::{Architecture, ModelConfig, initialise};
+use diapason_model::{ModelConfig, initialise};
 use diapason_random::{Purpose, Stream};
 
 const SHAPE: Shape = Shape { batch_size: 9, sequence_length: 12 };
 
 fn engine(threads: usize) -> CpuEngine {
     let model = ModelConfig {
-        architecture: Architecture::Seed,
         vocabulary: 27,
         d_model: 40,
         n_heads: 4,
@@ -16,6 +15,7 @@ fn engine(threads: usize) -> CpuEngine {
         mlp_ratio: 2.5,
         max_len: 16,
         tie_embeddings: false,
+        ..ModelConfig::default()
     };
     CpuEngine::new(model.clone(), &initialise(&model, 1), threads, SHAPE).unwrap()
 }
