@@ -7,7 +7,7 @@
 
 use diapason_corpus::windows::{Windows, training_windows};
 use diapason_engine::{Batch, CpuEngine, Engine, Scores, Shape, Update, memory_needed};
-use diapason_model::{ModelConfig, initialise};
+use diapason_model::{Activation, LossPositions, ModelConfig, Norm, Positions, initialise};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
 use std::process::{Command, Stdio};
@@ -33,6 +33,10 @@ struct Run {
 
 impl Run {
     fn new(threads: usize) -> Self {
+        Self::of(ModelConfig::default(), threads)
+    }
+
+    fn of(parts: ModelConfig, threads: usize) -> Self {
         let model = ModelConfig {
             vocabulary: 27,
             d_model: 64,
@@ -41,10 +45,10 @@ impl Run {
             mlp_ratio: 4.0,
             max_len: 32,
             tie_embeddings: false,
-            ..ModelConfig::default()
+            ..parts
         };
         let shape = Shape { batch_size: 20, sequence_length: 32 };
-        let engine = CpuEngine::new(model.clone(), &initialise(&model, 0), threads, shape).unwrap();
+        let engine = CpuEngine::new(model, &initialise(&model, 0), threads, shape).unwrap();
         let text = (0..10_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as u8 % 27).collect();
         Self { engine, text, windows: Windows::default(), step: 0 }
     }
@@ -54,6 +58,7 @@ impl Run {
         for _ in 0..count {
             training_windows(&self.text, 0, self.step, 20, 32, &mut self.windows);
             self.step += 1;
+            self.engine.draw_masks(0, self.step);
             let update =
                 Update { number: self.step, learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
             let Windows { inputs, targets, sequence_length } = &self.windows;
@@ -61,6 +66,33 @@ impl Run {
             assert!(self.engine.step(batch, &update).loss.is_finite());
         }
     }
+}
+
+/// The notebook's parts, and most of the others.
+fn parts() -> [ModelConfig; 3] {
+    let seed = ModelConfig::default();
+    let fast = ModelConfig {
+        norm: Norm::RmsNorm,
+        positions: Positions::Rotary,
+        activation: Activation::ReluSquared,
+        mlp_bias: false,
+        qk_norm: true,
+        logit_softcap: 15.0,
+        embedding_norm: true,
+        ngram_table: 2,
+        value_residual: true,
+        ..seed
+    };
+    let other = ModelConfig {
+        positions: Positions::Sinusoidal,
+        activation: Activation::Swiglu,
+        ngram_table: 3,
+        embedding_residual: true,
+        dropout: 0.1,
+        loss_positions: LossPositions::Last,
+        ..seed
+    };
+    [seed, fast, other]
 }
 
 /// This program again, to run nothing but `test` in `role`.
@@ -77,8 +109,8 @@ fn steps_allocate_nothing() {
         assert!(output.status.success(), "{output:#?}");
         return;
     }
-    for threads in [1, 2, 3] {
-        let mut run = Run::new(threads);
+    for (parts, threads) in [1, 2, 3].into_iter().flat_map(|threads| parts().map(|parts| (parts, threads))) {
+        let mut run = Run::of(parts, threads);
         run.steps(FIRST);
         let region = Region::new(ALLOCATOR);
         run.steps(WATCHED);
@@ -108,22 +140,25 @@ fn memory_is_what_was_said() {
         assert!(output.status.success(), "{output:#?}");
         return;
     }
-    let model = |vocabulary, d_model, n_layers, tie_embeddings| ModelConfig {
+    let [seed, fast, other] = parts();
+    let model = |vocabulary, d_model, n_layers, parts: ModelConfig| ModelConfig {
         vocabulary,
         d_model,
         n_heads: 4,
         n_layers,
         mlp_ratio: 4.0,
         max_len: 64,
-        tie_embeddings,
-        ..ModelConfig::default()
+        ..parts
     };
+    let tied = ModelConfig { tie_embeddings: true, ..seed };
     let cases = [
-        (model(27, 64, 2, false), 20, 32),
-        (model(27, 128, 2, false), 1, 64),
-        (model(27, 128, 1, true), 100, 8),
-        (model(256, 20, 3, false), 4, 8),
-        (model(256, 64, 1, true), 7, 50),
+        (model(27, 64, 2, seed), 20, 32),
+        (model(27, 128, 2, seed), 1, 64),
+        (model(27, 128, 1, tied), 100, 8),
+        (model(256, 20, 3, seed), 4, 8),
+        (model(256, 64, 1, tied), 7, 50),
+        (model(27, 128, 3, fast), 20, 32),
+        (model(27, 64, 2, other), 40, 32),
     ];
     for (model, batch_size, sequence_length) in cases {
         for threads in [1, 3] {
@@ -137,7 +172,7 @@ fn memory_is_what_was_said() {
             };
             let mut scores = Scores::default();
             let region = Region::new(ALLOCATOR);
-            let mut engine = CpuEngine::new(model.clone(), &initialise(&model, 0), threads, shape).unwrap();
+            let mut engine = CpuEngine::new(model, &initialise(&model, 0), threads, shape).unwrap();
             let update = Update { number: 1, learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
             engine.step(batch(batch_size * sequence_length), &update);
             engine.evaluate(batch(symbols.len()), &mut scores);
