@@ -184,7 +184,7 @@ impl<F: Float> Plain<F> {
     fn new(fixture: &Fixture) -> Self {
         let parameters: Vec<F> = fixture.weights.iter().map(|&w| F::from_f64(f64::from(w))).collect();
         let zeros = vec![F::ZERO; parameters.len()];
-        Self { model: fixture.model.clone(), parameters, first_moment: zeros.clone(), second_moment: zeros }
+        Self { model: fixture.model, parameters, first_moment: zeros.clone(), second_moment: zeros }
     }
 }
 
@@ -308,7 +308,7 @@ fn the_cpu_engine() {
                 batch_size: fixture.batches[0].0.len() / fixture.sequence_length,
                 sequence_length: fixture.sequence_length,
             };
-            let engine = CpuEngine::with_isa(isa, fixture.model.clone(), &fixture.weights, 2, shape).unwrap();
+            let engine = CpuEngine::with_isa(isa, fixture.model, &fixture.weights, 2, shape).unwrap();
             check(isa.name(), &fixture, &mut Through(engine), &ENGINE);
         }
     }

@@ -68,7 +68,7 @@ fn many_texts_are_what_each_would_be_alone() {
     let parameters = initialise(&model, 5);
     let shape = Shape { batch_size: 1, sequence_length: 9 };
     let texts = |seeds: Vec<u64>, threads: usize| {
-        let mut engine = CpuEngine::new(model.clone(), &parameters, threads, shape).unwrap();
+        let mut engine = CpuEngine::new(model, &parameters, threads, shape).unwrap();
         let mut texts = vec![Vec::new(); seeds.len()];
         let request = Request {
             prompt: vec![7, 20, 13],

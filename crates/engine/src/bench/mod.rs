@@ -43,7 +43,7 @@ struct Trainer {
 impl Trainer {
     fn new(model: &ModelConfig, shape: Shape, threads: usize) -> Result<Self, EngineError> {
         CpuEngine::check_memory(model, shape, threads)?;
-        let engine = CpuEngine::new(model.clone(), &initialise(model, 0), threads, shape)?;
+        let engine = CpuEngine::new(*model, &initialise(model, 0), threads, shape)?;
         let symbols = symbols(shape.batch_size * shape.sequence_length + PLACES + 1, model.vocabulary);
         Ok(Self { engine, symbols, shape, number: 0 })
     }
