@@ -1,19 +1,19 @@
 //! The number of threads may change between any two calls, and no bit of a result does.
 
-use diapason_engine::{Batch, CpuEngine, Engine, Scores, Shape, Update};
+use diapason_engine::{Batch, CpuEngine, Engine, Precision, Scores, Shape, Update};
 use diapason_model::{ModelConfig, Norm, Positions, initialise};
 use diapason_random::{Purpose, Stream};
 
 const SHAPE: Shape = Shape { batch_size: 9, sequence_length: 12 };
 
-fn engine(parts: ModelConfig, threads: usize) -> CpuEngine {
+fn engine(parts: ModelConfig, precision: Precision, threads: usize) -> CpuEngine {
     let model = ModelConfig { d_model: 40, n_heads: 4, n_layers: 2, mlp_ratio: 2.5, max_len: 16, ..parts };
-    CpuEngine::new(model, &initialise(&model, 1), threads, SHAPE).unwrap()
+    CpuEngine::with_precision(precision, model, &initialise(&model, 1), threads, SHAPE).unwrap()
 }
 
 /// Everything that an engine computes, on 1 + (step x `more`) % 5 threads.
-fn computed(parts: ModelConfig, more: usize) -> (Vec<u64>, Vec<u32>, Scores) {
-    let mut engine = engine(parts, 1);
+fn computed(parts: ModelConfig, precision: Precision, more: usize) -> (Vec<u64>, Vec<u32>, Scores) {
+    let mut engine = engine(parts, precision, 1);
     let mut losses = Vec::new();
     let n = SHAPE.batch_size * SHAPE.sequence_length;
     let symbols = |step: u64| -> Vec<u8> {
@@ -53,10 +53,12 @@ fn threads_come_and_go_and_no_bit_changes() {
         dropout: 0.2,
         ..seed
     };
-    for parts in [seed, other] {
-        let one = computed(parts, 0);
+    for (parts, precision) in
+        [seed, other].into_iter().flat_map(|parts| [(parts, Precision::F32), (parts, Precision::Half)])
+    {
+        let one = computed(parts, precision, 0);
         for more in 1..=4 {
-            assert!(computed(parts, more) == one, "{more}");
+            assert!(computed(parts, precision, more) == one, "{precision:?} {more}");
         }
     }
 }
@@ -64,7 +66,7 @@ fn threads_come_and_go_and_no_bit_changes() {
 #[test]
 fn masks_depend_on_seed_and_update() {
     let losses = |masks: &[(u64, u64)]| -> Vec<u64> {
-        let mut engine = engine(ModelConfig { dropout: 0.5, ..ModelConfig::default() }, 2);
+        let mut engine = engine(ModelConfig { dropout: 0.5, ..ModelConfig::default() }, Precision::F32, 2);
         let symbols = vec![1; SHAPE.batch_size * SHAPE.sequence_length];
         let batch = Batch { inputs: &symbols, targets: &symbols, sequence_length: 12 };
         let mut gradient = vec![0.0; engine.model().parameters()];
@@ -81,7 +83,7 @@ fn masks_depend_on_seed_and_update() {
 
 #[test]
 fn there_is_always_one_thread() {
-    let mut engine = engine(ModelConfig::default(), 3);
+    let mut engine = engine(ModelConfig::default(), Precision::F32, 3);
     engine.set_threads(0);
     assert_eq!(engine.threads(), 1);
 }

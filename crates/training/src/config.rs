@@ -5,9 +5,34 @@
 //! table ([`Config::keys`]) describes every key; the help text, the written file and the nearest-name hint
 //! read it. The defaults are those of the notebook that this program started from.
 
+use diapason_engine::Precision;
 use diapason_model::{Activation, Architecture, LossPositions, ModelConfig, Norm, Positions};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
+
+/// Which [`Precision`] is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum PrecisionChoice {
+    /// [`Precision::F32`].
+    #[default]
+    F32,
+    /// [`Precision::Half`], also where that is slower.
+    Half,
+    /// [`Precision::Half`] where that is faster, else [`Precision::F32`].
+    Auto,
+}
+
+impl PrecisionChoice {
+    /// What that is on a processor on which half precision is faster, or is not.
+    pub fn resolved(self, half_is_faster: bool) -> Precision {
+        match self {
+            Self::F32 => Precision::F32,
+            Self::Auto if !half_is_faster => Precision::F32,
+            Self::Half | Self::Auto => Precision::Half,
+        }
+    }
+}
 
 /// What a run computes. Change keys by name with [`Config::set`], check with [`Config::validated`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,6 +104,8 @@ pub struct Config {
     pub min_improvement: f64,
     /// Seconds between checkpoints.
     pub checkpoint_seconds: u64,
+    /// Number format of the matrix products.
+    pub precision: PrecisionChoice,
 }
 
 impl Default for Config {
@@ -116,6 +143,7 @@ impl Default for Config {
             patience: 5,
             min_improvement: 1e-3,
             checkpoint_seconds: 60,
+            precision: PrecisionChoice::F32,
         }
     }
 }
@@ -157,6 +185,7 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     ("patience", "evaluations without improvement that end a run; 0: never"),
     ("min_improvement", "how far the validation loss must fall to count as an improvement, nats"),
     ("checkpoint_seconds", "seconds between checkpoints"),
+    ("precision", "of the matrix products: \"f32\", \"half\" (12 bits), \"auto\" (half where faster)"),
 ];
 
 /// A preset: a name for some keys and their values. Whatever else is set by name wins over it.
@@ -561,6 +590,7 @@ mod tests {
             ("norm", "rms_norm"),
             ("positions", "\"rotary\""),
             ("logit_softcap", "15"),
+            ("precision", "half"),
             ("d_model", "512"),
             ("steps", "50_000"),
             ("learning_rate", " 3e-4 "),
@@ -578,6 +608,7 @@ mod tests {
             norm: Norm::RmsNorm,
             positions: Positions::Rotary,
             logit_softcap: 15.0,
+            precision: PrecisionChoice::Half,
             ..Config::default()
         };
         assert_eq!(config, expected);
@@ -614,6 +645,8 @@ mod tests {
             ("tie_embeddings", "1", "tie_embeddings = 1: expected true or false"),
             ("norm", "batch_norm", "norm = \"batch_norm\": expected `layer_norm` or `rms_norm`"),
             ("activation", "3", "activation = 3: expected a name"),
+            ("precision", "16", "precision = 16: expected a name"),
+            ("precision", "fp16", "precision = \"fp16\": expected one of `f32`, `half`, `auto`"),
         ] {
             let mut config = Config::default();
             let message = config.set(key, value).unwrap_err().to_string();

@@ -11,9 +11,10 @@ use super::positions::Tables;
 use super::sizes::{BlockFields, EndFields, ScratchFields, Sizes, SmallEnds, SmallFields, split};
 use super::weights::{DOWN, OUTPUT, QKV, UP, Weights};
 use diapason_kernels::{
-    Activation, Buffer, HeadShape, Init, Isa, activate, activate_backward, add, add_rows, attention_backward,
-    attention_forward, cross_entropy_backward, gemm, layer_norm, layer_norm_backward, mix, mix_backward,
-    queries_keys, queries_keys_backward, rms_norm, rms_norm_backward, softcap,
+    Activation, Buffer, HeadShape, Init, Isa, Precision, activate, activate_backward, add, add_rows,
+    attention_backward, attention_forward, cross_entropy_backward, gemm, layer_norm, layer_norm_backward,
+    mix, mix_backward, queries_keys, queries_keys_backward, rms_norm, rms_norm_backward, round_columns,
+    softcap,
 };
 use diapason_model::{Layout, LossPositions, NORM_EPSILON, NormTensors};
 use std::ops::Range;
@@ -40,16 +41,27 @@ pub(super) struct Scratch<'a> {
     pub values: &'a mut [f32],
     pub d_values: &'a mut [f32],
     pub d_embedded: &'a mut [f32],
+    pub rounded: &'a mut [f32],
 }
 
 impl<'a> Scratch<'a> {
     pub(super) fn of(s: &Sizes, whole: &'a mut [f32]) -> Self {
         let k = ScratchFields::new(s);
-        let [x, y, g, attention, queries_keys, values, d_values, d_embedded] = split(
+        let [x, y, g, attention, queries_keys, values, d_values, d_embedded, rounded] = split(
             whole,
-            [&k.x, &k.y, &k.g, &k.attention, &k.queries_keys, &k.values, &k.d_values, &k.d_embedded],
+            [
+                &k.x,
+                &k.y,
+                &k.g,
+                &k.attention,
+                &k.queries_keys,
+                &k.values,
+                &k.d_values,
+                &k.d_embedded,
+                &k.rounded,
+            ],
         );
-        Self { x, y, g, attention, queries_keys, values, d_values, d_embedded }
+        Self { x, y, g, attention, queries_keys, values, d_values, d_embedded, rounded }
     }
 }
 
@@ -94,6 +106,14 @@ struct Place {
 }
 
 impl Context<'_> {
+    /// The last that the passes do with n rows of `columns` numbers: what is left is for the weight gradients.
+    fn settle(&self, x: &mut [f32], n: usize, columns: usize, stride: usize) {
+        match self.sizes.precision {
+            Precision::F32 => {}
+            Precision::Half => round_columns(self.isa, x, n, columns, stride),
+        }
+    }
+
     /// Forward, loss and backward of one item, whose first position is number `first` of the batch; `scale` is 1 / the number of positions
     /// of the whole batch that count.
     pub(super) fn train(
@@ -134,6 +154,8 @@ impl Context<'_> {
             None => &mut *d_embedded,
         };
         self.head_backward(n, final_in, final_rstd, logits, d_out, small_ends, &mut scratch);
+        self.settle(final_in, n, s.d, s.ld_d);
+        self.settle(logits, n, s.v, s.ld_v);
         while let Some((block, kept)) = blocks.next() {
             let small = &mut small_blocks[block * fields.end..][..fields.end];
             let dx = match blocks.peek_mut() {
@@ -264,14 +286,14 @@ impl Context<'_> {
                 &k.hidden,
             ],
         );
-        let Scratch { x, y, g, attention, values: first_values, .. } = scratch;
+        let Scratch { x, y, g, attention, values: first_values, rounded, .. } = scratch;
 
         if let Some(weights) = self.pair(&p.embedding_residual) {
             let embedded = &ends[EndFields::new(s).embedded];
             mix(isa, x, s.ld_d, embedded, s.ld_d, n, d, weights, before);
         }
         let rows = self.norm(&p.attention_norm, x, n, s.ld_d, attention_in, attention_rstd, y);
-        gemm(isa, (rows, s.ld_d), w(QKV), n, Init::Zero, qkv, s.ld_qkv, &[]);
+        gemm(isa, (rows, s.ld_d), w(QKV), n, Init::Zero, qkv, s.ld_qkv, &[], rounded);
         self.mix_values(block, n, qkv, first_values, values);
         let shape = s.attention();
         for i in 0..n / s.t {
@@ -286,27 +308,27 @@ impl Context<'_> {
         }
         let rows = (&attended[..], s.ld_d);
         match &self.masks {
-            None => gemm(isa, rows, w(OUTPUT), n, Init::Accumulate, x, s.ld_d, &[]),
+            None => gemm(isa, rows, w(OUTPUT), n, Init::Accumulate, x, s.ld_d, &[], rounded),
             Some(masks) => {
-                gemm(isa, rows, w(OUTPUT), n, Init::Zero, y, s.ld_d, &[]);
+                gemm(isa, rows, w(OUTPUT), n, Init::Zero, y, s.ld_d, &[], rounded);
                 masks.add(2 * block, first, (n, d, s.ld_d), y, x);
             }
         }
 
         let rows = self.norm(&p.mlp_norm, x, n, s.ld_d, mlp_in, mlp_rstd, y);
         let bias = p.gate_and_up_bias().map_or(Init::Zero, |range| Init::Bias(&self.parameters[range]));
-        gemm(isa, (rows, s.ld_d), w(UP), n, bias, hidden, s.ld_up, &[]);
+        gemm(isa, (rows, s.ld_d), w(UP), n, bias, hidden, s.ld_up, &[], rounded);
         activate(isa, self.activation(), hidden, n, f, s.ld_up, g, s.ld_f);
         let rows = (&g[..], s.ld_f);
         let bias = p.down_bias.clone().map(|range| &self.parameters[range]);
         match &self.masks {
             None => {
                 let init = bias.map_or(Init::Accumulate, Init::AccumulateBias);
-                gemm(isa, rows, w(DOWN), n, init, x, s.ld_d, &[]);
+                gemm(isa, rows, w(DOWN), n, init, x, s.ld_d, &[], rounded);
             }
             Some(masks) => {
                 let init = bias.map_or(Init::Zero, Init::Bias);
-                gemm(isa, rows, w(DOWN), n, init, y, s.ld_d, &[]);
+                gemm(isa, rows, w(DOWN), n, init, y, s.ld_d, &[], rounded);
                 masks.add(2 * block + 1, first, (n, d, s.ld_d), y, x);
             }
         }
@@ -388,7 +410,8 @@ impl Context<'_> {
                 &m.down_bias,
             ],
         );
-        let Scratch { y, attention, queries_keys: kept_queries_keys, values: first_values, .. } = scratch;
+        let Scratch { y, attention, queries_keys: kept_queries_keys, values: first_values, rounded, .. } =
+            scratch;
 
         // MLP: out = mid + activation(Norm(mid) Wup + bup) Wdown + bdown.
         let branch = match &self.masks {
@@ -399,13 +422,17 @@ impl Context<'_> {
             }
         };
         add_rows(isa, branch, n, s.ld_d, d_down_bias);
-        gemm(isa, (branch, s.ld_d), w(DOWN), n, Init::Zero, d_hidden, s.ld_up, &[]);
+        gemm(isa, (branch, s.ld_d), w(DOWN), n, Init::Zero, d_hidden, s.ld_up, &[], rounded);
         let bias = s.model.mlp_bias.then_some(d_up_bias);
         activate_backward(isa, self.activation(), hidden, d_hidden, n, f, s.ld_up, bias);
+        self.settle(hidden, n, f, s.ld_up);
         let rows = (&d_hidden[..], s.ld_up);
-        gemm(isa, rows, w(UP), n, Init::Zero, y, s.ld_d, &[]);
+        gemm(isa, rows, w(UP), n, Init::Zero, y, s.ld_d, &[], rounded);
+        self.settle(d_hidden, n, s.up, s.ld_up);
         let small = (d_mlp_scale, d_mlp_bias);
         self.norm_backward(&p.mlp_norm, y, n, mlp_in, mlp_rstd, Some(d_out), d_mid, small);
+        self.settle(mlp_in, n, d, s.ld_d);
+        self.settle(if self.masks.is_some() { d_down } else { d_out }, n, d, s.ld_d);
 
         // Attention: mid = x + Attention(Norm(x) Wqkv) Wout.
         let branch = match &self.masks {
@@ -416,7 +443,7 @@ impl Context<'_> {
             }
         };
         // Attention reads query, key and value in narrow columns, which the processor does not foresee.
-        gemm(isa, (branch, s.ld_d), w(OUTPUT), n, Init::Zero, y, s.ld_d, &[qkv, attended]);
+        gemm(isa, (branch, s.ld_d), w(OUTPUT), n, Init::Zero, y, s.ld_d, &[qkv, attended], rounded);
         let shape = s.attention();
         for i in 0..n / s.t {
             let qkv = &mut qkv[i * s.t * s.ld_qkv..][..s.t * s.ld_qkv];
@@ -436,10 +463,14 @@ impl Context<'_> {
                 queries_keys_backward(isa, &heads, kept_queries_keys, rstd, qkv);
             }
         }
+        self.settle(attended, n, d, s.ld_d);
         self.mix_values_backward(block, n, qkv, values, first_values, scratch.d_values, d_value_residual);
-        gemm(isa, (&qkv[..], s.ld_qkv), w(QKV), n, Init::Zero, y, s.ld_d, &[]);
+        gemm(isa, (&qkv[..], s.ld_qkv), w(QKV), n, Init::Zero, y, s.ld_d, &[], rounded);
+        self.settle(qkv, n, 3 * d, s.ld_qkv);
         let small = (d_attention_scale, d_attention_bias);
         self.norm_backward(&p.attention_norm, y, n, attention_in, attention_rstd, Some(d_mid), dx, small);
+        self.settle(attention_in, n, d, s.ld_d);
+        self.settle(if self.masks.is_some() { d_output } else { d_mid }, n, d, s.ld_d);
         if let Some(weights) = self.pair(&p.embedding_residual) {
             let d_first = &mut *scratch.d_embedded;
             let gradient = mix_backward(isa, dx, s.ld_d, before, embedded, s.ld_d, n, d, weights, d_first);
@@ -596,9 +627,19 @@ impl Context<'_> {
         let s = &self.sizes;
         let e = EndFields::new(s);
         let [final_in, final_rstd, logits] = split(ends, [&e.final_in, &e.final_rstd, &e.logits]);
-        let Scratch { x, y, .. } = scratch;
+        let Scratch { x, y, rounded, .. } = scratch;
         let rows = self.norm(&self.layout.final_norm, x, n, s.ld_d, final_in, final_rstd, y);
-        gemm(self.isa, (rows, s.ld_d), &self.weights.head().forward, n, Init::Zero, logits, s.ld_v, &[]);
+        gemm(
+            self.isa,
+            (rows, s.ld_d),
+            &self.weights.head().forward,
+            n,
+            Init::Zero,
+            logits,
+            s.ld_v,
+            &[],
+            rounded,
+        );
         if s.model.logit_softcap > 0.0 {
             softcap(self.isa, logits, n, s.v, s.ld_v, s.model.logit_softcap as f32);
         }
@@ -639,9 +680,9 @@ impl Context<'_> {
         let s = &self.sizes;
         let m = SmallEnds::new(s);
         let [d_scale, d_bias] = split(small, [&m.final_scale, &m.final_bias]);
-        let y = &mut *scratch.y;
+        let Scratch { y, rounded, .. } = scratch;
         let rows = (d_logits, s.ld_v);
-        gemm(self.isa, rows, &self.weights.head().backward, n, Init::Zero, y, s.ld_d, &[]);
+        gemm(self.isa, rows, &self.weights.head().backward, n, Init::Zero, y, s.ld_d, &[], rounded);
         let small = (d_scale, d_bias);
         self.norm_backward(&self.layout.final_norm, y, n, final_in, final_rstd, None, dx, small);
     }

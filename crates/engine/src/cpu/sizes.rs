@@ -5,7 +5,7 @@
 //! next one comes. How a batch is cut depends on its shape alone, never on the number of threads: that and
 //! sums in item order make results independent of it.
 
-use diapason_kernels::{AttentionShape, attention_scratch, padded};
+use diapason_kernels::{AttentionShape, Precision, attention_scratch, half_rows_len, padded, rounded_rows};
 use diapason_model::{ModelConfig, Norm};
 use std::ops::Range;
 
@@ -21,6 +21,8 @@ const LARGEST: usize = 256;
 pub(super) struct Sizes {
     /// Sizes and parts.
     pub model: ModelConfig,
+    /// Of the products.
+    pub precision: Precision,
     /// Symbols V.
     pub v: usize,
     /// Width D.
@@ -47,11 +49,12 @@ pub(super) struct Sizes {
 
 impl Sizes {
     /// For batches of `windows` windows of `t` positions.
-    pub(super) fn new(model: &ModelConfig, t: usize, windows: usize) -> Self {
+    pub(super) fn new(model: &ModelConfig, precision: Precision, t: usize, windows: usize) -> Self {
         let tokens = (windows.saturating_mul(t) / ITEMS).clamp(SMALLEST, LARGEST);
         let (v, d, f, up) = (model.vocabulary, model.d_model, model.mlp_width(), model.up_width());
         Self {
             model: *model,
+            precision,
             v,
             d,
             f,
@@ -107,6 +110,22 @@ impl Sizes {
     pub(super) fn scratch_len(&self) -> usize {
         ScratchFields::new(self).end
     }
+
+    /// Numbers of them for the rounded left operand of a product.
+    fn rounded_len(&self) -> usize {
+        match self.precision {
+            Precision::F32 => 0,
+            Precision::Half => half_rows_len(self.tokens(), self.up.max(3 * self.d).max(self.v)),
+        }
+    }
+
+    /// Rows of a field that an item keeps: its positions, and what rounding them in place may need beyond.
+    fn rows(&self) -> usize {
+        match self.precision {
+            Precision::F32 => self.tokens(),
+            Precision::Half => rounded_rows(self.tokens()).max(self.tokens()),
+        }
+    }
 }
 
 /// Hands out consecutive ranges, each on a cache line of its own.
@@ -142,6 +161,8 @@ pub(super) struct ScratchFields {
     pub d_values: Range<usize>,
     /// Gradient of the embedding from the blocks that mix it in [n, D].
     pub d_embedded: Range<usize>,
+    /// Rounded rows of the left operand of a product.
+    pub rounded: Range<usize>,
     pub end: usize,
 }
 
@@ -158,6 +179,7 @@ impl ScratchFields {
             values: places.take_if(m.value_residual, n * s.ld_d),
             d_values: places.take_if(m.value_residual, n * s.ld_d),
             d_embedded: places.take_if(m.embedding_residual, n * s.ld_d),
+            rounded: places.take(s.rounded_len()),
             end: places.0,
         }
     }
@@ -202,7 +224,7 @@ pub(super) struct BlockFields {
 
 impl BlockFields {
     pub(super) fn new(s: &Sizes) -> Self {
-        let (n, m) = (s.tokens(), &s.model);
+        let (n, m) = (s.rows(), &s.model);
         let mut places = Places(0);
         Self {
             before: places.take_if(m.embedding_residual, n * s.ld_d),
@@ -244,7 +266,7 @@ pub(super) struct EndFields {
 
 impl EndFields {
     pub(super) fn new(s: &Sizes) -> Self {
-        let n = s.tokens();
+        let n = s.rows();
         let mut places = Places(0);
         Self {
             embedded: places.take_if(s.keeps_embedded(), n * s.ld_d),
