@@ -255,6 +255,34 @@ fn loss_and_gradient_of_every_tensor() {
     }
 }
 
+/// Rounding products to 12 bits moves gradients a little; what is rounded at the wrong moment, or twice, moves them far.
+#[test]
+fn half_precision_of_every_part() {
+    for case in cases() {
+        let (what, batch) = (case.what, case.batch());
+        let masks = Stream::new(MASKS.0, Purpose::Dropout, MASKS.1);
+        let (t, wide) = (batch.sequence_length, case.wide());
+        let (loss, expected) =
+            loss_and_gradient(&case.model, &wide, batch.inputs, batch.targets, t, Some(&masks));
+        let shape = Shape { batch_size: case.windows(), sequence_length: t };
+        let (precision, parameters) = (Precision::Half, &case.parameters);
+        let mut engine = CpuEngine::with_precision(precision, case.model, parameters, 2, shape).unwrap();
+        engine.draw_masks(MASKS.0, MASKS.1);
+        let mut gradient = vec![f32::NAN; parameters.len()];
+        let metrics = engine.gradient(batch, &mut gradient);
+        assert!(
+            (metrics.loss - loss).abs() <= 2e-3 * loss.max(1.0),
+            "{what}: loss {}, not {loss}",
+            metrics.loss
+        );
+        let square = |x: f64| x * x;
+        let apart: f64 = gradient.iter().zip(&expected).map(|(x, y)| square(f64::from(*x) - y)).sum();
+        let length: f64 = expected.iter().map(|y| square(*y)).sum();
+        let error = (apart / length.max(1e-12)).sqrt();
+        assert!(error <= 0.01, "{what}: the gradient is off by {error:.1e} of its length");
+    }
+}
+
 #[test]
 fn updates_are_adam_on_the_gradient() {
     for (case, isa) in cases_and_isas() {
