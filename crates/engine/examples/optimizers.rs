@@ -4,7 +4,7 @@
 //! cargo run --release -p diapason-engine --example optimizers -- [d_model] [n_layers] [batch_size] [rounds]
 
 use diapason_engine::{Batch, CpuEngine, Engine, Optimizer, Shape, Update};
-use diapason_model::{Architecture, ModelConfig, initialise};
+use diapason_model::{ModelConfig, initialise};
 
 /// Seconds that this thread has run.
 fn own_seconds() -> f64 {
@@ -16,18 +16,9 @@ fn main() {
     let typed: Vec<usize> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
     let or = |index: usize, default: usize| typed.get(index).copied().unwrap_or(default);
     let (d_model, n_layers, batch_size, rounds) = (or(0, 256), or(1, 4), or(2, 64), or(3, 11));
-    let model = ModelConfig {
-        architecture: Architecture::Seed,
-        vocabulary: 27,
-        d_model,
-        n_heads: 8,
-        n_layers,
-        mlp_ratio: 4.0,
-        max_len: 128,
-        tie_embeddings: false,
-    };
+    let model = ModelConfig { d_model, n_layers, ..ModelConfig::default() };
     let shape = Shape { batch_size, sequence_length: 32 };
-    let Ok(mut engine) = CpuEngine::new(model.clone(), &initialise(&model, 0), 1, shape) else { return };
+    let Ok(mut engine) = CpuEngine::new(model, &initialise(&model, 0), 1, shape) else { return };
     engine.keep_average(true);
     let n = batch_size * 32;
     let mut x = 1u64;

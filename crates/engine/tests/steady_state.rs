@@ -10,7 +10,7 @@ use diapason_engine::{
     Batch, CpuEngine, Engine, Optimizer, Precision, Scores, Shape, Update, Updating, memory_needed,
     memory_of_updates,
 };
-use diapason_model::{Architecture, ModelConfig, initialise};
+use diapason_model::{Activation, LossPositions, ModelConfig, Norm, Positions, initialise};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
 use std::process::{Command, Stdio};
@@ -36,16 +36,15 @@ struct Run {
 }
 
 impl Run {
-    fn new(threads: usize, precision: Precision, update: Update) -> Self {
+    fn new(parts: ModelConfig, precision: Precision, threads: usize, update: Update) -> Self {
         let model = ModelConfig {
-            architecture: Architecture::Seed,
             vocabulary: 27,
             d_model: 64,
             n_heads: 4,
             n_layers: 2,
             mlp_ratio: 4.0,
             max_len: 32,
-            tie_embeddings: false,
+            ..parts
         };
         let shape = Shape { batch_size: 20, sequence_length: 32 };
         let parameters = initialise(&model, 0);
@@ -60,12 +59,40 @@ impl Run {
         for _ in 0..count {
             training_windows(&self.text, 0, self.step, 20, 32, &mut self.windows);
             self.step += 1;
+            self.engine.draw_masks(0, self.step);
             let update = Update { number: self.step, ..self.update };
             let Windows { inputs, targets, sequence_length } = &self.windows;
             let batch = Batch { inputs, targets, sequence_length: *sequence_length };
             assert!(self.engine.step(batch, &update).loss.is_finite());
         }
     }
+}
+
+/// The notebook's parts, and most of the others.
+fn parts() -> [ModelConfig; 3] {
+    let seed = ModelConfig::default();
+    let fast = ModelConfig {
+        norm: Norm::RmsNorm,
+        positions: Positions::Rotary,
+        activation: Activation::ReluSquared,
+        mlp_bias: false,
+        qk_norm: true,
+        logit_softcap: 15.0,
+        embedding_norm: true,
+        ngram_table: 2,
+        value_residual: true,
+        ..seed
+    };
+    let other = ModelConfig {
+        positions: Positions::Sinusoidal,
+        activation: Activation::Swiglu,
+        ngram_table: 3,
+        embedding_residual: true,
+        dropout: 0.1,
+        loss_positions: LossPositions::Last,
+        ..seed
+    };
+    [seed, fast, other]
 }
 
 /// This program again, to run nothing but `test` in `role`.
@@ -84,16 +111,12 @@ fn steps_allocate_nothing() {
     }
     let plain = Update::default();
     let clipping = Update { gradient_clip: 0.1, average: 0.1, ..plain };
-    let by_unit = Update { adaptive_clip: 0.01, gradient_clip: 0.0, optimizer: Optimizer::Muon, ..clipping };
-    for (threads, precision, update) in [
-        (1, Precision::F32, plain),
-        (2, Precision::F32, plain),
-        (3, Precision::F32, clipping),
-        (3, Precision::F32, by_unit),
-        (1, Precision::Half, plain),
-        (2, Precision::Half, by_unit),
-    ] {
-        let mut run = Run::new(threads, precision, update);
+    let by_unit = Update { adaptive_clip: 0.01, optimizer: Optimizer::Muon, ..plain };
+    let precisions = [Precision::F32, Precision::Half];
+    let runs = precisions.into_iter().flat_map(|precision| parts().map(|parts| (precision, parts)));
+    for (threads, (precision, parts)) in runs.flat_map(|run| [1, 2, 3].map(|threads| (threads, run))) {
+        let update = [plain, clipping, by_unit][threads - 1];
+        let mut run = Run::new(parts, precision, threads, update);
         run.steps(FIRST);
         let region = Region::new(ALLOCATOR);
         run.steps(WATCHED);
@@ -123,22 +146,25 @@ fn memory_is_what_was_said() {
         assert!(output.status.success(), "{output:#?}");
         return;
     }
-    let model = |vocabulary, d_model, n_layers, tie_embeddings| ModelConfig {
-        architecture: Architecture::Seed,
+    let [seed, fast, other] = parts();
+    let model = |vocabulary, d_model, n_layers, parts: ModelConfig| ModelConfig {
         vocabulary,
         d_model,
         n_heads: 4,
         n_layers,
         mlp_ratio: 4.0,
         max_len: 64,
-        tie_embeddings,
+        ..parts
     };
+    let tied = ModelConfig { tie_embeddings: true, ..seed };
     let cases = [
-        (model(27, 64, 2, false), 20, 32),
-        (model(27, 128, 2, false), 1, 64),
-        (model(27, 128, 1, true), 100, 8),
-        (model(256, 20, 3, false), 4, 8),
-        (model(256, 64, 1, true), 7, 50),
+        (model(27, 64, 2, seed), 20, 32),
+        (model(27, 128, 2, seed), 1, 64),
+        (model(27, 128, 1, tied), 100, 8),
+        (model(256, 20, 3, seed), 4, 8),
+        (model(256, 64, 1, tied), 7, 50),
+        (model(27, 128, 3, fast), 20, 32),
+        (model(27, 64, 2, other), 40, 32),
     ];
     for (model, batch_size, sequence_length) in cases {
         for (threads, precision, updating) in [
@@ -159,7 +185,7 @@ fn memory_is_what_was_said() {
             let region = Region::new(ALLOCATOR);
             let parameters = initialise(&model, 0);
             let mut engine =
-                CpuEngine::with_precision(precision, model.clone(), &parameters, threads, shape).unwrap();
+                CpuEngine::with_precision(precision, model, &parameters, threads, shape).unwrap();
             drop(parameters);
             let Updating { optimizer, clips, averages } = updating;
             engine.keep_average(averages);
@@ -190,7 +216,7 @@ fn memory_is_what_was_said() {
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod system_calls {
-    use super::{FIRST, Optimizer, Precision, ROLE, Run, Update, WATCHED, again};
+    use super::{FIRST, ModelConfig, Optimizer, Precision, ROLE, Run, Update, WATCHED, again};
     use seccompiler::{
         BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
         SeccompRule,
@@ -232,7 +258,8 @@ mod system_calls {
     fn watched(role: &str) {
         let optimizer = if role.contains("+muon") { Optimizer::Muon } else { Optimizer::Adam };
         let threads = role.split('+').next().and_then(|threads| threads.parse().ok()).unwrap();
-        let mut run = Run::new(threads, Precision::F32, Update { optimizer, ..Update::default() });
+        let update = Update { optimizer, ..Update::default() };
+        let mut run = Run::new(ModelConfig::default(), Precision::F32, threads, update);
         run.steps(FIRST);
         let mut out = std::io::stdout().lock();
         out.flush().unwrap();

@@ -3,7 +3,7 @@
 
 use diapason_engine::{Batch, CpuEngine, Engine, Optimizer, Precision, Shape, Update};
 use diapason_kernels::Isa;
-use diapason_model::{Architecture, Layout, ModelConfig, Tensor, initialise};
+use diapason_model::{Activation, Layout, ModelConfig, Norm, Positions, Tensor, initialise};
 use diapason_random::{Purpose, Stream};
 use diapason_reference::{adam, clip, lion, muon};
 
@@ -18,17 +18,29 @@ struct Case {
 
 impl Case {
     fn all() -> Vec<Self> {
+        let seed = ModelConfig::default();
+        let fast = ModelConfig {
+            norm: Norm::RmsNorm,
+            positions: Positions::Rotary,
+            activation: Activation::Swiglu,
+            mlp_bias: false,
+            qk_norm: true,
+            ngram_table: 2,
+            value_residual: true,
+            embedding_residual: true,
+            ..seed
+        };
         // Widths that fill no vector, more columns than a stripe, matrices higher and wider than they are long.
         [
-            (27, 32, 4, 2, 4.0, false),
-            (5, 20, 2, 1, 2.5, true),
-            (3, 7, 7, 2, 1.0, false),
-            (9, 80, 2, 1, 3.5, false),
+            (27, 32, 4, 2, 4.0, false, seed),
+            (5, 20, 2, 1, 2.5, true, seed),
+            (3, 7, 7, 2, 1.0, false, seed),
+            (9, 80, 2, 1, 3.5, false, seed),
+            (11, 24, 2, 2, 2.0, false, fast),
         ]
         .into_iter()
-        .map(|(vocabulary, d_model, n_heads, n_layers, mlp_ratio, tie_embeddings)| {
+        .map(|(vocabulary, d_model, n_heads, n_layers, mlp_ratio, tie_embeddings, parts)| {
             let model = ModelConfig {
-                architecture: Architecture::Seed,
                 vocabulary,
                 d_model,
                 n_heads,
@@ -36,6 +48,7 @@ impl Case {
                 mlp_ratio,
                 max_len: 8,
                 tie_embeddings,
+                ..parts
             }
             .validated()
             .unwrap();
@@ -52,8 +65,7 @@ impl Case {
 
     fn engine(&self, isa: Isa, threads: usize) -> CpuEngine {
         let shape = Shape { batch_size: self.windows, sequence_length: self.t };
-        CpuEngine::with_isa(isa, Precision::F32, self.model.clone(), &self.parameters, threads, shape)
-            .unwrap()
+        CpuEngine::with_isa(isa, Precision::F32, self.model, &self.parameters, threads, shape).unwrap()
     }
 
     /// Inputs and targets of a step.

@@ -1,8 +1,8 @@
 //! `train`: one configuration.
 
 use super::{
-    checkpoint_file, configured, engine, json, key_of, nothing_learned, open, precision, required_request,
-    shape, slug,
+    checkpoint_file, configured, engine, json, key_of, nothing_learned, open, precision, recipe,
+    required_request, shape, slug,
 };
 use crate::args::Train;
 use crate::boards::Boards;
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     let request = required_request(&args.text)?;
-    let mut config = configured(Config::default(), &args.set, args.steps)?;
+    let mut config = configured(recipe(args.recipe.as_deref())?, &args.set, args.steps)?;
     let steps_are_given = args.steps.is_some() || args.set.iter().any(|set| key_of(set) == "steps");
     if args.budget.is_some() && steps_are_given {
         return Err(Failure::usage("--budget and steps both say how long the run is")
@@ -189,12 +189,17 @@ fn as_json(outcome: &RunOutcome, corpus: &Corpus, folder: &Path) -> Value {
     })
 }
 
-/// `runs/text8/d_model=128,steps=2000/seed-0`: what differs from the defaults names the folder.
+/// `runs/text8/d_model=128,steps=2000/seed-0`: what differs from the nearest recipe names the folder, and a budget of time.
 fn default_folder(corpus: &str, config: &Config, budget: Option<Budget>, seed: u64) -> PathBuf {
-    let changed = config.differences(&Config::default());
-    let budget = budget.map(|budget| ("budget", budget.to_string().into()));
-    let params = Params::new(changed.iter().map(|(key, value, _)| (*key, value.clone())).chain(budget));
-    PathBuf::from("runs").join(slug(corpus)).join(params.folder_name()).join(format!("seed-{seed}"))
+    let (recipe, mut changed) = config.nearest_recipe();
+    changed.extend(budget.map(|budget| ("budget", budget.to_string().into())));
+    let (is_changed, params) = (!changed.is_empty(), Params::new(changed));
+    let name = match (recipe.values.is_empty(), is_changed) {
+        (true, _) => params.folder_name(),
+        (false, true) => format!("{},{}", recipe.name, params.folder_name()),
+        (false, false) => recipe.name.to_string(),
+    };
+    PathBuf::from("runs").join(slug(corpus)).join(name).join(format!("seed-{seed}"))
 }
 
 /// The command that was typed, with `--resume`.
