@@ -217,7 +217,7 @@ fn updates_are_those_of_the_plain_versions() {
                         let pairs = || got.iter().map(|&x| f64::from(x)).zip(expected);
                         let step = length(&mut before[range].iter().zip(expected).map(|(x, y)| x - y));
                         let error = length(&mut pairs().map(|(x, y)| x - y)) / step;
-                        assert!(error < 0.1, "{what}: {}: off by {error:.1e} of the step", tensor.name);
+                        assert!(error < 0.3, "{what}: {}: off by {error:.1e} of the step", tensor.name);
                     } else {
                         close(&format!("{what}: {}", tensor.name), got, expected, 1e-5, others);
                     }
