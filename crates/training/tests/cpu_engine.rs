@@ -31,6 +31,7 @@ fn configs() -> [Config; 2] {
     };
     let all = Config {
         optimizer: Optimizer::Muon,
+        adam_learning_rate: 1e-2,
         gradient_clip: 0.3,
         schedule: RateSchedule::Linear,
         warmup_steps: 5,
