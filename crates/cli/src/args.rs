@@ -120,8 +120,8 @@ Examples:
       Your own grid; the last key varies fastest.
   diapason tune --corpus my.txt --grid d_model=64,128 --grid n_layers=1,2,4,8 --rule halving:eta=3
       The same choice for less training: what falls behind is stopped at a few steps on the way.
-  diapason tune --corpus my.txt --range learning_rate=1e-4..1e-2:log --grid d_model=64,128 --sampler tpe --samples 30
-      Thirty configurations, drawn where losses are low.
+  diapason tune --corpus my.txt --range learning_rate=1e-4..1e-2:log --sampler tpe --samples 30
+      Thirty learning rates, drawn where losses are low.
   diapason tune --corpus my.txt --grid d_model=64,128 --until-decided
       More seeds of what the verdict needs them of, until it is decided.
   diapason tune --corpus builtin:english --seeds 3 --set batch_size=32 --out my-study --json
@@ -676,7 +676,7 @@ Rules:
   hyperband:eta=3[,first=STEP]                the same in brackets
   median:startup=5,warmup=0.2                 ends what is worse than half of those before it
   patience:N                                  ends after N evaluations without improvement
-  as-seed                                     the notebook's early stopping: at the fifth improvement
+  as-seed                                     the notebook's early stopping
   none                                        all to the end
 
 Examples:
@@ -684,7 +684,7 @@ Examples:
   diapason replay text8 --storage postgresql://anna@db.example.org/studies --rule median --json")]
 pub(crate) struct Replay {
     /// Name of the study, or its folder; may be left out where --storage has one study
-    #[arg(value_name = "STUDY")]
+    #[arg(value_name = "NAME")]
     pub(crate) name: Option<String>,
 
     #[command(flatten)]

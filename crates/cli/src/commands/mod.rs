@@ -11,6 +11,7 @@ pub(crate) mod replay;
 pub(crate) mod study;
 pub(crate) mod train;
 pub(crate) mod tune;
+mod winner;
 pub(crate) mod worker;
 mod working;
 
