@@ -3,7 +3,7 @@
 
 use diapason_corpus::english::generate;
 use diapason_engine::{Batch, CpuEngine, Engine, Precision, Scores, Shape, Update};
-use diapason_model::{Architecture, Layout, ModelConfig, initialise};
+use diapason_model::{Layout, ModelConfig, initialise};
 use diapason_reference::loss_and_gradient;
 
 /// Windows in a batch, characters in a window.
@@ -12,7 +12,6 @@ const T: usize = 32;
 
 fn model(d_model: usize, n_heads: usize, tie_embeddings: bool) -> ModelConfig {
     ModelConfig {
-        architecture: Architecture::Seed,
         vocabulary: 27,
         d_model,
         n_heads,
@@ -20,6 +19,7 @@ fn model(d_model: usize, n_heads: usize, tie_embeddings: bool) -> ModelConfig {
         mlp_ratio: 4.0,
         max_len: 64,
         tie_embeddings,
+        ..ModelConfig::default()
     }
 }
 
@@ -41,7 +41,7 @@ fn text() -> Vec<u8> {
 
 fn engine(precision: Precision, model: &ModelConfig, parameters: &[f32], threads: usize) -> CpuEngine {
     let shape = Shape { batch_size: B, sequence_length: T };
-    CpuEngine::with_precision(precision, model.clone(), parameters, threads, shape).unwrap()
+    CpuEngine::with_precision(precision, *model, parameters, threads, shape).unwrap()
 }
 
 fn update(number: u64) -> Update {
@@ -74,7 +74,7 @@ fn gradients_are_near_those_of_the_reference() {
         let parameters = trained(&model, &text, 5, steps);
         let (inputs, targets) = batch_of(&text, 1000);
         let wide: Vec<f64> = parameters.iter().map(|&p| f64::from(p)).collect();
-        let (loss, expected) = loss_and_gradient(&model, &wide, &inputs, &targets, T);
+        let (loss, expected) = loss_and_gradient(&model, &wide, &inputs, &targets, T, None);
         let batch = Batch { inputs: &inputs, targets: &targets, sequence_length: T };
         let mut found = vec![0.0; parameters.len()];
         let metrics = engine(Precision::Half, &model, &parameters, 1).gradient(batch, &mut found);
@@ -141,8 +141,7 @@ fn awkward_sizes() {
         let batch = Batch { inputs: &symbols[..windows * t], targets: &symbols[1..], sequence_length: t };
         let shape = Shape { batch_size: windows, sequence_length: t };
         let gradient = |precision| {
-            let mut engine =
-                CpuEngine::with_precision(precision, model.clone(), &parameters, 2, shape).unwrap();
+            let mut engine = CpuEngine::with_precision(precision, model, &parameters, 2, shape).unwrap();
             let mut gradient = vec![0.0; parameters.len()];
             let loss = engine.gradient(batch, &mut gradient).loss;
             // The second time everything has been rounded in place before.
