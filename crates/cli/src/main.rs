@@ -9,8 +9,10 @@ mod commands;
 mod failure;
 mod memory;
 mod progress;
+mod screen;
 mod shell;
 mod signals;
+mod sparkline;
 mod storage;
 
 use args::{Cli, Command};

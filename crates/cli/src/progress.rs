@@ -1,20 +1,27 @@
-//! Progress, on stderr: bars for people, plain lines for logs.
+//! Progress, on stderr: a screen for people, plain lines for logs.
 //!
-//! Bars are drawn only if stderr is a terminal. Otherwise a line appears at every evaluation and now and then
-//! between, so that a log file stays readable and a silent hour never happens. The time left is that of the whole
-//! study, which the study works out; of a single run, it is what remains of its steps at the speed so far. It is an
-//! upper estimate, since patience may end a trial early.
+//! On a terminal each run at work has a line with its curve so far, below it is how far the study is, and above it stays
+//! what is over. Otherwise a line appears at every evaluation and now and then between, so that a log file stays
+//! readable and a silent hour never happens. Nothing is coloured, so there is nothing for NO_COLOR to take away.
+//!
+//! The time left is that of the whole study, which the study works out; of a single run, it is what remains of its steps
+//! at the speed so far. Patience may end a trial before.
 
 use crate::failure::note;
+use crate::screen::{self, Screen};
 use crate::signals::Signals;
+use crate::sparkline::Sparkline;
 use diapason_training::Event;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// Seconds between two plain lines of the same trial.
 const LINE_SECONDS: f64 = 15.0;
+
+/// Shortest time between two pictures of the screen.
+const PICTURE: Duration = Duration::from_millis(100);
 
 /// A bar or nothing: for reading, downloading, scoring.
 pub(crate) struct Work {
@@ -91,18 +98,65 @@ impl Drop for Work {
 struct Run {
     /// `trial 2/4 d_model=64`, or nothing for a single run.
     label: String,
-    bar: Option<ProgressBar>,
     step: u64,
     steps: u64,
     /// Training loss of the last step, or the mean since the last evaluation, once there was one.
     loss: Option<f64>,
+    /// The last validation loss.
+    validation_loss: Option<f64>,
+    /// How far an evaluation is that is under way, per cent.
+    evaluating: Option<u64>,
     tokens_per_second: f64,
+    curve: Sparkline,
     /// When and at which step it began or went on.
     begun: (Instant, u64),
     next_line: Instant,
 }
 
 impl Run {
+    fn new(label: String, curve: Sparkline) -> Self {
+        Self {
+            label,
+            step: 0,
+            steps: 0,
+            loss: None,
+            validation_loss: None,
+            evaluating: None,
+            tokens_per_second: 0.0,
+            curve,
+            begun: (Instant::now(), 0),
+            next_line: Instant::now(),
+        }
+    }
+
+    /// Takes in what happened.
+    fn event(&mut self, event: &Event) {
+        self.evaluating = None;
+        match event {
+            Event::Started { step, steps, .. } => {
+                (self.step, self.steps, self.begun) = (*step, *steps, (Instant::now(), *step));
+                // What goes on after a wait has its curve still.
+                if *step == 0 || self.curve.steps() != *steps {
+                    self.curve = Sparkline::new(*steps, *step);
+                }
+            }
+            Event::Step { step, steps, loss, tokens_per_second } => {
+                (self.step, self.steps, self.loss) = (*step, *steps, Some(*loss));
+                self.tokens_per_second = *tokens_per_second;
+                self.curve.add(*step, *loss);
+            }
+            Event::Evaluating { step, done, characters } => {
+                self.step = *step;
+                self.evaluating = Some(100 * done / (*characters).max(1));
+            }
+            Event::Evaluated(point) => {
+                (self.step, self.loss) = (point.step, Some(point.train_loss));
+                self.validation_loss = Some(point.validation_loss);
+            }
+            Event::Checkpoint { .. } | Event::Spans(_) | Event::Note(_) => {}
+        }
+    }
+
     /// Seconds left at the speed so far, once there is one to go by.
     fn left(&self) -> Option<f64> {
         let (at, step) = self.begun;
@@ -111,31 +165,96 @@ impl Run {
         (done > 0 && seconds > 0.5).then(|| ahead as f64 * seconds / done as f64)
     }
 
-    /// `step 500/2000, loss 2.1034, 41.2 k tokens/s`; `evaluating` is the percentage of an evaluation under way.
-    fn line(&self, evaluating: Option<usize>, step: &str, speed: &str) -> String {
-        let mut line = format!("{step}{}/{}", self.step, self.steps);
+    /// `step 500/2000, loss 2.1034, 41.2 k tokens/s`.
+    fn line(&self) -> String {
+        let mut line = format!("step {}/{}", self.step, self.steps);
         if let Some(loss) = self.loss {
             line += &format!(", loss {loss:.4}");
         }
-        if let Some(percent) = evaluating {
+        if let Some(percent) = self.evaluating {
             line += &format!(", evaluating {percent} %");
         } else if self.tokens_per_second > 0.0 {
-            line += &format!(", {} {speed}", short(self.tokens_per_second));
+            line += &format!(", {} tokens/s", short(self.tokens_per_second));
         }
         line
     }
+
+    /// What stands behind the curve on the screen, what matters most first.
+    fn columns(&self) -> [String; 5] {
+        let share = 100.0 * self.step as f64 / self.steps.max(1) as f64;
+        let loss =
+            |name: &str, loss: Option<f64>| loss.map(|loss| format!("{name} {loss:.4}")).unwrap_or_default();
+        let speed = match self.evaluating {
+            Some(percent) => format!("evaluating {percent} %"),
+            None if self.tokens_per_second > 0.0 => format!("{}/s", short(self.tokens_per_second)),
+            None => String::new(),
+        };
+        [
+            format!("{share:.0} %"),
+            loss("loss", self.loss),
+            loss("validation", self.validation_loss),
+            speed,
+            format!("step {}/{}", self.step, self.steps),
+        ]
+    }
+}
+
+/// Shortest and longest curve on the screen, characters.
+const CURVE: std::ops::RangeInclusive<usize> = 10..=32;
+
+/// A line for each run: what it is, its curve, and of the numbers as many as fit, each kind below the other. Names are cut
+/// only where even the loss does not fit beside them.
+fn lines(runs: &[&Run], width: usize, unicode: bool) -> Vec<String> {
+    let labels: Vec<&str> = runs.iter().map(|run| run.label.trim_start_matches("trial ")).collect();
+    let columns: Vec<[String; 5]> = runs.iter().map(|run| run.columns()).collect();
+    let widest = |of: &dyn Fn(usize) -> usize| (0..runs.len()).map(of).max().unwrap_or(0);
+    let name = widest(&|i| console::measure_text_width(labels[i]));
+    let after = |name: usize| if name > 0 { name + 2 } else { 0 };
+    let of_column: Vec<usize> = (0..5).map(|c| widest(&|i| columns[i][c].chars().count())).collect();
+    let mut shown = Vec::new();
+    let mut needed = after(name) + CURVE.start();
+    for (c, width_of) in of_column.iter().enumerate().filter(|(_, width)| **width > 0) {
+        // Share and loss are always there.
+        if c > 1 && needed + 2 + width_of > width {
+            break;
+        }
+        needed += 2 + width_of;
+        shown.push(c);
+    }
+    let too_much = needed.saturating_sub(width);
+    let name = name.saturating_sub(too_much).max(name.min(8));
+    let curve = (CURVE.start() + width.saturating_sub(needed)).min(*CURVE.end());
+    let dots = if unicode { "…" } else { "..." };
+    let line = |i: usize| {
+        let mut line = String::new();
+        if name > 0 {
+            let label = console::truncate_str(labels[i], name, dots);
+            line += &console::pad_str(&label, after(name), console::Alignment::Left, None);
+        }
+        line += &runs[i].curve.draw(curve, unicode);
+        for &c in &shown {
+            line += &format!("  {:>1$}", columns[i][c], of_column[c]);
+        }
+        line.trim_end().to_string()
+    };
+    (0..runs.len()).map(line).collect()
 }
 
 /// Progress of training: a run, or the trials of a study, several of them at once.
 pub(crate) struct Training {
-    bars: Option<MultiProgress>,
-    /// Below the trials: how far the study is.
-    total: Option<ProgressBar>,
+    /// None where stderr is no terminal.
+    screen: Option<Screen>,
+    unicode: bool,
+    /// When the screen was drawn last.
+    drawn: Option<Instant>,
     runs: BTreeMap<usize, Run>,
+    /// The curves of those that are not at work for now.
+    waiting: BTreeMap<usize, Sparkline>,
     /// Trials in all, and how many of them are over; none for a single run.
     trials: Option<(usize, usize)>,
-    /// Seconds until the study is done.
-    left: Option<f64>,
+    begun: Instant,
+    /// Seconds until the study is done, and when that was said.
+    left: Option<(f64, Instant)>,
     /// Whether the user knows that a signal has been seen.
     interrupted: bool,
 }
@@ -143,12 +262,14 @@ pub(crate) struct Training {
 impl Training {
     /// Nothing done yet.
     pub(crate) fn new() -> Self {
-        let bars = || MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         Self {
-            bars: std::io::stderr().is_terminal().then(bars),
-            total: None,
+            screen: Screen::new(),
+            unicode: screen::unicode(),
+            drawn: None,
             runs: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             trials: None,
+            begun: Instant::now(),
             left: None,
             interrupted: false,
         }
@@ -157,76 +278,42 @@ impl Training {
     /// There are so many trials, and so many of them are over.
     pub(crate) fn study(&mut self, trials: usize, over: usize) {
         self.trials = Some((trials, over));
-        if let Some(bars) = &self.bars {
-            let total = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-            total.set_style(style("{wide_msg}"));
-            self.total = Some(bars.add(total));
-            self.show_total();
-        }
+        self.begun = Instant::now();
+        self.draw("");
     }
 
     /// A run begins, whose events come with this number.
     pub(crate) fn begin(&mut self, number: usize, label: String) {
-        let bar = self.bars.as_ref().map(|bars| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-            bar.set_style(style("[{bar:8}] {wide_msg}"));
-            match &self.total {
-                Some(total) => bars.insert_before(total, bar),
-                None => bars.add(bar),
-            }
-        });
-        let run = Run {
-            label,
-            bar,
-            step: 0,
-            steps: 0,
-            loss: None,
-            tokens_per_second: 0.0,
-            begun: (Instant::now(), 0),
-            next_line: Instant::now(),
-        };
-        self.runs.insert(number, run);
+        let curve = self.waiting.remove(&number).unwrap_or(Sparkline::new(0, 0));
+        self.runs.insert(number, Run::new(label, curve));
     }
 
     /// Shows what happened in a run.
     pub(crate) fn event(&mut self, number: usize, event: &Event, signals: &Signals) {
         let Some(run) = self.runs.get_mut(&number) else { return };
+        run.event(event);
         match event {
-            Event::Started { step, steps, parameters, .. } => {
-                (run.step, run.steps, run.begun) = (*step, *steps, (Instant::now(), *step));
-                if let Some(bar) = &run.bar {
-                    bar.set_length(*steps);
-                    self.show(number, None);
-                } else if *step > 0 {
-                    self.plain(number, &format!("going on at step {step} of {steps}"));
-                } else {
-                    self.plain(number, &format!("{steps} steps, {} parameters", short(*parameters as f64)));
-                }
-            }
-            Event::Step { step, steps, loss, tokens_per_second } => {
-                (run.step, run.steps, run.loss) = (*step, *steps, Some(*loss));
-                run.tokens_per_second = *tokens_per_second;
-                self.show(number, None);
-            }
-            Event::Evaluating { step, done, characters } => {
-                run.step = *step;
-                self.show(number, Some((100 * done / (*characters).max(1)) as usize));
-            }
-            Event::Evaluated(point) => {
-                (run.step, run.loss) = (point.step, Some(point.train_loss));
-                if run.bar.is_some() {
-                    self.show(number, None);
-                } else {
-                    let line =
-                        format!("{}, validation loss {:.4}", self.line(number, None), point.validation_loss);
-                    self.plain(number, &line);
-                }
-            }
-            Event::Checkpoint { .. } | Event::Spans(_) => {}
+            Event::Note(text) if run.label.is_empty() => self.say(text),
             Event::Note(text) => {
-                let text = if run.label.is_empty() { text.clone() } else { format!("{}: {text}", run.label) };
+                let text = format!("{}: {text}", run.label);
                 self.say(&text);
             }
+            _ if self.screen.is_some() => self.draw_soon(),
+            Event::Started { step, steps, parameters, .. } => {
+                let line = match step {
+                    0 => format!("{steps} steps, {} parameters", short(*parameters as f64)),
+                    step => format!("going on at step {step} of {steps}"),
+                };
+                self.plain(number, &line);
+            }
+            Event::Evaluated(point) => {
+                let line = format!("{}, validation loss {:.4}", self.line(number), point.validation_loss);
+                self.plain(number, &line);
+            }
+            Event::Step { .. } | Event::Evaluating { .. } if Instant::now() >= run.next_line => {
+                self.plain(number, &self.line(number));
+            }
+            _ => {}
         }
         if signals.raised() && !self.interrupted {
             self.interrupted = true;
@@ -237,8 +324,8 @@ impl Training {
 
     /// The whole study takes so many seconds more.
     pub(crate) fn left(&mut self, seconds: f64) {
-        self.left = Some(seconds);
-        self.show_total();
+        self.left = Some((seconds, Instant::now()));
+        self.draw_soon();
     }
 
     /// A run has ended, or was stopped, which `text` says.
@@ -247,15 +334,15 @@ impl Training {
             *over += 1;
         }
         self.leave(number, text);
+        self.waiting.remove(&number);
     }
 
     /// A run is not at work for now, which `text` says.
     pub(crate) fn leave(&mut self, number: usize, text: &str) {
-        if let Some((bars, bar)) = self.bars.as_ref().zip(self.runs.remove(&number).and_then(|run| run.bar)) {
-            bars.remove(&bar);
+        if let Some(run) = self.runs.remove(&number) {
+            self.waiting.insert(number, run.curve);
         }
         self.say(text);
-        self.show_total();
     }
 
     /// So many of the trials are over.
@@ -263,55 +350,68 @@ impl Training {
         if let Some((_, over)) = &mut self.trials {
             *over = trials;
         }
-        self.show_total();
-    }
-
-    fn show_total(&self) {
-        if let (Some(total), Some((trials, over))) = (&self.total, self.trials) {
-            let left = self.left.map(|left| format!(", {} left", duration(left))).unwrap_or_default();
-            total.set_message(format!("{over} of {trials} trials done{left}"));
-        }
-    }
-
-    /// Shows where a run is.
-    fn show(&mut self, number: usize, evaluating: Option<usize>) {
-        let Some(run) = self.runs.get(&number) else { return };
-        if let Some(bar) = &run.bar {
-            let line = if run.label.is_empty() {
-                self.line(number, evaluating)
-            } else {
-                let numbers = run.line(evaluating, "", "/s");
-                let width = usize::from(console::Term::stderr().size().1);
-                // The brackets, the bar, two spaces and a colon.
-                let room = width.saturating_sub(13 + numbers.chars().count()).max(8);
-                format!(
-                    "{}: {numbers}",
-                    console::truncate_str(run.label.trim_start_matches("trial "), room, "...")
-                )
-            };
-            bar.set_message(line);
-            bar.set_position(run.step);
-        } else if Instant::now() >= run.next_line {
-            self.plain(number, &self.line(number, evaluating));
-        }
+        self.draw_soon();
     }
 
     /// Something to be said at once.
-    pub(crate) fn say(&self, text: &str) {
-        match &self.bars {
-            // `suspend` would panic where the terminal is gone, in the middle of a hangup's checkpoint.
-            Some(bars) => {
-                let _ = bars.println(text);
-            }
+    pub(crate) fn say(&mut self, text: &str) {
+        match &self.screen {
+            Some(_) => self.draw(text),
             None => note(text),
         }
     }
 
-    /// Takes the bars away.
+    /// Takes the lines away.
     pub(crate) fn finish(&mut self) {
-        if let Some(bars) = self.bars.take() {
-            // A terminal that is gone needs no cleaning.
-            let _ = bars.clear();
+        if let Some(mut screen) = self.screen.take() {
+            screen.draw("", &[]);
+        }
+    }
+
+    /// Draws the screen, unless that was a moment ago: the next event will.
+    fn draw_soon(&mut self) {
+        if self.drawn.is_none_or(|drawn| drawn.elapsed() >= PICTURE) {
+            self.draw("");
+        }
+    }
+
+    /// Draws the screen, with `above` before it, which stays.
+    fn draw(&mut self, above: &str) {
+        let Some(screen) = &self.screen else { return };
+        let (rows, columns) = screen.size();
+        let runs: Vec<&Run> = self.runs.values().collect();
+        // Everything is in one window: a row for what stays above, and one for the last line.
+        let room = rows.saturating_sub(2).max(1);
+        let shown = if runs.len() > room { room - 1 } else { runs.len() };
+        let mut lines = lines(&runs[..shown], columns - 1, self.unicode);
+        if shown < runs.len() {
+            lines.push(format!("and {} more at work", runs.len() - shown));
+        }
+        lines.extend(self.last_line());
+        if let Some(screen) = &mut self.screen {
+            screen.draw(above, &lines);
+        }
+        self.drawn = Some(Instant::now());
+    }
+
+    /// How far everything is.
+    fn last_line(&self) -> Option<String> {
+        let so_far = duration(self.begun.elapsed().as_secs_f64());
+        match self.trials {
+            Some((trials, over)) => {
+                let left = match self.left {
+                    // Time goes by between two estimates.
+                    Some((left, said)) => {
+                        format!("about {} left", duration(left - said.elapsed().as_secs_f64()))
+                    }
+                    None => "time left not known yet".to_string(),
+                };
+                Some(format!("{over} of {trials} trials done, {so_far} so far, {left}"))
+            }
+            None => {
+                let left = self.runs.values().next()?.left()?;
+                Some(format!("{so_far} so far, about {} left", duration(left)))
+            }
         }
     }
 
@@ -325,11 +425,11 @@ impl Training {
     }
 
     /// Where a run is, and how long everything still takes.
-    fn line(&self, number: usize, evaluating: Option<usize>) -> String {
+    fn line(&self, number: usize) -> String {
         let Some(run) = self.runs.get(&number) else { return String::new() };
-        let mut line = run.line(evaluating, "step ", "tokens/s");
+        let mut line = run.line();
         if self.trials.is_some() {
-            if let Some(left) = self.left {
+            if let Some((left, _)) = self.left {
                 line += &format!(", {} left in all", duration(left));
             }
         } else if let Some(left) = run.left() {
@@ -385,8 +485,6 @@ mod tests {
     #[test]
     fn templates_parse() {
         for template in [
-            "{wide_msg}",
-            "[{bar:8}] {wide_msg}",
             "{msg} [{bar:28}] {human_pos}/{human_len} {eta} left",
             "{msg} [{bar:28}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left",
         ] {
@@ -394,23 +492,74 @@ mod tests {
         }
     }
 
+    fn run(label: &str, step: u64) -> Run {
+        let mut run = Run::new(label.to_string(), Sparkline::new(0, 0));
+        run.event(&Event::Started { step: 0, steps: 2_000, parameters: 1, evaluations: 1 });
+        for step in 1..=step {
+            let loss = 1.0 + 10.0 / (step as f64 + 3.0);
+            run.event(&Event::Step { step, steps: 2_000, loss, tokens_per_second: 41_234.0 });
+        }
+        run
+    }
+
     #[test]
     fn the_time_left_of_a_run_is_at_the_speed_so_far() {
-        let ago = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
-        let mut run = Run {
-            label: String::new(),
-            bar: None,
-            step: 60,
-            steps: 110,
-            loss: Some(2.10341),
-            tokens_per_second: 41_234.0,
-            begun: (ago, 10),
-            next_line: ago,
-        };
-        assert!((9.9..12.0).contains(&run.left().unwrap()));
-        assert_eq!(run.line(None, "step ", "tokens/s"), "step 60/110, loss 2.1034, 41.2 k tokens/s");
-        assert_eq!(run.line(Some(25), "", "/s"), "60/110, loss 2.1034, evaluating 25 %");
-        run.begun.1 = 60;
+        let mut run = run("", 1_100);
+        run.begun = (Instant::now().checked_sub(Duration::from_secs(10)).unwrap(), 100);
+        assert!((8.9..10.0).contains(&run.left().unwrap()));
+        assert_eq!(run.line(), "step 1100/2000, loss 1.0091, 41.2 k tokens/s");
+        run.event(&Event::Evaluating { step: 1_100, done: 1, characters: 4 });
+        assert_eq!(run.line(), "step 1100/2000, loss 1.0091, evaluating 25 %");
+        run.begun.1 = 1_100;
         assert_eq!(run.left(), None);
+    }
+
+    #[test]
+    fn a_line_for_each_run_with_as_many_numbers_as_fit() {
+        let (first, mut second) = (run("trial 1/16 d_model=64", 900), run("trial 12/16 d_model=128", 90));
+        second.validation_loss = Some(1.2);
+        second.evaluating = Some(25);
+        let runs = [&first, &second];
+        let drawn = |width, unicode| format!("\n{}\n", lines(&runs, width, unicode).join("\n"));
+        let shown = [drawn(120, true), drawn(79, true), drawn(59, false), drawn(30, true)].concat();
+        assert_eq!(
+            shown,
+            "
+1/16 d_model=64    █▃▂▂▁▁▁▁▁▁▁▁▁▁·················  45 %  loss 1.0111                            41.2 k/s  step 900/2000
+12/16 d_model=128  █▁·····························   4 %  loss 1.1075  validation 1.2000  evaluating 25 %   step 90/2000
+
+1/16 d_model=64    █▂▂▁▁▁▁▁▁▁············  45 %  loss 1.0111
+12/16 d_model=128  █▁····················   4 %  loss 1.1075  validation 1.2000
+
+1/16 d_model=64    #.________             45 %  loss 1.0111
+12/16 d_model=128  #_                      4 %  loss 1.1075
+
+1/16 d_…  █▂▁▁▁·····  45 %  loss 1.0111
+12/16 d…  █·········   4 %  loss 1.1075
+"
+        );
+        for width in 20..200 {
+            let lines = lines(&runs, width, true);
+            assert!(
+                width < 37 || lines.iter().all(|line| console::measure_text_width(line) <= width),
+                "{lines:?}"
+            );
+        }
+        assert!(lines(&[], 80, true).is_empty());
+    }
+
+    #[test]
+    fn a_run_that_waited_keeps_its_curve() {
+        let mut progress = Training::new();
+        progress.begin(3, "trial 4/9 x=1".to_string());
+        progress.runs.insert(3, run("trial 4/9 x=1", 500));
+        let before = progress.runs[&3].curve.draw(8, true);
+        progress.leave(3, "it waits");
+        progress.begin(3, "trial 4/9 x=1".to_string());
+        let goes_on = Event::Started { step: 500, steps: 2_000, parameters: 1, evaluations: 1 };
+        progress.runs.get_mut(&3).unwrap().event(&goes_on);
+        assert_eq!(progress.runs[&3].curve.draw(8, true), before);
+        progress.end(3, "it is done");
+        assert!(progress.waiting.is_empty() && progress.runs.is_empty());
     }
 }

@@ -5,7 +5,8 @@
 
 use diapason_report::{Bounds, Curves, Extras, Sample, to_html};
 use diapason_study::{
-    Cell, CorpusStamp, Cost, Grid, Rule, Study, StudySpec, Trial, TrialFailure, TrialRecord, TrialState,
+    Cell, CorpusStamp, Cost, Grid, Rule, RungCandidate, RungDecision, Study, StudySpec, Trial, TrialFailure,
+    TrialRecord, TrialState,
 };
 use diapason_training::{Config, CurvePoint, Protocol, Reading, SpanReading};
 use std::path::{Path, PathBuf};
@@ -13,17 +14,23 @@ use std::time::{Duration, UNIX_EPOCH};
 
 const STEPS: u64 = 4000;
 
+/// The name of a study with markup in it.
+pub(crate) const MARKUP: &str = "<b>bold</b> & <script>document.title = 'taken over'</script>\"'";
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let folder = PathBuf::from(std::env::args_os().nth(1).ok_or("which folder?")?);
-    std::fs::create_dir_all(&folder)?;
+    pages(&PathBuf::from(std::env::args_os().nth(1).ok_or("which folder?")?))
+}
+
+/// Writes all pages: `many`, `markup`, `running` and `halved`.
+pub(crate) fn pages(folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    std::fs::create_dir_all(folder)?;
     let rates: Vec<String> = (1..=20).map(|i| format!("{}e-4", 2 * i)).collect();
     let rates = format!("learning_rate={}", rates.join(","));
 
     let many = made_up("two hundred trials", &[&rates, "d_model=32,64,96,128,160", "n_layers=1,2"]);
-    write(&folder, "many", &many, &Extras::default())?;
+    write(folder, "many", &many, &Extras::default())?;
 
-    let name = "<b>bold</b> & <script>document.title = 'taken over'</script>\"'";
-    let mut markup = made_up(name, &["d_model=16,32,64,128", "n_layers=1,2,4"]);
+    let mut markup = made_up(MARKUP, &["d_model=16,32,64,128", "n_layers=1,2,4"]);
     if let Some(record) = &mut markup.trials[11].record {
         record.state = TrialState::Fail;
         record.early = None;
@@ -45,7 +52,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         samples: vec![Sample { how: "seed 0, temperature 1".into(), text: "the </pre><h1>sea</h1>".into() }],
         ..Extras::default()
     };
-    write(&folder, "markup", &markup, &extras)?;
+    write(folder, "markup", &markup, &extras)?;
+    write(folder, "halved", &halved(), &Extras::default())?;
 
     let mut running = made_up("running", &["d_model=64,128", "n_heads=2,4", "n_layers=2,4"]);
     for trial in &mut running.trials[3..] {
@@ -56,7 +64,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     let as_of = Some(UNIX_EPOCH + Duration::from_secs(1_795_488_667));
-    write(&folder, "running", &running, &Extras { running: true, as_of, ..Extras::default() })
+    write(folder, "running", &running, &Extras { running: true, as_of, ..Extras::default() })
 }
 
 fn write(
@@ -66,7 +74,12 @@ fn write(
     extras: &Extras,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let curves = study.trials.iter().map(|trial| trial.record.as_ref().map(curve).unwrap_or_default());
-    let page = to_html(study, &Bounds::default(), &Curves::new(curves.collect()), extras);
+    // As of a text whose source is known.
+    let bounds = match study.spec.rule {
+        Rule::None => Bounds::default(),
+        _ => Bounds { entropy_rate: Some(1.1), window_floor: Some(1.25) },
+    };
+    let page = to_html(study, &bounds, &Curves::new(curves.collect()), extras);
     Ok(std::fs::write(folder.join(name).with_extension("html"), page)?)
 }
 
@@ -83,6 +96,8 @@ fn made_up(name: &str, axes: &[&str]) -> Study {
         first_steps: STEPS,
         enqueued_only: false,
         rule: Rule::None,
+        until_decided: None,
+        search: None,
         tolerance: 0.01,
         cost: Cost::Seconds,
         corpus: CorpusStamp { name: "made up".into(), digest: "sha256:00".into(), request: None },
@@ -91,6 +106,53 @@ fn made_up(name: &str, axes: &[&str]) -> Study {
     };
     let trials = cells.iter().enumerate().map(|(number, cell)| trial(number, cell)).collect();
     Study { spec, cells, trials, timings: Vec::new(), decisions: Vec::new(), interrupted: false }
+}
+
+/// Nine configurations, of which three go on from the first comparison and one from the second.
+fn halved() -> Study {
+    let mut study = made_up("halved", &["d_model=32,64,128", "n_layers=1,2,4"]);
+    study.spec.rule = "halving:eta=3".parse().expect("a rule");
+    let mut left: Vec<usize> = (0..study.cells.len()).collect();
+    for (rung, (step, next)) in [(444, 1333), (1333, STEPS)].into_iter().enumerate() {
+        let loss = |cell: &usize| curve_at(study.trials[*cell].record.as_ref().expect("it has begun"), step);
+        left.sort_by(|a, b| loss(a).total_cmp(&loss(b)));
+        let keep = left.len() / 3;
+        let best = loss(&left[0]);
+        let candidates = left.iter().enumerate().map(|(place, cell)| RungCandidate {
+            params: study.cells[*cell].params.clone(),
+            cell: String::new(),
+            loss: Some(loss(cell)),
+            losses: [(0, loss(cell))].into(),
+            cost: Some(1e9 * (1 + cell) as f64),
+            goes_on: place < keep,
+            why: format!("{:.4}: {:.1} % above the best loss", loss(cell), 100.0 * (loss(cell) / best - 1.0)),
+        });
+        let decision = RungDecision {
+            bracket: 0,
+            rung: rung as u32,
+            step,
+            next,
+            eta: 3,
+            tolerance: 0.01,
+            noise: 0.0,
+            cost: "FLOP of all steps".into(),
+            candidates: candidates.collect(),
+        };
+        for cell in left.split_off(keep) {
+            let record = study.trials[cell].record.as_mut().expect("it has begun");
+            let lost = curve_at(record, step);
+            record.train_seconds *= step as f64 / STEPS as f64;
+            (record.state, record.steps) = (TrialState::Pruned, step);
+            record.early = record.early.filter(|early| early.step <= step);
+            let reading = record.last.map(|last| Reading { step, validation_loss: lost, ..last });
+            (record.best, record.last) = (reading, reading);
+        }
+        study.decisions.push(decision);
+    }
+    for trial in &mut study.trials {
+        trial.bracket = Some(0);
+    }
+    study
 }
 
 fn trial(number: usize, cell: &Cell) -> Trial {
@@ -138,18 +200,24 @@ fn trial(number: usize, cell: &Cell) -> Trial {
 /// Falls as fast at first as curves do.
 fn curve(record: &TrialRecord) -> Vec<CurvePoint> {
     let Some(best) = record.best else { return Vec::new() };
-    let end = if record.state == TrialState::Complete { 40 } else { 15 };
-    let point = |i: u64| {
-        let step = i * STEPS / 40;
-        let lowest = best.validation_loss - 60.0 / (STEPS as f64 + 25.0);
-        CurvePoint {
-            step,
-            train_loss: 1.0,
-            validation_loss: lowest + 60.0 / (step as f64 + 25.0),
-            accuracy: best.accuracy,
-            accuracy_last: best.accuracy_last,
-            train_seconds: record.train_seconds * i as f64 / 40.0,
-        }
+    let end = match record.state {
+        TrialState::Running => STEPS * 15 / 40,
+        _ => record.steps,
     };
-    (1..=end).map(point).collect()
+    let point = |step: u64| CurvePoint {
+        step,
+        train_loss: 1.0,
+        validation_loss: curve_at(record, step),
+        accuracy: best.accuracy,
+        accuracy_last: best.accuracy_last,
+        train_seconds: record.train_seconds * step as f64 / record.steps as f64,
+    };
+    (1..=40).map(|i| i * STEPS / 40).filter(|step| *step < end).chain([end]).map(point).collect()
+}
+
+/// The loss at a step of the curve that ends at the record's.
+fn curve_at(record: &TrialRecord, step: u64) -> f64 {
+    let best = record.best.expect("a loss");
+    let slope = |step: u64| 60.0 / (step as f64 + 25.0);
+    best.validation_loss - slope(best.step) + slope(step)
 }

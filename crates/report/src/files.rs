@@ -1,6 +1,7 @@
-//! The files that a study's folder gets: `report.md` and `report.html` to read, `results.csv` to compute with.
+//! The files that a study's folder gets: `report.md` and `report.html` to read, `results.csv` and `report.json` to
+//! compute with.
 
-use crate::{Bounds, Curves, Extras, HTML_FILE, to_html, to_markdown};
+use crate::{Bounds, Curves, Extras, HTML_FILE, StudyJson, to_html, to_markdown};
 use diapason_study::{RESULT_COLUMNS, Row, Study};
 use diapason_training::files::write_atomically;
 use std::io;
@@ -8,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 /// Name of the report, in Markdown.
 pub const REPORT_FILE: &str = "report.md";
+
+/// Name of the report, as one JSON object.
+pub const JSON_FILE: &str = "report.json";
 
 /// Name of the table, one line per pass of each trial.
 pub const RESULTS_FILE: &str = "results.csv";
@@ -80,7 +84,7 @@ fn fields(row: &Row) -> [String; RESULT_COLUMNS.len()] {
     ]
 }
 
-/// Writes `report.md`, `report.html` and `results.csv` into the study's folder.
+/// Writes `report.md`, `report.html`, `report.json` and `results.csv` into the study's folder.
 ///
 /// # Errors
 /// A file that cannot be written; an older one is then still there.
@@ -90,8 +94,10 @@ pub fn write_files(
     folder: &Path,
     extras: &Extras,
 ) -> Result<(), ReportError> {
-    write(folder, REPORT_FILE, Ok(to_markdown(study, bounds).into_bytes()))?;
+    write(folder, REPORT_FILE, Ok(to_markdown(study, bounds, extras).into_bytes()))?;
     write(folder, RESULTS_FILE, to_csv(study))?;
+    let json = serde_json::to_vec_pretty(&StudyJson::new(study, bounds, extras)).map_err(io::Error::other);
+    write(folder, JSON_FILE, json)?;
     write_page(study, bounds, folder, extras)
 }
 

@@ -1,13 +1,15 @@
-//! The study as one JSON object: the contract of `tune --json`.
+//! The study as one JSON object: the contract of `tune --json` and of `report.json`.
 //!
 //! Keys may be added, never renamed or taken away.
 
-use crate::Bounds;
+use crate::{Bounds, Extras, Fit, Sample, facts, summary};
 use diapason_study::{
-    Comparison, Cost, Params, Pass, PassDecision, Row, SeedNumbers, Standing, Study, Verdict, seed_numbers,
+    Comparison, Cost, Params, Pass, PassDecision, Row, RungDecision, SeedNumbers, Standing, Study, Verdict,
+    seed_numbers,
 };
 use diapason_training::Protocol;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// A study for machines.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,6 +31,23 @@ pub struct StudyJson {
     /// The notebook's numbers for the configurations that it trained too: text8, on a Colab GPU.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub seed_numbers: Vec<SeedNumbersJson>,
+    /// What share of the training was done that all trials to their last step would be, by floating-point operations;
+    /// null before every configuration has begun.
+    pub trained_share: Option<f64>,
+    /// What was decided at rungs, with everything that it was made from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<RungDecision>,
+    /// How the loss goes with size, where the grid spans enough sizes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fits: Vec<Fit>,
+    /// Texts of the chosen configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<Sample>,
+    /// Where and how it was made, in words.
+    pub environment: BTreeMap<String, String>,
+    /// The command that makes the study again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 /// Which text.
@@ -60,6 +79,8 @@ pub struct VerdictJson {
     pub pass: Option<Pass>,
     /// Every configuration that was compared.
     pub comparison: Vec<ComparisonJson>,
+    /// What each configuration of the cost-loss front saves against the next dearer one, in words, cheapest first.
+    pub prices: Vec<String>,
 }
 
 /// How a configuration compares with the best one. Differences are fractions of the best loss.
@@ -134,7 +155,7 @@ impl From<&SeedNumbers> for SeedNumbersJson {
 
 impl StudyJson {
     /// The study as it stands.
-    pub fn new(study: &Study, bounds: &Bounds) -> Self {
+    pub fn new(study: &Study, bounds: &Bounds, extras: &Extras) -> Self {
         let steps = [diapason_study::SEED_EARLY_STEP, diapason_study::SEED_STEPS];
         Self {
             name: study.spec.name.clone(),
@@ -146,7 +167,7 @@ impl StudyJson {
             },
             protocol: study.spec.protocol,
             seeds: study.spec.seeds,
-            finished: study.trials.iter().all(|trial| study.is_over(trial)),
+            finished: summary::is_over(study),
             trials: study.rows(),
             verdict: study.verdict().map(|verdict| {
                 let decided = study.decided();
@@ -156,6 +177,9 @@ impl StudyJson {
                     cost: study.spec.cost,
                     pass: decided.as_ref().map(|decided| decided.pass),
                     comparison: decided.as_ref().map(comparison).unwrap_or_default(),
+                    prices: decided
+                        .map(|decided| decided.decision.prices(&decided.candidates, study.spec.cost))
+                        .unwrap_or_default(),
                 }
             }),
             seed_numbers: steps
@@ -165,6 +189,15 @@ impl StudyJson {
                 })
                 .map(SeedNumbersJson::from)
                 .collect(),
+            trained_share: study.trained_share(),
+            decisions: study.decisions.clone(),
+            fits: summary::fits(study),
+            samples: extras.samples.clone(),
+            environment: facts::facts(study)
+                .into_iter()
+                .map(|(name, value)| (name.to_string(), value))
+                .collect(),
+            command: extras.command.clone(),
         }
     }
 }

@@ -4,14 +4,18 @@
 //! Nothing is computed here that a reader could not work out from [`diapason_study::Study`]; this crate finds
 //! words and columns for it.
 
+mod facts;
 mod files;
+mod fits;
 mod html;
 mod json;
+mod stopped;
 mod summary;
 mod table;
 mod tensorboard;
 
-pub use files::{REPORT_FILE, RESULTS_FILE, ReportError, to_csv, write_files, write_page};
+pub use files::{JSON_FILE, REPORT_FILE, RESULTS_FILE, ReportError, to_csv, write_files, write_page};
+pub use fits::{Fit, Size};
 pub use html::{Curves, Extras, HTML_FILE, Sample, to_html};
 pub use json::{CorpusJson, SeedNumbersJson, StudyJson, VerdictJson};
 pub use tensorboard::EventFile;
@@ -32,6 +36,7 @@ pub fn to_text(study: &Study, bounds: &Bounds, width: usize) -> String {
     let (mut text, dropped) = summary::table(study).to_text(width);
     text.push('\n');
     let mut notes = summary::notes(study, bounds);
+    notes.extend(summary::decisions(study));
     if dropped {
         notes.push(format!("columns that do not fit here are in {REPORT_FILE} and {RESULTS_FILE}"));
     }
@@ -47,11 +52,23 @@ pub fn to_text(study: &Study, bounds: &Bounds, width: usize) -> String {
     text
 }
 
-/// The study in Markdown, with all columns.
-pub fn to_markdown(study: &Study, bounds: &Bounds) -> String {
-    use table::escape_markdown as plain;
+/// The study in Markdown: the answer, all columns, and what stands on the page in words.
+pub fn to_markdown(study: &Study, bounds: &Bounds, extras: &Extras) -> String {
+    use table::{block, escape_markdown as plain};
     let mut text = format!("# {}\n\n", plain(&study.spec.name));
     text += &format!("Text: {}, digest `{}`.\n\n", plain(&study.spec.corpus.name), study.spec.corpus.digest);
+    text += "## Verdict\n\n";
+    match study.verdict() {
+        Some(verdict) => {
+            let word = if summary::is_over(study) { "Keep" } else { "So far:" };
+            text += &format!("**{word} {}**\n\n", plain(&verdict.chosen.to_string()));
+        }
+        None => text += "No verdict yet: no configuration has a result.\n\n",
+    }
+    for (name, line) in summary::answer(study) {
+        text += &format!("- {name}: {}\n", plain(&line));
+    }
+    text += "\n## Configurations\n\n";
     text += &summary::table(study).to_markdown();
     text.push('\n');
     for note in summary::notes(study, bounds) {
@@ -62,14 +79,32 @@ pub fn to_markdown(study: &Study, bounds: &Bounds) -> String {
             .unwrap_or_else(|| plain(&note));
         text += &format!("- {note}\n");
     }
-    text += "\n## Verdict\n\n";
-    for line in summary::reasoning(study) {
-        let (indent, line) = match line.strip_prefix("  ") {
-            Some(rest) => ("  ", rest),
-            None => ("", line.as_str()),
-        };
-        text += &format!("{indent}- {}\n", plain(line));
+    let mut section = |heading: &str, lines: Vec<String>| {
+        if !lines.is_empty() {
+            text += &format!("\n## {heading}\n\n");
+            for line in lines {
+                let (indent, line) = match line.strip_prefix("  ") {
+                    Some(rest) => ("  ", rest),
+                    None => ("", line.as_str()),
+                };
+                text += &format!("{indent}- {}\n", plain(line));
+            }
+        }
+    };
+    section("The reasoning, step by step", summary::reasoning(study));
+    let of_rungs = study.decisions.iter().map(|decision| decision.text());
+    section(
+        "Stopped early",
+        stopped::outline(study).into_iter().chain(of_rungs).chain(stopped::others(study)).collect(),
+    );
+    section("Loss and size", summary::fits(study).iter().map(fits::Fit::text).collect());
+    if !extras.samples.is_empty() {
+        text += "\n## What it writes\n";
+        for sample in &extras.samples {
+            text += &format!("\n{}:\n\n{}", plain(&sample.how), block(&sample.text));
+        }
     }
+    text += &format!("\n## How it was made\n\n{}", facts::to_markdown(study, extras));
     text
 }
 

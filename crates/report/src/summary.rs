@@ -1,10 +1,12 @@
 //! The table of a study: one line per configuration, early and full side by side.
 
+use crate::fits::{self, Fit};
+use crate::stopped;
 use crate::table::{Align, Column, Table};
 use crate::{Bounds, RESULTS_FILE};
 use diapason_study::{
-    CellReading, Cost, Grounds, Interval, Pass, PassDecision, SEED_EARLY_STEP, SEED_LABEL, SeedNumbers,
-    Study, Timings, Verdict, seed_numbers,
+    CellReading, Certainty, Cost, Grounds, Interval, Pass, PassDecision, SEED_EARLY_STEP, SEED_LABEL,
+    SeedNumbers, Standing, Study, Timings, Verdict, percent, seed_numbers,
 };
 use diapason_training::Protocol;
 use std::collections::BTreeMap;
@@ -20,6 +22,8 @@ pub(crate) struct PassColumns {
     pub(crate) seed: Vec<Option<&'static SeedNumbers>>,
     /// By how much each cell is worse than the best, as fractions of the best loss; empty if that is not known.
     pub(crate) intervals: Vec<Option<Interval>>,
+    /// What that means for each; empty as well.
+    pub(crate) standings: Vec<Option<Standing>>,
 }
 
 /// The cells of `study` as a table.
@@ -76,6 +80,7 @@ pub(crate) fn columns(study: &Study, pass: Pass) -> PassColumns {
             _ => seed_numbers(&cell.config, steps?),
         })
         .collect();
+    let decided = study.decision(pass);
     PassColumns {
         group: common.map_or(pass.to_string(), |steps| format!("{pass}, {steps} steps")),
         other_steps: readings
@@ -83,7 +88,10 @@ pub(crate) fn columns(study: &Study, pass: Pass) -> PassColumns {
             .any(|r| r.steps.is_finite() && Some(r.steps) != common.map(|n| n as f64)),
         readings,
         seed,
-        intervals: study.decision(pass).as_ref().map(intervals).unwrap_or_default(),
+        intervals: decided.as_ref().map(intervals).unwrap_or_default(),
+        standings: decided
+            .and_then(|decided| Some(decided.grounds.ok()?.weighed.standings))
+            .unwrap_or_default(),
     }
 }
 
@@ -134,9 +142,12 @@ fn push_pass(table: &mut Table, study: &Study, pass: &PassColumns) {
     push("accuracy", 5, &|r, _| share(r.accuracy));
     push("at last", 7, &|r, _| share(r.accuracy_last));
     push("seconds", 1, &|r, _| seconds(r.seconds));
-    if study.spec.cost == Cost::Flop {
-        push("FLOP", 1, &|r, _| if r.flop.is_finite() { format!("{:.2e}", r.flop) } else { String::new() });
+    // As they went by, where that is something else.
+    if pass.readings.iter().any(|r| seconds(r.seconds) != seconds(r.train_seconds)) {
+        push("training s", 9, &|r, _| seconds(r.train_seconds));
     }
+    let rank = if study.spec.cost == Cost::Flop { 1 } else { 9 };
+    push("FLOP", rank, &|r, _| if r.flop.is_finite() { format!("{:.2e}", r.flop) } else { String::new() });
     let mut push_seed = |title: &str, rank, cell: &dyn Fn(&SeedNumbers) -> String| {
         let cells = pass.seed.iter().map(|row| row.map(cell).unwrap_or_default()).collect();
         table.push(Column::new(&pass.group, title, rank, Align::Right, cells));
@@ -191,6 +202,14 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
         if let Some(floor) = bounds.window_floor {
             note += &format!("; with windows alone as context, {floor:.4} nats ({:.4} bits)", floor / LN_2);
         }
+        if let Some(decided) = study.decided() {
+            let loss = decided.candidates[decided.decision.chosen].loss;
+            note += &format!(
+                "; the chosen configuration is {:.4} nats above {}",
+                loss - bounds.window_floor.unwrap_or(rate),
+                if bounds.window_floor.is_some() { "that" } else { "it" }
+            );
+        }
         notes.push(note);
     }
     for trial in &study.trials {
@@ -204,12 +223,6 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
             ));
         }
     }
-    for decision in &study.decisions {
-        notes.push(decision.text());
-    }
-    if let Some(warning) = study.spec.rule.not_reproducible() {
-        notes.push(format!("rule {}: {warning}", study.spec.rule));
-    }
     notes.extend(engines(study));
     if study.spec.protocol == Protocol::AsSeed {
         let lost = study.lost_by_seed_rule();
@@ -220,7 +233,7 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
                 row.params, row.seed
             ));
         }
-        if lost.is_empty() && study.trials.iter().all(|trial| study.is_over(trial)) {
+        if lost.is_empty() && is_over(study) {
             notes.push("the notebook's rule would have lost none of these cells".to_string());
         }
     }
@@ -233,6 +246,96 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// Whether no trial is left to be done.
+pub(crate) fn is_over(study: &Study) -> bool {
+    study.trials.iter().all(|trial| study.is_over(trial))
+}
+
+/// What was decided on the way: a paragraph for each comparison.
+pub(crate) fn decisions(study: &Study) -> Vec<String> {
+    let warning =
+        study.spec.rule.not_reproducible().map(|warning| format!("rule {}: {warning}", study.spec.rule));
+    study.decisions.iter().map(|decision| decision.text()).chain(warning).collect()
+}
+
+/// The answer before all figures, a sentence each: what the choice costs and brings, why it was made, how certain it is,
+/// and what is missing.
+pub(crate) fn answer(study: &Study) -> Vec<(&'static str, String)> {
+    let (Some(decided), Some(verdict)) = (study.decided(), study.verdict()) else { return Vec::new() };
+    let mut lines = Vec::new();
+    let decision = &decided.decision;
+    if let Some(compared) = decision.comparison(decision.chosen).filter(|_| decision.chosen != decision.best)
+    {
+        let (chosen, best) = (&decided.candidates[decision.chosen], &decided.candidates[decision.best]);
+        let cost = study.spec.cost;
+        lines.push((
+            "Price",
+            format!(
+                "{} more loss for {}: {:.4} instead of {:.4} nats per character, {} instead of {}",
+                percent(compared.difference),
+                cost_in_words(cost, compared.cost_difference),
+                chosen.loss,
+                best.loss,
+                cost.text(chosen.cost),
+                cost.text(best.cost)
+            ),
+        ));
+    }
+    lines.push(("Why", verdict.reason));
+    if let Some(line) = stopped::spared(study) {
+        lines.push(("Stopped early", line));
+    }
+    let certainty = match verdict.certainty {
+        Some(Certainty::Decided) => {
+            "decided: with 95 % confidence no other choice would be right, for other text of this kind and other seeds"
+                .to_string()
+        }
+        _ => verdict.certainty_text,
+    };
+    match certainty.split_once(": ").filter(|_| verdict.certainty.is_some_and(|c| c != Certainty::Decided)) {
+        Some((certainty, missing)) => {
+            lines.push(("Certainty", certainty.to_string()));
+            lines.push(("Missing", missing.to_string()));
+        }
+        None => lines.push(("Certainty", certainty)),
+    }
+    lines
+}
+
+/// The lines through losses and sizes for which the study has enough of them.
+pub(crate) fn fits(study: &Study) -> Vec<Fit> {
+    let Some(decided) = study.decided() else { return Vec::new() };
+    let compared: Vec<usize> = decided.decision.compared.iter().map(|compared| compared.candidate).collect();
+    fits::fits(&study.cells, &decided.candidates, &study.readings(decided.pass), &compared)
+}
+
+/// Shares that have a name, with what they are called.
+const SHARES: [(f64, &str); 8] = [
+    (0.1, "a tenth"),
+    (0.2, "a fifth"),
+    (0.25, "a quarter"),
+    (1.0 / 3.0, "a third"),
+    (0.5, "half"),
+    (2.0 / 3.0, "two thirds"),
+    (0.75, "three quarters"),
+    (0.9, "nine tenths"),
+];
+
+/// `half the time`, where the share is within a twentieth of one that has a name; else `38 % less time`.
+fn cost_in_words(cost: Cost, difference: f64) -> String {
+    let share = 1.0 + difference;
+    let of = match cost {
+        Cost::Seconds => "the time",
+        Cost::Flop => "the computation",
+        Cost::Parameters => "the parameters",
+    };
+    match SHARES.iter().find(|(named, _)| (share / named - 1.0).abs() < 0.05) {
+        Some((_, "half")) => format!("half {of}"),
+        Some((_, name)) => format!("{name} of {of}"),
+        None => cost.difference(difference),
+    }
 }
 
 /// What to know where not all was computed by one arithmetic.
@@ -346,5 +449,22 @@ mod tests {
         assert_eq!(seconds(12_345.6), "12346");
         assert_eq!(seconds(f64::NAN), "");
         assert_eq!(share(0.5557), "55.6 %");
+    }
+
+    #[test]
+    fn costs_in_words() {
+        let said = [-0.4923, -0.68, -0.76, -0.8, -0.38, 0.0, 0.5].map(|d| cost_in_words(Cost::Seconds, d));
+        assert_eq!(
+            said,
+            [
+                "half the time",
+                "a third of the time",
+                "a quarter of the time",
+                "a fifth of the time",
+                "38 % less time",
+                "0 % less time",
+                "50 % more time"
+            ]
+        );
     }
 }

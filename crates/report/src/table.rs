@@ -169,6 +169,15 @@ pub(crate) fn escape_markdown(text: &str) -> String {
     escaped
 }
 
+/// Text whose lines stay as they are: a block of code, fenced by more backticks than it has in a row.
+pub(crate) fn block(text: &str) -> String {
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest.max(2) + 1);
+    let lines: Vec<String> =
+        text.split('\n').map(|line| diapason_storage::printable(line).into_owned()).collect();
+    format!("{fence}text\n{}\n{fence}\n", lines.join("\n"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,5 +240,7 @@ n_heads        loss    bpc        loss    bpc
 "
         );
         assert_eq!(escape_markdown("<b>|x\n"), "&lt;b>\\|x ");
+        assert_eq!(block("a\nb"), "```text\na\nb\n```\n");
+        assert_eq!(block("````"), "`````text\n````\n`````\n");
     }
 }

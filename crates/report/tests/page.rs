@@ -5,7 +5,8 @@ mod common;
 use common::{record, study};
 use diapason_report::{Bounds, Curves, Extras, HTML_FILE, Sample, to_html, write_files};
 use diapason_study::{
-    Cell, Cost, Grid, Machine, Pass, Study, Timing, Timings, Trial, TrialFailure, TrialState,
+    Cell, Cost, Grid, Machine, Pass, RungCandidate, RungDecision, Study, Timing, Timings, Trial,
+    TrialFailure, TrialState,
 };
 use diapason_training::{CURVE, CurvePoint, SpanReading};
 use scraper::{Html, Selector};
@@ -103,28 +104,30 @@ fn verdict_table_and_plots() {
     );
     assert_eq!(texts(&page, ".verdict"), ["Keep d_model=256 n_heads=8 n_layers=4"]);
     assert!(
-        texts(&page, "section p")[1].contains("0.75 % more loss for 50 % less time"),
+        texts(&page, "section p")[1].starts_with("Price: 0.75 % more loss for half the time: ")
+            && texts(&page, "section p")[2].contains("0.75 % more loss for 50 % less time"),
         "{:?}",
         texts(&page, "p")
     );
     assert_eq!(
-        texts(&page, "table:not(.map) thead tr:nth-child(1) > *"),
+        texts(&page, "table.configurations thead tr:nth-child(1) > *"),
         ["no.", "", "full, 20000 steps", "early, 4000 steps", ""]
     );
     assert_eq!(
-        texts(&page, "table:not(.map) thead tr:nth-child(2) th").join(", "),
-        "d_model, n_heads, n_layers, parameters, \
+        texts(&page, "table.configurations thead tr:nth-child(2) th").join(", "),
+        "d_model, n_heads, n_layers, \
          loss, above best, bpc, accuracy, at last, FLOP, seconds (cost), training s, seed's, seed's s, \
-         loss, above best, bpc, accuracy, at last, FLOP, seconds (cost), training s, seed's, seed's s, tokens/s"
+         loss, above best, bpc, accuracy, at last, FLOP, seconds (cost), training s, seed's, seed's s, \
+         parameters, tokens/s"
     );
     assert_eq!(
-        texts(&page, "table:not(.map) tbody tr:first-child > *").join(", "),
-        "1 ★, 256, 8, 4, 3,202,048, \
+        texts(&page, "table.configurations tbody tr:first-child > *").join(", "),
+        "1 ★, 256, 8, 4, \
          1.3307, +0.75 %, 1.9198, 55.0 %, 58.0 %, 7.91e14, 800.0, 331.1, 1.3307, 331.1, \
-         1.4581, +0.47 %, 2.1036, 55.0 %, 58.0 %, 1.58e14, 160.0, 70.7, 1.4581, 70.7, 51,200"
+         1.4581, +0.47 %, 2.1036, 55.0 %, 58.0 %, 1.58e14, 160.0, 70.7, 1.4581, 70.7, 3,202,048, 51,200"
     );
-    assert_eq!(number_of(&page, "tbody tr.chosen"), 1);
-    assert_eq!(number_of(&page, "table:not(.map) tbody th[scope=row]"), 4);
+    assert_eq!(number_of(&page, "table.configurations tbody tr.chosen"), 1);
+    assert_eq!(number_of(&page, "table.configurations tbody th[scope=row]"), 4);
     assert_eq!(number_of(&page, "thead th:not([scope])"), 0);
     // Each of four curves in two plots with two kinds of axes; its values once.
     assert_eq!(number_of(&page, "figure.curves svg polyline.curve"), 16);
@@ -144,7 +147,7 @@ fn verdict_table_and_plots() {
     }
     // What the study has no data for is not there.
     assert_eq!(number_of(&page, "figure.fit, figure.differences, meta[http-equiv=refresh], .progress"), 0);
-    assert!(!texts(&page, "th").iter().any(|head| head == "interval"));
+    assert!(!texts(&page, "th").iter().any(|head| head == "worse by"));
 }
 
 #[test]
@@ -244,9 +247,9 @@ fn intervals_where_they_are_known() {
     assert_eq!(number_of(&page, "figure.differences .bar"), 4);
     assert_eq!(number_of(&page, "figure.differences .band"), 1);
     assert_eq!(
-        texts(&page, "table:not(.map) thead tr:nth-child(2) th")
+        texts(&page, "table.configurations thead tr:nth-child(2) th")
             .iter()
-            .filter(|head| *head == "interval")
+            .filter(|head| *head == "worse by")
             .count(),
         1
     );
@@ -268,14 +271,107 @@ fn grids_of_two_keys_have_a_map_and_sizes_a_fit() {
     assert_eq!(number_of(&page, "table.map td.chosen"), 1);
     assert_eq!(texts(&page, "table.map tbody th"), ["32", "64", "128", "256"]);
     assert_eq!(number_of(&page, "figure.fit .mark"), 12);
+    assert_eq!(texts(&page, "figure.fit h3"), ["Loss and size of the model"]);
     let caption = &texts(&page, "figure.fit figcaption")[0];
     assert!(caption.contains("of 12 sizes") && caption.contains("loss ~ parameters^-0."), "{caption}");
+    assert!(caption.contains(" (95 %: -0."), "{caption}");
+    // As much training as there are steps; what was not trained to its last step is no point of the line.
+    let mut study = grid(&["d_model=32", "steps=500,1000,2000,4000,8000"]);
+    for trial in &mut study.trials {
+        let steps = study.cells[trial.cell].config.steps;
+        let record = trial.record.as_mut().unwrap();
+        record.steps = steps;
+        for reading in [&mut record.best, &mut record.last].into_iter().flatten() {
+            (reading.step, reading.validation_loss) = (steps, 8.0 * (steps as f64).powf(-0.2));
+        }
+    }
+    let page = parsed(&study, &curves(&study), &Extras::default());
+    assert_eq!(texts(&page, "figure.fit h3"), ["Loss and amount of training"]);
+    let caption = &texts(&page, "figure.fit figcaption")[0];
+    assert!(
+        caption.contains("of 5 sizes") && caption.contains("^-0.200 (95 %: -0.200 to -0.200)"),
+        "{caption}"
+    );
+    record(&mut study, 1).steps = 700;
+    record(&mut study, 1).stopped_early = true;
+    let page = parsed(&study, &curves(&study), &Extras::default());
+    assert!(texts(&page, "figure.fit figcaption")[0].contains("of 4 sizes"));
+    assert!(texts(&page, "section p").iter().any(|line| line.starts_with("1 trial ended by patience: 5 ")));
     // Three sizes are too few, and so is a range of three.
     for axes in [["d_model=32,64,256", "n_layers=1"], ["d_model=32", "n_layers=1,2,3"]] {
         let study = grid(&axes);
         let page = parsed(&study, &curves(&study), &Extras::default());
         assert_eq!(number_of(&page, "figure.fit, table.map"), 0);
     }
+}
+
+#[test]
+fn what_was_stopped_says_by_what_and_after_what() {
+    let mut study = grid(&["d_model=32,64,128", "n_layers=1"]);
+    study.spec.rule = "halving:eta=3".parse().unwrap();
+    let loss = |study: &Study, cell: usize| {
+        study.trials[cell].record.as_ref().unwrap().last.unwrap().validation_loss
+    };
+    let candidates = (0..3).map(|cell| RungCandidate {
+        params: study.cells[cell].params.clone(),
+        cell: String::new(),
+        loss: Some(loss(&study, cell)),
+        losses: [(0, loss(&study, cell))].into(),
+        cost: Some(1e12),
+        goes_on: cell == 2,
+        why: if cell == 2 { "lowest loss".into() } else { "<b>too much</b>".into() },
+    });
+    study.decisions = vec![RungDecision {
+        bracket: 0,
+        rung: 0,
+        step: 5_000,
+        next: 20_000,
+        eta: 3,
+        tolerance: 0.01,
+        noise: 0.0,
+        cost: "FLOP of all steps".into(),
+        candidates: candidates.collect(),
+    }];
+    for trial in &mut study.trials {
+        trial.bracket = Some(0);
+        let record = trial.record.as_mut().unwrap();
+        if trial.cell < 2 {
+            (record.state, record.steps) = (TrialState::Pruned, 5_000);
+            record.last.as_mut().unwrap().step = 5_000;
+        }
+    }
+    let page = parsed(&study, &curves(&study), &Extras::default());
+    assert_eq!(number_of(&page, "path.end"), 2 * 4 + 1, "a cross in each plot, and one in the legend");
+    assert_eq!(number_of(&page, "svg:not(.key) .rungline"), 2);
+    assert_eq!(texts(&page, "table.configurations td .pruned").len(), 2);
+    assert!(
+        texts(&page, "summary")
+            .contains(&"Step 5,000: 1 of 3 configurations go on to step 20,000".to_string())
+    );
+    assert_eq!(
+        texts(&page, "table.rung tbody tr:last-child > *").join(", "),
+        format!("1, d_model=32 n_layers=1, {:.4}, 1.00e12, stopped, <b>too much</b>", loss(&study, 0))
+    );
+    let spared =
+        texts(&page, "section p").into_iter().find(|line| line.starts_with("Stopped early: ")).unwrap();
+    assert!(spared.starts_with("Stopped early: 2 trials of 3 stopped; they took "), "{spared}");
+    // Nothing of all that where nothing was stopped.
+    let page = parsed(&grid(&["d_model=32,64", "n_layers=1"]), &Curves::default(), &Extras::default());
+    assert!(!texts(&page, "h2").contains(&"Stopped early".to_string()));
+}
+
+#[test]
+fn the_floor_of_the_text_is_drawn_and_said() {
+    let study = study();
+    let bounds = Bounds { entropy_rate: Some(1.1), window_floor: Some(1.25) };
+    let page = Html::parse_document(&to_html(&study, &bounds, &curves(&study), &Extras::default()));
+    let labels = texts(&page, "figure.curves text.note");
+    assert_eq!(labels, ["floor of this text: 1.2500"; 4]);
+    assert!(
+        texts(&page, "li")
+            .iter()
+            .any(|note| note.ends_with("the chosen configuration is 0.0807 nats above that"))
+    );
 }
 
 #[test]
@@ -298,8 +394,10 @@ fn two_hundred_trials_stay_readable() {
     let page = to_html(&study, &Bounds::default(), &curves, &Extras::default());
     assert!(page.len() < 2_500_000, "{}", page.len());
     let page = Html::parse_document(&page);
-    assert_eq!(number_of(&page, "tbody tr"), 200);
+    assert_eq!(number_of(&page, "table.configurations tbody tr"), 200);
     assert_eq!(number_of(&page, "polyline[data-v]"), 200);
+    let losses = texts(&page, "table.configurations tbody td:nth-child(5)");
+    assert!(losses.len() == 200 && losses.is_sorted(), "the lowest loss comes first: {losses:?}");
     assert!(texts(&page, "h3 ~ .legend li, .plots ~ .legend li").len() <= 12);
     assert!(texts(&page, ".legend li").iter().any(|text| text.starts_with("194 other configurations")));
     assert!(number_of(&page, "figure.pareto .number") <= 12);

@@ -11,7 +11,7 @@ use libm::{erf, exp, log, sqrt};
 /// The two-sided critical value of `comparisons` differences of equally exact means from one common mean (for one
 /// comparison: Student's t), with `degrees` of freedom: the chance that any of them is further out is `miss`, which
 /// lies between 1e-9 and 0.9.
-pub(crate) fn critical_value(comparisons: usize, degrees: f64, miss: f64) -> f64 {
+pub fn critical_value(comparisons: usize, degrees: f64, miss: f64) -> f64 {
     let tail = Tail::new(comparisons.max(1), degrees.max(1.0));
     // How far ln P(outside x) lies above ln(miss), as a function of y = ln x: smooth, falling, nearly a line.
     let excess = |y: f64| log(tail.outside(exp(y)).max(1e-300)) - log(miss);

@@ -47,6 +47,7 @@ mod trial;
 mod weigh;
 mod worker;
 
+pub use critical::critical_value;
 pub use decide::{Candidate, Comparison, Cost, Decision, Tolerance, decide, percent};
 pub use director::{RungCandidate, RungDecision};
 pub use error::StudyError;

@@ -286,7 +286,8 @@ fn work_to_the_end(
         let shorter = study.shorter();
         // What does not get longer by being tried again is left.
         let extends = !shorter.is_empty() && before.as_ref() != Some(&shorter);
-        if !extends && !(grown && study.trials.len() > trials) {
+        let more = extends || grown && study.trials.len() > trials;
+        if !more {
             if let Some(Until::Open(why)) = study.until_decided() {
                 observe(&StudyEvent::Note { text: format!("no more seeds: {why}") });
             }

@@ -10,8 +10,9 @@ use crate::rungs::Ladders;
 use crate::table::mean;
 use crate::trial::trials;
 use crate::{
-    Candidate, Cell, Certainty, Cost, Decision, Evidence, Home, Need, Params, SpanLosses, StudyError,
-    StudySpec, Timings, Tolerance, Trial, TrialRecord, TrialState, Weighed, compare, decide, percent, weigh,
+    Candidate, Cell, Certainty, Cost, Decision, Evidence, Home, Need, Params, SpanLosses, StoredTrial,
+    StudyError, StudySpec, Timings, Tolerance, Trial, TrialRecord, TrialState, Weighed, compare, decide,
+    percent, weigh,
 };
 use diapason_storage::{Opening, Storage, StudyId};
 use diapason_training::{Protocol, SeedRule};
@@ -262,14 +263,19 @@ impl Study {
 
     /// Why a trial was ended by a comparison, as `dropped at step 222: 1.4716: 1.4 % above the best loss`.
     pub fn dropped(&self, trial: &Trial) -> Option<String> {
-        let stored = trial.stored.as_ref()?;
         let record = trial.record.as_ref().filter(|record| record.state == TrialState::Pruned)?;
+        let stored = trial.stored.as_ref();
+        let params = &self.cells[trial.cell].params;
         let at = |decision: &&RungDecision| {
-            Some(decision.bracket) == trial.bracket && Some(i64::from(decision.rung)) == stored.rung
+            let here = |stored: &StoredTrial| Some(i64::from(decision.rung)) == stored.rung;
+            Some(decision.bracket) == trial.bracket && stored.is_none_or(here)
         };
-        let fate = self.decisions.iter().find(at).and_then(|decision| decision.fate(stored.cell_key()));
-        let why = fate.map(|fate| fate.why.clone()).or_else(|| stored.prune_reason.clone());
-        Some(match why {
+        let fate = |decision: &'_ RungDecision| match stored {
+            Some(stored) => decision.fate(stored.cell_key()).cloned(),
+            None => decision.candidates.iter().find(|c| c.params == *params && !c.goes_on).cloned(),
+        };
+        let why = self.decisions.iter().filter(at).find_map(fate).map(|fate| fate.why);
+        Some(match why.or_else(|| stored?.prune_reason.clone()) {
             Some(why) => format!("dropped at step {}: {why}", record.steps),
             None => format!("pruned at step {}", record.steps),
         })

@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 /// With more seeds than this it is not worth the wait.
 const MOST_SEEDS: usize = 32;
 
+/// Configurations that are named as missing something, at most; of more, the number of the others is said.
+const NAMED: usize = 6;
+
 /// Where a configuration stands, for all that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -256,6 +259,9 @@ impl Weighed {
         let names: Vec<String> =
             missing.candidates.iter().map(|&i| candidates[i].params.to_string()).collect();
         let names = match names.as_slice() {
+            many if many.len() > NAMED => {
+                format!("{} and {} more", many[..NAMED - 1].join(", "), many.len() + 1 - NAMED)
+            }
             [all @ .., last] if !all.is_empty() => format!("{} and {last}", all.join(", ")),
             _ => names.concat(),
         };

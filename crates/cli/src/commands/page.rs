@@ -5,9 +5,11 @@
 //! end and curves grow. What goes wrong here is left to the end: the page is then written once more, and an error is told.
 
 use super::working::bounds;
-use diapason_corpus::Corpus;
+use crate::shell;
+use diapason_corpus::{AlphabetKind, Corpus};
 use diapason_report::{Bounds, Extras, write_page};
-use diapason_study::{Home, Study};
+use diapason_study::{Cost, Home, Search, Study, StudySpec, UNTIL_SEEDS, value_text};
+use diapason_training::{Config, Protocol};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -55,6 +57,80 @@ pub(super) fn kept<T>(
     })
 }
 
+/// The command that makes a study, from what is stored of it; none if it does not say how its text was opened. The one
+/// that was typed may have had less in it, and may have been typed on another machine.
+pub(super) fn command(spec: &StudySpec) -> Option<String> {
+    // Every setting is named here, so that one that is added cannot be forgotten.
+    let StudySpec {
+        name: _,
+        seeds,
+        protocol,
+        early_fraction,
+        first_steps,
+        enqueued_only,
+        rule,
+        until_decided,
+        search,
+        tolerance,
+        cost,
+        corpus,
+        grid,
+        config,
+    } = spec;
+    let request = corpus.request.as_ref()?;
+    let mut words = vec!["diapason".to_string(), "tune".to_string()];
+    words.extend(["--corpus".to_string(), request.corpus.clone()]);
+    let mut flag = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            words.extend([name.to_string(), value]);
+        }
+    };
+    flag("--test-corpus", request.test_corpus.as_ref().map(|path| path.display().to_string()));
+    flag(
+        "--alphabet",
+        Some(request.alphabet).filter(|kind| *kind != AlphabetKind::default()).map(|k| k.to_string()),
+    );
+    flag("--train-chars", request.split.train_chars.map(|n| n.to_string()));
+    flag("--validation-chars", request.split.validation_chars.map(|n| n.to_string()));
+    flag("--test-chars", request.split.test_chars.map(|n| n.to_string()));
+    for axis in grid.axes().iter().filter(|_| !*enqueued_only) {
+        flag("--grid", Some(axis.to_string()));
+    }
+    for (key, value, _) in config.differences(&Config::default()) {
+        let drawn = search.as_ref().is_some_and(|search| search.ranges.iter().any(|range| range.key == key));
+        let set = grid.axis(key).is_none() && !drawn;
+        flag("--set", set.then(|| format!("{key}={}", value_text(&value))));
+    }
+    if let Some(Search { sampler, samples, ranges }) = search {
+        for range in ranges {
+            flag("--range", Some(range.to_string()));
+        }
+        flag("--sampler", Some(sampler.to_string()));
+        flag("--samples", Some(samples.to_string()));
+    }
+    flag("--seeds", Some(seeds.to_string()).filter(|_| *seeds > 1 && !*enqueued_only));
+    flag("--tolerance", Some(tolerance.to_string()).filter(|_| *tolerance != 0.01));
+    flag("--cost", Some(cost.name().to_string()).filter(|_| *cost != Cost::default()));
+    flag("--rule", Some(rule.to_string()).filter(|_| !rule.is_none()));
+    flag("--max-seeds", until_decided.filter(|most| *most != UNTIL_SEEDS).map(|most| most.to_string()));
+    if *protocol == Protocol::Standard {
+        // A study that was given more steps later is still read early where it first was.
+        let share = match grid.axis("steps") {
+            Some(_) => *early_fraction,
+            None => early_fraction * *first_steps as f64 / config.steps.max(1) as f64,
+        };
+        flag("--early", Some(share.to_string()).filter(|_| share != 0.2));
+    }
+    let switches = [
+        ("--normalize", request.normalize),
+        ("--as-seed", *protocol == Protocol::AsSeed),
+        ("--enqueued", *enqueued_only),
+        ("--until-decided", until_decided.is_some()),
+    ];
+    words.extend(switches.iter().filter(|(_, on)| *on).map(|(name, _)| name.to_string()));
+    Some(shell::line(&words))
+}
+
 fn open(corpus: &Corpus, home: &Home) -> Option<Study> {
     Study::open(home, corpus.alphabet.len()).ok()
 }
@@ -62,6 +138,66 @@ fn open(corpus: &Corpus, home: &Home) -> Option<Study> {
 fn write(corpus: &Corpus, home: &Home, command: Option<&str>, running: bool, known: Option<Bounds>) {
     let as_of = Some(SystemTime::now());
     let Some(study) = open(corpus, home) else { return };
-    let extras = Extras { running, as_of, command: command.map(str::to_string), ..Extras::default() };
+    let command = command.map(str::to_string).or_else(|| self::command(&study.spec));
+    let extras = Extras { running, as_of, command, ..Extras::default() };
     let _ = write_page(&study, &known.unwrap_or_default(), &home.folder, &extras);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use diapason_corpus::{CorpusRequest, SplitRequest};
+    use diapason_study::{CorpusStamp, Grid, Sampler};
+
+    #[test]
+    fn a_study_says_what_makes_it() {
+        let request = CorpusRequest {
+            normalize: true,
+            alphabet: AlphabetKind::Auto,
+            split: SplitRequest { validation_chars: Some(500), ..SplitRequest::default() },
+            ..CorpusRequest::new("my book.txt")
+        };
+        let config = Config { steps: 200, d_model: 64, learning_rate: 3e-4, ..Config::default() };
+        let mut spec = StudySpec {
+            name: "anything".into(),
+            seeds: 3,
+            protocol: Protocol::Standard,
+            early_fraction: 0.2,
+            first_steps: 100,
+            enqueued_only: false,
+            rule: "halving:eta=4".parse().unwrap(),
+            until_decided: Some(5),
+            search: Some(Search {
+                sampler: Sampler::Random { seed: 3 },
+                samples: 12,
+                ranges: vec!["learning_rate=1e-4..1e-2:log".parse().unwrap()],
+            }),
+            tolerance: 0.02,
+            cost: Cost::Flop,
+            corpus: CorpusStamp { name: "b".into(), digest: "d".into(), request: Some(request) },
+            grid: Grid::parse(&["d_model=32,64", "n_layers=1,2"]).unwrap(),
+            config,
+        };
+        let line = command(&spec).unwrap();
+        assert_eq!(
+            line,
+            "diapason tune --corpus 'my book.txt' --alphabet auto --validation-chars 500 --grid d_model=32,64 \
+             --grid n_layers=1,2 --set steps=200 --range learning_rate=0.0001..0.01:log --sampler random:seed=3 \
+             --samples 12 --seeds 3 --tolerance 0.02 --cost flop --rule halving:eta=4 --max-seeds 5 --early 0.1 \
+             --normalize --until-decided"
+        );
+        let typed = line.replace("'my book.txt'", "x");
+        crate::args::Cli::try_parse_from(typed.split(' ')).unwrap();
+        spec.protocol = Protocol::AsSeed;
+        (spec.enqueued_only, spec.search) = (true, None);
+        let typed = command(&spec).unwrap().replace("'my book.txt'", "x");
+        assert!(
+            typed.ends_with(" --as-seed --enqueued --until-decided") && !typed.contains("--early"),
+            "{typed}"
+        );
+        crate::args::Cli::try_parse_from(typed.split(' ')).unwrap();
+        spec.corpus.request = None;
+        assert_eq!(command(&spec), None);
+    }
 }

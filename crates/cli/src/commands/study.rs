@@ -8,7 +8,7 @@ use super::json;
 use crate::args::{Database, DeleteStudy, ExportStudy, Format, ListStudies, ShowStudy, State, Study};
 use crate::failure::{Failure, note};
 use crate::{shell, storage};
-use diapason_report::{HTML_FILE, REPORT_FILE, RESULTS_FILE};
+use diapason_report::{HTML_FILE, JSON_FILE, REPORT_FILE, RESULTS_FILE};
 use diapason_storage::{
     Direction, Item, ItemState, Opening, PAGE, Page, Storage, StorageError, StorageUrl, StudyId,
     StudySummary, Trial, TrialState, printable,
@@ -743,7 +743,7 @@ fn files_of(url: &StorageUrl, name: &str, others: usize) -> Result<Files, Failur
         ))
         .with_hint("leave --files out, and delete by hand what you do not need"));
     }
-    let mut names = vec![STUDY_FILE, REPORT_FILE, HTML_FILE, RESULTS_FILE];
+    let mut names = vec![STUDY_FILE, REPORT_FILE, HTML_FILE, JSON_FILE, RESULTS_FILE];
     let database: Vec<String> =
         ["", "-wal", "-shm"].iter().map(|end| format!("{DATABASE_FILE}{end}")).collect();
     match url {

@@ -1,38 +1,28 @@
 //! `tune`: a grid of configurations, a table, a verdict.
 
-use super::generate::several;
+use super::winner::{self, PROMPT};
 use super::working::{Task, bounds, work};
-use super::{configured, json, key_of, nothing_learned, open, request, slug, trained};
+use super::{configured, json, key_of, nothing_learned, open, recipe, request, slug};
 use crate::args::{Text, Tune};
 use crate::failure::{Failure, note};
 use crate::shell;
 use crate::signals::Signals;
 use crate::storage;
 use diapason_corpus::{Corpus, CorpusRequest};
-use diapason_engine::Precision;
-use diapason_generation::{Request, start_symbol};
 use diapason_report::{
-    Extras, HTML_FILE, REPORT_FILE, RESULTS_FILE, Sample, StudyJson, to_text, write_files,
+    Extras, HTML_FILE, JSON_FILE, REPORT_FILE, RESULTS_FILE, StudyJson, to_text, write_files,
 };
 use diapason_study::{
     Cell, CorpusStamp, Grid, Home, Params, QUICK_GRID, QUICK_STEPS, Rule, SEED_GRID, SEED_STEPS, STUDY_FILE,
-    Sampler, Search, Study, StudySpec, Trial, UNTIL_SEEDS,
+    Sampler, Search, Study, StudySpec, UNTIL_SEEDS,
 };
-use diapason_training::checkpoint::Stored;
 use diapason_training::{BEST, CHECKPOINT, Config, Protocol};
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Columns of a table that goes into a file or a pipe.
 const NO_WIDTH: usize = 160;
-
-/// What `generate` is shown to begin with.
-const PROMPT: &str = "the ";
-
-/// Characters of each text in the report, and how many there are.
-const SAMPLE: usize = 300;
-const SAMPLES: u64 = 2;
 
 /// How many configurations are drawn, if nobody says it.
 const SAMPLES_DRAWN: u64 = 16;
@@ -50,10 +40,15 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
         && args.grid.is_empty()
         && search.is_none()
         && args.set.is_empty()
+        && args.recipe.is_none()
         && !args.as_seed
         && !args.enqueued;
     let (steps, default_grid) = if quick { (QUICK_STEPS, QUICK_GRID) } else { (SEED_STEPS, SEED_GRID) };
-    let mut config = configured(Config { steps, ..Config::default() }, &args.set, args.steps)?;
+    let base = match &args.recipe {
+        Some(name) => recipe(Some(name))?,
+        None => Config { steps, ..Config::default() },
+    };
+    let mut config = configured(base, &args.set, args.steps)?;
     let rule = match args.rule.unwrap_or_default() {
         // One thing, one place: patience is a key of the configuration.
         Rule::Patience(evaluations) => {
@@ -103,15 +98,12 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
     let command = shell::line(&shell::this_command());
     let study = work(Task::Tune(&spec), &corpus, &home, &args.working, true, Some(&command), signals)?;
     let bounds = bounds(&corpus, &study);
-    // The study has its result without them; the command that is printed at the end tells what is wrong.
-    let samples = chosen_trial(&study)
-        .and_then(|(trial, _)| samples(&folder.join(&trial.folder), &args).ok())
-        .unwrap_or_default();
+    let samples = winner::samples(&study, &folder, args.working.machine.threads());
     let extras = Extras { command: Some(command), samples, ..Extras::default() };
     write_files(&study, &bounds, &folder, &extras)?;
     let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", json(&StudyJson::new(&study, &bounds))?)?;
+        writeln!(out, "{}", json(&StudyJson::new(&study, &bounds, &extras))?)?;
     } else {
         let width =
             console::Term::stdout().size_checked().map_or(NO_WIDTH, |(_, columns)| usize::from(columns));
@@ -169,52 +161,14 @@ fn axes(args: &Tune, default_grid: [&str; 3]) -> Result<Vec<String>, Failure> {
     }
 }
 
-/// The trial whose weights stand for the chosen configuration, with its loss: of its seeds, the one with the lowest
-/// loss; another may have failed and left no weights.
-fn chosen_trial(study: &Study) -> Option<(&Trial, f64)> {
-    let verdict = study.verdict()?;
-    study
-        .trials
-        .iter()
-        .filter(|trial| study.cells[trial.cell].params == verdict.chosen)
-        .filter_map(|trial| Some((trial, trial.record.as_ref()?.best?.validation_loss)))
-        .min_by(|a, b| a.1.total_cmp(&b.1))
-}
-
-/// What the model in `folder` writes, for the report.
-fn samples(folder: &Path, args: &Tune) -> Result<Vec<Sample>, Failure> {
-    let file = folder.join(BEST);
-    let mut checkpoint = Stored::open(&file)?;
-    let alphabet = checkpoint.header().alphabet()?;
-    // The prompt's characters must be in the alphabet.
-    let (prompt, ids) = alphabet.encode(PROMPT.as_bytes()).map_or(("", Vec::new()), |ids| (PROMPT, ids));
-    let request = Request {
-        prompt: ids,
-        start: start_symbol(&alphabet),
-        length: SAMPLE,
-        temperature: 1.0,
-        top_k: None,
-        seeds: (0..SAMPLES).collect(),
-        context: checkpoint.header().config.sequence_length,
-    };
-    let mut engine = trained(&mut checkpoint, Precision::F32, args.working.machine.threads())?;
-    let texts = several(&mut engine, &request, prompt, &alphabet)?;
-    let after = if prompt.is_empty() { String::new() } else { format!(", after {PROMPT:?}") };
-    let sample = |(seed, text): (&u64, Vec<u8>)| Sample {
-        how: format!("seed {seed}, temperature 1{after}"),
-        text: String::from_utf8_lossy(&text).into_owned(),
-    };
-    Ok(request.seeds.iter().zip(texts).map(sample).collect())
-}
-
 /// The files of the study, and commands that go on with the chosen configuration.
 fn say_what_next(study: &Study, args: &Tune, request: &CorpusRequest, corpus: &Corpus, home: &Home) {
     note(&format!(
-        "files: {STUDY_FILE}, {REPORT_FILE}, {HTML_FILE}, {RESULTS_FILE} and trials/ in {}; the study: {}",
+        "files: {STUDY_FILE}, {REPORT_FILE}, {HTML_FILE}, {JSON_FILE}, {RESULTS_FILE} and trials/ in {}; the study: {}",
         home.folder.display(),
         home.storage
     ));
-    let Some((trial, loss)) = chosen_trial(study) else { return };
+    let Some((trial, loss)) = winner::trial(study) else { return };
     if let Some(text) = nothing_learned(loss, corpus) {
         note(&text);
     }
@@ -271,8 +225,11 @@ fn train_command(
     if config.eval_every == by_default.steps_between_evaluations() {
         config.eval_every = 0;
     }
-    let changed = config.differences(&Config::default());
-    let changed = Params::new(changed.iter().map(|(key, value, _)| (*key, value.clone())));
+    let (recipe, changed) = config.nearest_recipe();
+    if !recipe.values.is_empty() {
+        flag("--recipe", Some(recipe.name.into()));
+    }
+    let changed = Params::new(changed);
     let others = changed.pairs().filter(|(key, _)| chosen.params.text(key).is_none());
     for (key, value) in chosen.params.pairs().chain(others).filter(|(key, _)| *key != "steps") {
         flag("--set", Some(format!("{key}={value}").into()));

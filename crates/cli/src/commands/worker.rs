@@ -1,7 +1,7 @@
 //! `worker`: one more process for a study that is there.
 
-use super::open;
 use super::working::{Task, bounds, work};
+use super::{open, page, winner};
 use crate::args::Worker;
 use crate::failure::{Failure, note};
 use crate::signals::Signals;
@@ -49,7 +49,9 @@ pub(crate) fn run(args: Worker, signals: &Signals) -> Result<(), Failure> {
     let over = study.trials.iter().filter(|trial| study.is_over(trial)).count();
     note(&format!("{}: {over} of {} trials are done", study.spec.name, study.trials.len()));
     if over == study.trials.len() {
-        write_files(&study, &bounds(&corpus, &study), &home.folder, &Extras::default())?;
+        let samples = winner::samples(&study, &home.folder, args.working.machine.threads());
+        let extras = Extras { command: page::command(&study.spec), samples, ..Extras::default() };
+        write_files(&study, &bounds(&corpus, &study), &home.folder, &extras)?;
     }
     Ok(())
 }

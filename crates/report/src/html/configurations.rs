@@ -7,11 +7,14 @@ use super::Shown;
 use super::markup::text;
 use crate::RESULTS_FILE;
 use crate::summary::{PassColumns, columns, number, range, seconds, share, thousands};
-use diapason_study::{CellReading, Cost, Pass, SeedNumbers, percent};
+use diapason_study::{CellReading, Cost, Pass, SeedNumbers, Standing, percent};
 use std::fmt::Write;
 
 /// Configurations that the table has at most.
 const MOST: usize = 1_000;
+
+/// Up to so many stand in the order of the grid, which one sees at a glance; more are sorted.
+const AT_A_GLANCE: usize = 24;
 
 /// A column: its group, its head, what the head means, and its cells as markup.
 struct Column {
@@ -25,20 +28,25 @@ struct Column {
 type Push<'a> = dyn FnMut(&str, &str, &'static str, Vec<String>) + 'a;
 
 /// `3 trials`, `1 trial`.
-pub(super) fn count(n: usize, what: &str) -> String {
+pub(crate) fn count(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{} {what}s", thousands(n as u64)) }
 }
 
 /// The table; nothing for a study without configurations.
 pub(super) fn table(shown: &Shown<'_>) -> String {
     let study = shown.study;
-    let rows = study.cells.len().min(MOST);
-    if rows == 0 {
+    let mut order: Vec<usize> = (0..study.cells.len()).collect();
+    if order.is_empty() {
         return String::new();
     }
+    let sorted = order.len() > AT_A_GLANCE;
+    if sorted {
+        order.sort_by(|&a, &b| rank(shown, a).total_cmp(&rank(shown, b)));
+    }
+    order.truncate(MOST);
     let columns = all_columns(shown);
     let mut html = String::from(
-        "<div class=\"scroll\" role=\"region\" aria-label=\"Table of configurations\" tabindex=\"0\">\n<table>\n<thead>\n<tr>",
+        "<div class=\"scroll\" role=\"region\" aria-label=\"Table of configurations\" tabindex=\"0\">\n<table class=\"configurations\">\n<thead>\n<tr>",
     );
     html += "<th scope=\"col\" rowspan=\"2\" class=\"corner\">no.</th>";
     for group in columns.chunk_by(|a, b| a.group == b.group) {
@@ -48,7 +56,7 @@ pub(super) fn table(shown: &Shown<'_>) -> String {
         let close = if name == "<td" { "</td>" } else { "</th>" };
         let _ = write!(
             html,
-            "{name} class=\"group\" colspan=\"{}\">{}{close}",
+            "{name} class=\"group\" colspan=\"{}\"><span>{}</span>{close}",
             group.len(),
             text(&group[0].group)
         );
@@ -62,7 +70,7 @@ pub(super) fn table(shown: &Shown<'_>) -> String {
         let _ = write!(html, "<th scope=\"col\"{}{title}>{}</th>", first(&columns, i), text(&column.head));
     }
     html += "</tr>\n</thead>\n<tbody>\n";
-    for row in 0..rows {
+    for &row in &order {
         let (class, mark) = if shown.chosen() == Some(row) {
             (" class=\"chosen\"", " <span title=\"chosen\" aria-label=\"chosen\" role=\"img\">★</span>")
         } else {
@@ -75,15 +83,26 @@ pub(super) fn table(shown: &Shown<'_>) -> String {
         html += "</tr>\n";
     }
     html += "</tbody>\n</table>\n</div>\n";
-    if rows < study.cells.len() {
-        let _ = writeln!(
-            html,
-            "<p>The other {} are in {}.</p>",
-            count(study.cells.len() - rows, "configuration"),
-            text(RESULTS_FILE)
-        );
+    let mut remarks = Vec::new();
+    if sorted {
+        remarks.push("The lowest loss comes first.".to_string());
+    }
+    if order.len() < study.cells.len() {
+        let others = count(study.cells.len() - order.len(), "configuration");
+        remarks.push(format!("The other {others} are in {RESULTS_FILE}."));
+    }
+    if !remarks.is_empty() {
+        let _ = writeln!(html, "<p class=\"remark\">{}</p>", text(&remarks.join(" ")));
     }
     html
+}
+
+/// What a long table is sorted by: the loss; what has none comes last.
+fn rank(shown: &Shown<'_>, cell: usize) -> f64 {
+    match &shown.candidates[cell] {
+        candidate if candidate.left_out.is_none() && candidate.loss.is_finite() => candidate.loss,
+        _ => shown.readings[cell].dropped.map_or(f64::INFINITY, |(loss, _)| 1e9 + loss),
+    }
 }
 
 /// The class of a group's first column, by which groups are told apart.
@@ -104,14 +123,14 @@ fn all_columns(shown: &Shown<'_>) -> Vec<Column> {
         let values = study.cells.iter().map(|cell| text(&cell.params.text(key).unwrap_or_default()));
         push("", key, "", values.collect());
     }
-    let parameters = shown.readings.iter().map(|r| r.parameters.map(thousands).unwrap_or_default());
-    let head = if study.spec.cost == Cost::Parameters { "parameters (cost)" } else { "parameters" };
-    push("", head, "", parameters.collect());
     // What decides comes first: on a narrow screen the rest is scrolled to.
     for &pass in study.passes().iter().rev() {
         let of_pass = columns(study, pass);
         pass_columns(shown, &of_pass, pass, &mut push);
     }
+    let parameters = shown.readings.iter().map(|r| r.parameters.map(thousands).unwrap_or_default());
+    let head = if study.spec.cost == Cost::Parameters { "parameters (cost)" } else { "parameters" };
+    push("", head, "", parameters.collect());
     let speed = |r: &CellReading| match r.tokens_per_second {
         speed if speed.is_finite() => thousands(speed.round() as u64),
         _ => String::new(),
@@ -157,7 +176,15 @@ fn pass_columns(shown: &Shown<'_>, of_pass: &PassColumns, pass: Pass, push: &mut
     }
     let of_interval = |interval: &Option<diapason_study::Interval>| interval.map(range).unwrap_or_default();
     let means = "how much more loss than the best the evidence allows, as fractions of the best loss";
-    push(group, "interval", means, of_pass.intervals.iter().map(of_interval).collect());
+    push(group, "worse by", means, of_pass.intervals.iter().map(of_interval).collect());
+    let standing = |of: &Option<Standing>| match of {
+        Some(Standing::Equivalent) => "equivalent".to_string(),
+        Some(Standing::Worse) => "worse".to_string(),
+        Some(Standing::Undecided) => "undecided".to_string(),
+        None => String::new(),
+    };
+    let means = "whether that is within the tolerance for certain, outside of it for certain, or neither";
+    push(group, "standing", means, of_pass.standings.iter().map(standing).collect());
     push(group, "bpc", "the loss in bits per character", cells(&|r| number(r.bpc, 4)));
     push(group, "accuracy", "how often the likeliest character was right", cells(&|r| share(r.accuracy)));
     let means = "the same at the last place of each window";

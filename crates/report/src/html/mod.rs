@@ -13,13 +13,13 @@ mod markup;
 mod plots;
 mod svg;
 
-use crate::{Bounds, RESULTS_FILE, summary};
-use configurations::count;
+use crate::facts::{COMMAND, facts};
+use crate::{Bounds, JSON_FILE, REPORT_FILE, RESULTS_FILE, stopped, summary};
+pub(crate) use configurations::count;
 pub use curves::Curves;
-use diapason_study::{Candidate, CellReading, Cost, Decision, Interval, Machine, Pass, STUDY_FILE, Study};
-use diapason_training::{Config, Protocol};
+use diapason_study::{Candidate, CellReading, Cost, Decision, Interval, Pass, STUDY_FILE, Study};
 use markup::{lines, section, text};
-use std::collections::BTreeSet;
+use serde::Serialize;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -40,7 +40,7 @@ pub struct Extras {
 }
 
 /// A text that a model has written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Sample {
     /// How it was asked for: `seed 0, temperature 1`.
     pub how: String,
@@ -90,7 +90,7 @@ impl<'a> Shown<'a> {
 }
 
 /// What a cost is called, with its unit.
-fn cost_name(cost: Cost) -> &'static str {
+pub(crate) fn cost_name(cost: Cost) -> &'static str {
     match cost {
         Cost::Seconds => "seconds of training",
         Cost::Flop => "floating-point operations",
@@ -108,9 +108,10 @@ pub fn to_html(study: &Study, bounds: &Bounds, curves: &Curves, extras: &Extras)
     body += "</header>\n<main>\n";
     body += &verdict(&shown);
     body += &section("Configurations", &configurations::table(&shown));
-    body += &section("Learning curves", &plots::learning_curves(&shown, curves));
+    body += &section("Learning curves", &plots::learning_curves(&shown, curves, bounds));
+    body += &section("Stopped early", &stopped_early(study));
     let comparison =
-        [plots::pareto(&shown), plots::differences(&shown), plots::heatmap(&shown), plots::fit(&shown)];
+        [plots::pareto(&shown), plots::differences(&shown), plots::heatmap(&shown), plots::fits(&shown)];
     let comparison = comparison.concat();
     if !comparison.is_empty() {
         body += &section("Comparison", &format!("<div class=\"plots\">\n{comparison}</div>\n"));
@@ -142,18 +143,18 @@ fn progress(study: &Study, extras: &Extras) -> String {
 
 /// Which configuration to keep, and why.
 fn verdict(shown: &Shown<'_>) -> String {
-    let unfinished = shown.study.trials.iter().any(|trial| !shown.study.is_over(trial));
-    let mut content = match shown.study.verdict() {
-        Some(verdict) => {
-            format!(
-                "<p class=\"verdict\">{} <strong>{}</strong></p>\n<p>{}.</p>\n",
-                if unfinished { "So far:" } else { "Keep" },
-                text(&shown.chosen().map(|cell| shown.name(cell)).unwrap_or_default()),
-                text(&verdict.reason)
-            ) + &format!("<p>Certainty: {}.</p>\n", text(&verdict.certainty_text))
-        }
+    let unfinished = !summary::is_over(shown.study);
+    let mut content = match shown.chosen() {
+        Some(chosen) => format!(
+            "<p class=\"verdict\">{} <strong>{}</strong></p>\n",
+            if unfinished { "So far:" } else { "Keep" },
+            text(&shown.name(chosen))
+        ),
         None => "<p class=\"verdict\">No verdict yet: no configuration has a result.</p>\n".to_string(),
     };
+    for (name, line) in summary::answer(shown.study) {
+        let _ = writeln!(content, "<p><b>{name}:</b> {}.</p>", text(&line));
+    }
     if shown.decision.is_some() {
         content += "<details>\n<summary>The reasoning, step by step</summary>\n<ul>\n";
         for line in summary::reasoning(shown.study) {
@@ -163,6 +164,51 @@ fn verdict(shown: &Shown<'_>) -> String {
         content += "</ul>\n</details>\n";
     }
     section("Verdict", &content)
+}
+
+/// What was stopped before its last step: the rule, what it spared, and every comparison with all that took part.
+fn stopped_early(study: &Study) -> String {
+    let mut html = String::new();
+    for line in stopped::outline(study) {
+        let _ = writeln!(html, "<p>{}.</p>", text(&line));
+    }
+    for decision in &study.decisions {
+        let _ = writeln!(html, "<details>\n<summary>{}</summary>", text(&stopped::heading(study, decision)));
+        let _ = write!(
+            html,
+            "<div class=\"scroll\" role=\"region\" aria-label=\"Comparison\" tabindex=\"0\">\n<table class=\"rung\">\n<thead>\n\
+             <tr><th scope=\"col\">no.</th><th scope=\"col\">configuration</th><th scope=\"col\">loss</th>\
+             <th scope=\"col\">{}</th><th scope=\"col\">then</th><th scope=\"col\">why</th></tr>\n</thead>\n<tbody>\n",
+            text(&decision.cost)
+        );
+        for candidate in stopped::ordered(decision) {
+            let cell = stopped::cell(study, candidate);
+            let (class, then) = match candidate.goes_on {
+                true => ("", "goes on"),
+                false => (" class=\"pruned\"", "stopped"),
+            };
+            let _ = writeln!(
+                html,
+                "<tr{class}><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td><td>{then}</td><td>{}</td></tr>",
+                cell.map(|cell| (cell + 1).to_string()).unwrap_or_default(),
+                text(&candidate.params.to_string()),
+                candidate.loss.map(|loss| summary::number(loss, 4)).unwrap_or_default(),
+                stopped::cost(decision, candidate),
+                text(&candidate.why)
+            );
+        }
+        html += "</tbody>\n</table>\n</div>\n</details>\n";
+    }
+    let others = stopped::others(study);
+    if !others.is_empty() {
+        let _ =
+            writeln!(html, "<details>\n<summary>{}</summary>\n<ul>", count(others.len(), "stopped trial"));
+        for line in others {
+            let _ = writeln!(html, "<li>{}</li>", text(&line));
+        }
+        html += "</ul>\n</details>\n";
+    }
+    html
 }
 
 fn samples(extras: &Extras) -> String {
@@ -189,77 +235,22 @@ fn notes(study: &Study, bounds: &Bounds) -> String {
 
 /// The environment, and what makes the same study again.
 fn provenance(study: &Study, extras: &Extras) -> String {
-    let mut facts: Vec<(&str, String)> = Vec::new();
-    let records = || study.trials.iter().filter_map(|trial| trial.record.as_ref());
-    facts.push(("program", format!("Diapason {}", env!("CARGO_PKG_VERSION"))));
-    let engines: BTreeSet<&str> = records()
-        .flat_map(|r| std::iter::once(&r.engine).chain(&r.other_engines))
-        .map(String::as_str)
-        .filter(|engine| !engine.is_empty())
-        .collect();
-    facts.push(("engine", engines.into_iter().collect::<Vec<_>>().join(", ")));
-    if study.timings.is_empty() {
-        // Nobody has written down where it was trained.
-        facts.push(("this page was written on", Machine::this().processor));
-    }
-    for timings in &study.timings {
-        let machine = &timings.machine;
-        facts.push((
-            "steps timed on",
-            format!("{} ({}), {}", machine.processor, machine.host, count(timings.threads, "thread")),
-        ));
-    }
-    if let Some(threads) = study.most_threads() {
-        let at_once = records().filter_map(|record| record.trials_at_once).max_by(f64::total_cmp);
-        let mut line =
-            format!("up to {} a trial", summary::number(threads, usize::from(threads.fract() != 0.0)));
-        if let Some(at_once) = at_once.filter(|n| *n > 1.0) {
-            let decimals = usize::from(at_once.fract() != 0.0);
-            line += &format!(", {} trials side by side", summary::number(at_once, decimals));
-        }
-        facts.push(("threads", line));
-    }
-    let spec = &study.spec;
-    facts.push(("text", spec.corpus.name.clone()));
-    facts.push(("digest of the text", spec.corpus.digest.clone()));
-    facts.push((
-        "protocol",
-        match spec.protocol {
-            Protocol::Standard => {
-                "every configuration predicts the same characters of the validation text".to_string()
-            }
-            Protocol::AsSeed => "the notebook's own (--as-seed)".to_string(),
-        },
-    ));
-    facts.push(("grid", spec.grid.to_string()));
-    facts.push(("seeds", spec.seeds.to_string()));
-    facts.push(("tolerance", diapason_study::percent(spec.tolerance)));
-    facts.push(("cost", cost_name(spec.cost).to_string()));
-    let other: Vec<String> = spec
-        .config
-        .differences(&Config::default())
-        .into_iter()
-        .filter(|(key, ..)| spec.grid.axis(key).is_none())
-        .map(|(key, value, _)| format!("{key}={}", diapason_study::value_text(&value)))
-        .collect();
-    facts.push(("other settings", other.join(" ")));
     let mut html = String::from("<dl>\n");
-    for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
-        let _ = writeln!(html, "<div><dt>{}</dt> <dd>{}</dd></div>", text(name), text(value));
+    for (name, value) in facts(study) {
+        let _ = writeln!(html, "<div><dt>{}</dt> <dd>{}</dd></div>", text(name), text(&value));
     }
     html += "</dl>\n";
     if let Some(command) = &extras.command {
-        let _ = writeln!(
-            html,
-            "<p>This command makes the same study again, in a folder where it is not yet:</p>\n<pre class=\"command\"><code>{}</code></pre>",
-            lines(command)
-        );
+        let _ =
+            writeln!(html, "<p>{COMMAND}</p>\n<pre class=\"command\"><code>{}</code></pre>", lines(command));
     }
     let _ = writeln!(
         html,
-        "<p>Beside this file, {} has every setting, and {} every number in full.</p>",
+        "<p>Beside this file, {} has every setting, {} every number in full, and {} and {} what is said here.</p>",
         text(STUDY_FILE),
-        text(RESULTS_FILE)
+        text(RESULTS_FILE),
+        text(REPORT_FILE),
+        text(JSON_FILE)
     );
     html
 }

@@ -9,8 +9,11 @@ use super::curves::Curves;
 use super::markup::text;
 use super::svg::{Axis, Frame, HEIGHT, figure};
 use super::{Shown, cost_name};
-use crate::summary::{number, thousands};
-use diapason_study::{Cost, percent};
+use crate::Bounds;
+use crate::fits::{self, Fit, Size};
+use crate::stopped;
+use crate::summary::thousands;
+use diapason_study::{Cost, TrialState, percent};
 use diapason_training::CurvePoint;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -31,12 +34,6 @@ const DIFFERENCES: usize = 40;
 /// Values of one key that a map has at most.
 const MAP: usize = 60;
 
-/// A fit against sizes needs so many of them ...
-const FIT_SIZES: usize = 4;
-
-/// ... over this factor.
-const FIT_SPAN: f64 = 4.0;
-
 /// A loss that a curve reaches for a moment is not worth the others' room: the highest that is shown, in units of
 /// the highest among the lowest losses of the curves.
 const CURVE_ROOM: f64 = 3.0;
@@ -45,7 +42,7 @@ const CURVE_ROOM: f64 = 3.0;
 type Across<'a> = dyn Fn(usize, &CurvePoint) -> f64 + 'a;
 
 /// The curves of all trials, by step and by time, with straight and with logarithmic axes.
-pub(super) fn learning_curves(shown: &Shown<'_>, curves: &Curves) -> String {
+pub(super) fn learning_curves(shown: &Shown<'_>, curves: &Curves, bounds: &Bounds) -> String {
     let study = shown.study;
     let drawn: Vec<(usize, &[CurvePoint])> = curves
         .of_trials
@@ -83,8 +80,17 @@ pub(super) fn learning_curves(shown: &Shown<'_>, curves: &Curves) -> String {
         let mut layers = String::new();
         for log in [false, true] {
             let layer = if log { "log" } else { "lin" };
-            let Some(frame) = curve_frame(&drawn, x, x_label, log) else { continue };
+            let Some(frame) = curve_frame(&drawn, x, x_label, log, bounds.window_floor) else { continue };
             let mut lines = String::new();
+            if let Some(floor) = bounds.window_floor {
+                lines += &frame.level(floor, "level", &format!("floor of this text: {floor:.4}"));
+            }
+            if id == "step" {
+                for decision in &study.decisions {
+                    lines +=
+                        &frame.vertical(decision.step as f64, "rungline", &stopped::heading(study, decision));
+                }
+            }
             for &(trial, curve) in &ordered {
                 let style = styles.get(&study.trials[trial].cell).copied();
                 let first = id == "step" && !log;
@@ -144,11 +150,17 @@ fn styles(shown: &Shown<'_>, mut cells: Vec<usize>) -> BTreeMap<usize, usize> {
     cells.sort_unstable();
     cells.dedup();
     if cells.len() > TOLD_APART {
-        let loss = |cell: usize| match shown.candidates.get(cell) {
-            Some(candidate) if candidate.left_out.is_none() && candidate.loss.is_finite() => candidate.loss,
-            _ => f64::INFINITY,
+        // Whatever was stopped comes after all that was not, the furthest first.
+        let place = |cell: usize| {
+            let (candidate, dropped) = (shown.candidates.get(cell)?, shown.readings.get(cell)?.dropped);
+            let whole = candidate.left_out.is_none() && candidate.loss.is_finite();
+            if whole { Some((u64::MAX, candidate.loss)) } else { dropped.map(|(loss, step)| (step, loss)) }
         };
-        cells.sort_by(|&a, &b| loss(a).total_cmp(&loss(b)));
+        let place = |cell: usize| place(cell).unwrap_or((0, f64::INFINITY));
+        cells.sort_by(|&a, &b| {
+            let ((far_a, loss_a), (far_b, loss_b)) = (place(a), place(b));
+            far_b.cmp(&far_a).then(loss_a.total_cmp(&loss_b))
+        });
         // What is chosen need not be among the lowest.
         cells.sort_by_key(|&cell| shown.chosen() != Some(cell));
         cells.truncate(OF_MANY);
@@ -156,7 +168,13 @@ fn styles(shown: &Shown<'_>, mut cells: Vec<usize>) -> BTreeMap<usize, usize> {
     cells.into_iter().enumerate().map(|(place, cell)| (cell, place)).collect()
 }
 
-fn curve_frame(drawn: &[(usize, &[CurvePoint])], x: &Across<'_>, x_label: &str, log: bool) -> Option<Frame> {
+fn curve_frame(
+    drawn: &[(usize, &[CurvePoint])],
+    x: &Across<'_>,
+    x_label: &str,
+    log: bool,
+    floor: Option<f64>,
+) -> Option<Frame> {
     let finite = |curve: &[CurvePoint]| -> Vec<f64> {
         curve.iter().map(|point| point.validation_loss).filter(|loss| loss.is_finite()).collect()
     };
@@ -166,6 +184,7 @@ fn curve_frame(drawn: &[(usize, &[CurvePoint])], x: &Across<'_>, x_label: &str, 
     // Straight axes begin at nothing.
     let begin = if log { None } else { Some(0.0) };
     let ys = drawn.iter().flat_map(|(_, curve)| finite(curve)).map(|loss| loss.min(highest));
+    let ys = ys.chain(floor);
     Some(Frame::new(
         Axis::over(xs.chain(begin), log, if log { 0.02 } else { 0.0 }, x_label)?,
         Axis::over(ys, log, 0.03, "validation loss, nats per character")?,
@@ -204,10 +223,23 @@ fn curve_line(
         }
         values += "\"";
     }
-    format!(
+    let mut line = format!(
         "<polyline class=\"{class}{chosen}\" data-t=\"{trial}\"{values} points=\"{points}\"><title>{}</title></polyline>\n",
         text(&trial_name(shown, trial))
-    )
+    );
+    // Where it was stopped, a cross.
+    if is_stopped(shown, trial)
+        && let Some((x, y)) = points.rsplit(' ').next().and_then(|end| end.split_once(','))
+    {
+        let place = style.map_or("crowd".to_string(), |place| format!("c{}", place % 6));
+        let _ = writeln!(line, "<path class=\"end {place}\" d=\"M{x} {y}m-3.5 -3.5l7 7m0 -7l-7 7\"/>");
+    }
+    line
+}
+
+/// Whether a rule ended the trial.
+fn is_stopped(shown: &Shown<'_>, trial: usize) -> bool {
+    shown.study.trials[trial].record.as_ref().is_some_and(|record| record.state == TrialState::Pruned)
 }
 
 /// `no. 3: d_model=64, seed 1`.
@@ -216,6 +248,9 @@ fn trial_name(shown: &Shown<'_>, trial: usize) -> String {
     let mut name = format!("no. {}: {}", trial.cell + 1, shown.name(trial.cell));
     if shown.study.spec.seeds > 1 || trial.seed > 0 {
         let _ = write!(name, ", seed {}", trial.seed);
+    }
+    if let Some(why) = shown.study.dropped(trial) {
+        let _ = write!(name, " ({why})");
     }
     name
 }
@@ -249,6 +284,19 @@ fn curve_legend(
     others.dedup();
     if !others.is_empty() {
         html += &line("crowd", &count(others.len(), "other configuration"));
+    }
+    let mut key = |shape: &str, what: &str| {
+        let _ = writeln!(
+            html,
+            "<li><svg class=\"key\" viewBox=\"0 0 20 10\" aria-hidden=\"true\">{shape}</svg> {}</li>",
+            text(what)
+        );
+    };
+    if drawn.iter().any(|(trial, _)| is_stopped(shown, *trial)) {
+        key("<path class=\"end\" d=\"M6.5 1.5l7 7m0 -7l-7 7\"/>", "stopped by the rule");
+    }
+    if !shown.study.decisions.is_empty() {
+        key("<line class=\"rungline\" x1=\"10\" x2=\"10\" y1=\"0\" y2=\"10\"/>", "a comparison");
     }
     html + "</ul>\n"
 }
@@ -291,7 +339,7 @@ pub(super) fn pareto(shown: &Shown<'_>) -> String {
     };
     let spec = &shown.study.spec;
     let at = |cell: usize| (shown.candidates[cell].cost, shown.candidates[cell].loss);
-    let front = front(shown);
+    let front = decision.front(&shown.candidates);
     let acceptable = at(decision.best).1 + at(decision.best).1.abs() * decision.tolerance.fraction();
     let costs = || shown.compared().map(|cell| at(cell).0);
     let (lowest, highest) = costs().fold((f64::INFINITY, 0.0f64), |(a, b), cost| (a.min(cost), b.max(cost)));
@@ -361,8 +409,43 @@ pub(super) fn pareto(shown: &Shown<'_>) -> String {
     }
     keys += &Mark::Front.key("on the front: nothing is both cheaper and better");
     keys += &Mark::Other.key("others");
+    let prices = prices(shown, &front);
     figure("pareto", HEIGHT, &told, "Cost and loss", &svg, &caption)
+        .replace("</figcaption>\n", &format!("</figcaption>\n{prices}"))
         .replace("</svg>\n<figcaption>", &format!("</svg>\n<ul class=\"legend\">\n{keys}</ul>\n<figcaption>"))
+}
+
+/// What each step along the front brings and costs, from the cheapest on.
+fn prices(shown: &Shown<'_>, front: &[usize]) -> String {
+    if front.len() < 2 {
+        return String::new();
+    }
+    let cost = shown.study.spec.cost;
+    let mut html = format!(
+        "<details>\n<summary>What each step along the front costs</summary>\n\
+         <div class=\"scroll\" role=\"region\" aria-label=\"Prices on the front\" tabindex=\"0\">\n<table class=\"prices\">\n<thead>\n\
+         <tr><th scope=\"col\">no.</th><th scope=\"col\">{}</th><th scope=\"col\">loss</th><th scope=\"col\">than the one before</th></tr>\n\
+         </thead>\n<tbody>\n",
+        text(cost_name(cost))
+    );
+    let mut before: Option<(f64, f64)> = None;
+    for &cell in front {
+        let (own, loss) = (shown.candidates[cell].cost, shown.candidates[cell].loss);
+        let step = before.map_or(String::new(), |(cheaper, worse)| {
+            let less = percent((worse - loss) / worse.abs());
+            format!("{less} less loss for {}", cost.difference((own - cheaper) / cheaper.abs()))
+        });
+        let class = if shown.chosen() == Some(cell) { " class=\"chosen\"" } else { "" };
+        let _ = writeln!(
+            html,
+            "<tr{class}><th scope=\"row\">{}</th><td>{}</td><td>{loss:.4}</td><td>{}</td></tr>",
+            cell + 1,
+            text(&cost.text(own)),
+            text(&step)
+        );
+        before = Some((own, loss));
+    }
+    html + "</tbody>\n</table>\n</div>\n</details>\n"
 }
 
 /// The numbers of configurations beside their marks, which stand at these places; what matters most comes first, and a
@@ -396,20 +479,6 @@ fn numbers(marks: &[(usize, f64, f64)]) -> String {
             writeln!(svg, "<text class=\"number\" x=\"{left:.1}\" y=\"{:.1}\">{name}</text>", middle + 4.5);
     }
     svg
-}
-
-/// The configurations that nothing both cheaper and better stands against, cheapest first.
-fn front(shown: &Shown<'_>) -> Vec<usize> {
-    let at = |cell: usize| (shown.candidates[cell].cost, shown.candidates[cell].loss);
-    let mut cells: Vec<usize> = shown.compared().collect();
-    cells.sort_by(|&a, &b| at(a).0.total_cmp(&at(b).0).then(at(a).1.total_cmp(&at(b).1)));
-    let mut lowest = f64::INFINITY;
-    cells.retain(|&cell| {
-        let better = at(cell).1 < lowest;
-        lowest = lowest.min(at(cell).1);
-        better
-    });
-    cells
 }
 
 /// How much worse than the best each configuration is, with what the evidence allows, and the tolerance as a band.
@@ -516,6 +585,7 @@ pub(super) fn heatmap(shown: &Shown<'_>) -> String {
         let _ = write!(html, "<th scope=\"col\">{}</th>", text(&value(column)));
     }
     html += "</tr>\n</thead>\n<tbody>\n";
+    let mut stopped = false;
     for row in &rows.values {
         let _ = write!(html, "<tr><th scope=\"row\">{}</th>", text(&value(row)));
         for column in &columns.values {
@@ -538,7 +608,13 @@ pub(super) fn heatmap(shown: &Shown<'_>) -> String {
                 Some(candidate) => match candidate.left_out.as_deref() {
                     Some("not finished") => "<td>…</td>".to_string(),
                     Some(reason) if reason.starts_with("dropped at ") || reason.starts_with("pruned") => {
-                        format!("<td class=\"pruned\" title=\"{}\">pruned</td>", text(reason))
+                        let loss = cell.and_then(|cell| shown.readings[cell].dropped);
+                        stopped |= loss.is_some();
+                        format!(
+                            "<td class=\"pruned\" title=\"{}\">{}</td>",
+                            text(reason),
+                            loss.map_or("pruned".to_string(), |(loss, _)| format!("× {loss:.4}"))
+                        )
                     }
                     reason => format!(
                         "<td class=\"failure\" title=\"{}\">failed</td>",
@@ -552,119 +628,59 @@ pub(super) fn heatmap(shown: &Shown<'_>) -> String {
     }
     let of = format!("{} reading", shown.pass);
     html + &format!(
-        "</tbody>\n</table>\n</div>\n<figcaption>The deeper the colour, the lower the loss ({of}); ★ chosen.</figcaption>\n</figure>\n"
+        "</tbody>\n</table>\n</div>\n<figcaption>The deeper the colour, the lower the loss ({of}); ★ chosen{}.</figcaption>\n</figure>\n",
+        if stopped { "; × stopped early, with the loss there" } else { "" }
     )
 }
 
-/// A straight line through logarithms.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Fit {
-    /// Logarithm of the value at 1.
-    offset: f64,
-    slope: f64,
-    /// Standard error of the slope, from the distances of the points; none with two points.
-    slope_error: Option<f64>,
+/// The loss against sizes, where the grid spans enough of them.
+pub(super) fn fits(shown: &Shown<'_>) -> String {
+    let compared: Vec<usize> = shown.compared().collect();
+    let fits = fits::fits(&shown.study.cells, &shown.candidates, &shown.readings, &compared);
+    fits.iter().map(|fit| fit_plot(shown, fit)).collect()
 }
 
-impl Fit {
-    /// By least squares. None if there are less than two places.
-    fn through(points: &[(f64, f64)]) -> Option<Self> {
-        let n = points.len() as f64;
-        let logs: Vec<(f64, f64)> = points.iter().map(|(x, y)| (x.ln(), y.ln())).collect();
-        let mean = |value: &dyn Fn(&(f64, f64)) -> f64| logs.iter().map(value).sum::<f64>() / n;
-        let (x, y) = (mean(&|p| p.0), mean(&|p| p.1));
-        let spread = logs.iter().map(|p| (p.0 - x).powi(2)).sum::<f64>();
-        let slope = logs.iter().map(|p| (p.0 - x) * (p.1 - y)).sum::<f64>() / spread;
-        let offset = y - slope * x;
-        let distances = logs.iter().map(|p| (p.1 - offset - slope * p.0).powi(2)).sum::<f64>();
-        let slope_error = (n > 2.0).then(|| (distances / (n - 2.0) / spread).sqrt());
-        slope.is_finite().then_some(Self { offset, slope, slope_error })
-    }
-
-    fn at(&self, x: f64) -> f64 {
-        (self.offset + self.slope * x.ln()).exp()
-    }
-}
-
-/// The loss against the number of parameters, where the grid spans sizes.
-pub(super) fn fit(shown: &Shown<'_>) -> String {
-    // Of the configurations of one size the best: the others say nothing about the size.
-    let mut by_size: BTreeMap<u64, usize> = BTreeMap::new();
-    let loss = |cell: usize| shown.candidates[cell].loss;
-    for cell in shown.compared().filter(|&cell| loss(cell) > 0.0) {
-        if let Some(size) = shown.readings[cell].parameters.filter(|size| *size > 0) {
-            let best = by_size.entry(size).or_insert(cell);
-            if loss(cell) < loss(*best) {
-                *best = cell;
-            }
-        }
-    }
-    let points: Vec<(f64, f64)> = by_size.iter().map(|(&size, &cell)| (size as f64, loss(cell))).collect();
-    let (Some(&(smallest, _)), Some(&(largest, _))) = (points.first(), points.last()) else {
+fn fit_plot(shown: &Shown<'_>, fit: &Fit) -> String {
+    let (size, what) = (|p: &(u64, f64)| p.0 as f64, fit.against.name());
+    let axes = (
+        Axis::over(fit.points.iter().map(size), true, 0.05, what),
+        Axis::over(fit.points.iter().map(|p| p.1), true, 0.1, "validation loss, nats per character"),
+    );
+    let ((Some(x), Some(y)), Some(first), Some(last)) = (axes, fit.points.first(), fit.points.last()) else {
         return String::new();
     };
-    if points.len() < FIT_SIZES || largest < FIT_SPAN * smallest {
-        return String::new();
-    }
-    let axes = (
-        Axis::over(points.iter().map(|p| p.0), true, 0.05, "parameters"),
-        Axis::over(points.iter().map(|p| p.1), true, 0.1, "validation loss, nats per character"),
-    );
-    let (Some(fit), (Some(x), Some(y))) = (Fit::through(&points), axes) else { return String::new() };
     let frame = Frame::new(x, y);
     let mut marks = format!(
         "<polyline class=\"frontline\" points=\"{}\"/>\n",
-        frame.points([smallest, largest].map(|size| (size, fit.at(size))))
+        frame.points([first, last].map(|p| (size(p), fit.at(size(p)))))
     );
-    for (&size, &cell) in &by_size {
-        let (Some(x), Some(y)) = (frame.x(size as f64), frame.y(loss(cell))) else { continue };
+    for (point, &cell) in fit.points.iter().zip(&fit.cells) {
+        let (Some(x), Some(y)) = (frame.x(size(point)), frame.y(point.1)) else { continue };
         let kind = if shown.chosen() == Some(cell) { Mark::Chosen } else { Mark::Front };
         let told = format!(
-            "no. {}: {}: {} parameters, loss {:.4}",
+            "no. {}: {}: {} {what}, loss {:.4}",
             cell + 1,
             shown.name(cell),
-            thousands(size),
-            loss(cell)
+            thousands(point.0),
+            point.1
         );
         marks += &kind.at(x, y, &told);
     }
-    let error = match fit.slope_error {
-        Some(error) if error < 0.001 => " (standard error below 0.001)".to_string(),
-        Some(error) => format!(" (standard error {})", number(error, 3)),
-        None => String::new(),
-    };
     let caption = format!(
-        "Straight line through the logarithms of {}, the best configuration of each: loss ~ parameters^{}{error}. It holds for this text, these steps and this range only, where all were trained alike; beyond it a loss falls more slowly, since no text can be foretold entirely.",
-        count(points.len(), "size"),
-        number(fit.slope, 3)
+        "A {}. The interval holds if the points lie about a line by chance. The line holds for this text and this range only, where all were trained alike; beyond it a loss falls more slowly, since no text can be foretold entirely.",
+        fit.text()
     );
     let told = format!(
-        "Loss against number of parameters on logarithmic axes, {} between {} and {} parameters, falling with the power {}.",
-        count(points.len(), "size"),
-        thousands(smallest as u64),
-        thousands(largest as u64),
-        number(fit.slope, 3)
+        "Loss against {what} on logarithmic axes, {} between {} and {}; exponent {}.",
+        count(fit.points.len(), "size"),
+        thousands(first.0),
+        thousands(last.0),
+        fit.exponent_text()
     );
-    let svg = frame.axes(None) + &frame.inside("fit", &marks);
-    figure("fit", HEIGHT, &told, "Loss and size", &svg, &caption)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_power_is_found_again() {
-        let points: Vec<(f64, f64)> = [1e4, 3e4, 2e5, 1e6].map(|n: f64| (n, 7.0 * n.powf(-0.12))).to_vec();
-        let fit = Fit::through(&points).unwrap();
-        assert!((fit.slope + 0.12).abs() < 1e-12 && fit.slope_error.unwrap() < 1e-8, "{fit:?}");
-        assert!((fit.at(1e5) - 7.0 * 1e5f64.powf(-0.12)).abs() < 1e-9);
-        // Slope and error of four points by hand: (0,0) (1,1) (2,1) (3,2) gives 0.6 and sqrt(0.1 / 5).
-        let points =
-            [(0.0, 0.0), (1.0, 1.0), (2.0, 1.0), (3.0, 2.0)].map(|(x, y): (f64, f64)| (x.exp(), y.exp()));
-        let fit = Fit::through(&points).unwrap();
-        assert!((fit.slope - 0.6).abs() < 1e-12 && (fit.slope_error.unwrap() - 0.02f64.sqrt()).abs() < 1e-12);
-        assert_eq!(Fit::through(&[(5.0, 1.0), (5.0, 2.0)]), None);
-        assert_eq!(Fit::through(&[]), None);
-    }
+    let (id, heading) = match fit.against {
+        Size::Parameters => ("fit-parameters", "Loss and size of the model"),
+        Size::TrainingCharacters => ("fit-characters", "Loss and amount of training"),
+    };
+    let svg = frame.axes(None) + &frame.inside(id, &marks);
+    figure("fit", HEIGHT, &told, heading, &svg, &caption)
 }

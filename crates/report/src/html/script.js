@@ -23,7 +23,7 @@
       tip.hidden = true;
     };
     svg.addEventListener("pointerleave", forget);
-    svg.addEventListener("pointermove", (event) => {
+    const show = (event) => {
       const place = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
       let least = 25, found = null, index = 0;
       for (const one of lines) {
@@ -45,7 +45,10 @@
       const left = Math.min(event.clientX + 14, window.innerWidth - tip.offsetWidth - 6);
       tip.style.left = `${Math.max(left, 6)}px`;
       tip.style.top = `${Math.max(event.clientY - tip.offsetHeight - 12, 6)}px`;
-    });
+    };
+    // A finger does not move before it touches.
+    svg.addEventListener("pointermove", show);
+    svg.addEventListener("pointerdown", show);
   }
   // A page that reads itself again keeps its axes.
   try {

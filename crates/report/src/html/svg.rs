@@ -165,6 +165,16 @@ impl Frame {
         )
     }
 
+    /// A line from top to bottom at a horizontal value.
+    pub(super) fn vertical(&self, value: f64, class: &str, told: &str) -> String {
+        let Some(x) = self.x(value) else { return String::new() };
+        format!(
+            "<line class=\"{class}\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{:.1}\"><title>{}</title></line>\n",
+            self.bottom(),
+            text(told)
+        )
+    }
+
     /// The axes with their grid, ticks and labels. `rows`: what is written at the left instead of numbers, with the
     /// vertical value where.
     pub(super) fn axes(&self, rows: Option<&[(f64, String)]>) -> String {
