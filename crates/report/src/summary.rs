@@ -284,7 +284,7 @@ pub(crate) fn answer(study: &Study) -> Vec<(&'static str, String)> {
         ));
     }
     lines.push(("Why", verdict.reason));
-    if let Some(line) = stopped::spared(study) {
+    if let Some(line) = stopped::stopped(study) {
         lines.push(("Stopped early", line));
     }
     let certainty = match verdict.certainty {
