@@ -5,7 +5,8 @@
 //! file are the program's help, so they are written for someone who has never seen the program.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use diapason_study::{Rule, RuleError};
+use diapason_study::{Range, Rule, RuleError, Sampler, SearchError};
+use diapason_training::{Config, PrecisionChoice};
 use std::path::PathBuf;
 
 /// Finds the right character-level Transformer for a text, on the machine you have.
@@ -38,7 +39,7 @@ pub(crate) struct Cli {
 /// One variant per command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Tune(Tune),
+    Tune(Box<Tune>),
     Worker(Worker),
     Train(Train),
     Eval(Eval),
@@ -46,6 +47,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Corpus(Corpus),
     Decide(Decide),
+    Replay(Replay),
     Config(ShowConfig),
     Bench(Bench),
     #[command(subcommand)]
@@ -117,6 +119,10 @@ Examples:
       Your own grid; the last key varies fastest.
   diapason tune --corpus my.txt --grid d_model=64,128 --grid n_layers=1,2,4,8 --rule halving:eta=3
       The same choice for less training: what falls behind is stopped at a few steps on the way.
+  diapason tune --corpus my.txt --range learning_rate=1e-4..1e-2:log --grid d_model=64,128 --sampler tpe --samples 30
+      Thirty configurations, drawn where losses are low.
+  diapason tune --corpus my.txt --grid d_model=64,128 --until-decided
+      More seeds of what the verdict needs them of, until it is decided.
   diapason tune --corpus builtin:english --seeds 3 --set batch_size=32 --out my-study --json
       Three seeds per configuration; one JSON object on stdout.
 
@@ -138,6 +144,25 @@ pub(crate) struct Tune {
     #[arg(long, value_name = "KEY=V,V...", help_heading = "Search")]
     pub(crate) grid: Vec<String>,
 
+    /// Draw one key from a range instead: learning_rate=1e-4..1e-2:log or d_model=64..256:step=32; once per key
+    ///
+    /// With ranges, --samples configurations are drawn instead of all combinations; keys of --grid are drawn too, each from
+    /// its values. `:log` draws orders of magnitude evenly, `:step=S` only LOW, LOW + S, ... Numbers are rounded to four
+    /// digits or so. What makes no model (n_heads does not divide d_model), or has been drawn before, is drawn again.
+    #[arg(long, value_name = "KEY=LOW..HIGH", value_parser = range, help_heading = "Search")]
+    pub(crate) range: Vec<Range>,
+
+    /// What draws them: random or tpe [default: random]
+    ///
+    /// tpe draws where losses were low: after 10 random samples it goes in rounds of 4, each in the light of all before it.
+    /// tpe:startup=10,round=4 are its options, seed=N one of both. The same is drawn for any number of workers.
+    #[arg(long, value_name = "SAMPLER", value_parser = sampler, help_heading = "Search")]
+    pub(crate) sampler: Option<Sampler>,
+
+    /// How many configurations to draw [default: 16]
+    #[arg(long, value_name = "N", value_parser = |text: &str| between(text, 1, 100_000), help_heading = "Search")]
+    pub(crate) samples: Option<u64>,
+
     /// Set one key for every configuration; `diapason config` lists the keys
     #[arg(long, value_name = "KEY=V", help_heading = "Search")]
     pub(crate) set: Vec<String>,
@@ -150,23 +175,45 @@ pub(crate) struct Tune {
     #[arg(long, value_name = "N", value_parser = |text: &str| between(text, 1, 100_000), help_heading = "Search")]
     pub(crate) seeds: Option<u64>,
 
+    /// Go on until the verdict is decided: train more seeds of exactly those configurations that it needs them of
+    ///
+    /// When all trials are done, the verdict says what is missing, as "2 more seeds of A and B". These are trained, and so
+    /// on, until it is decided, or --max-seeds is reached, or more seeds would not help: then the last line says why.
+    #[arg(long, help_heading = "Search")]
+    pub(crate) until_decided: bool,
+
+    /// With --until-decided: the most seeds of one configuration [default: 8]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = |text: &str| between(text, 2, 100_000),
+        requires = "until_decided",
+        help_heading = "Search"
+    )]
+    pub(crate) max_seeds: Option<u64>,
+
     /// How much worse than the best loss is still as good, as a fraction or per cent: 0.01 or 1% [default: 1%]
     #[arg(long, value_name = "T", value_parser = tolerance, help_heading = "Search")]
     pub(crate) tolerance: Option<f64>,
 
     /// What "cheapest" means
+    ///
+    /// Costs within their own noise of the cheapest acceptable one are ties, which the lower loss decides: 10 % for
+    /// seconds, nothing for the other two.
     #[arg(long, value_enum, value_name = "COST", default_value_t = Cost::Seconds, help_heading = "Search")]
     pub(crate) cost: Cost,
 
-    /// Stop trials that fall behind: halving:eta=3, hyperband:eta=3, median [default: none]
+    /// Stop trials that fall behind: halving:eta=3, hyperband:eta=3, median, patience:N [default: none]
     ///
     /// With halving, all configurations are trained up to a first step and compared there; about one in eta goes on to
     /// the next, from its checkpoint, until a few are trained to the end. What goes on is what the verdict could still
     /// choose: the cheapest within the tolerance, the best, then the front of cost and loss, then the lowest losses.
     /// Hyperband does so in several brackets that begin to compare at different steps. Both are reproducible with any
     /// number of workers. halving:eta=3,asynchronous does not wait for all, and is not reproducible; first=N is the
-    /// first step of comparison. median ends a trial that is worse than half of those before it; it is not
-    /// reproducible when several trials run at once.
+    /// first step of comparison. median:startup=5,warmup=0.2 ends a trial at an evaluation where it is worse than half
+    /// of the complete trials were there, once 5 are complete and a fifth of its steps is done; it is not reproducible when
+    /// several trials run at once. patience:N ends a trial after N evaluations without improvement: short for --set
+    /// patience=N. `diapason replay` says what a rule would have done to a study that is finished.
     #[arg(long, value_name = "RULE", value_parser = rule, help_heading = "Search")]
     pub(crate) rule: Option<Rule>,
 
@@ -185,7 +232,7 @@ pub(crate) struct Tune {
     ///
     /// With --storage and --study this works on a study that Python's Optuna made. Their parameters are keys of the
     /// configuration, and `seed`; --set and --steps say the rest.
-    #[arg(long, conflicts_with_all = ["grid", "seeds"], help_heading = "Search")]
+    #[arg(long, conflicts_with_all = ["grid", "seeds", "range", "sampler", "samples"], help_heading = "Search")]
     pub(crate) enqueued: bool,
 
     #[command(flatten)]
@@ -287,7 +334,8 @@ pub(crate) struct Working {
 /// What a configuration costs.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Cost {
-    /// Measured training time
+    /// Training time: that of a step, measured alone and in turns at the start on one machine, times the steps; where
+    /// timing is not worth its time, the training time as it went by
     Seconds,
     /// Floating-point operations, the same on every machine
     Flop,
@@ -389,6 +437,10 @@ pub(crate) struct Eval {
     /// Which split to score
     #[arg(long, value_enum, value_name = "SPLIT", default_value_t = Split::Validation)]
     pub(crate) split: Split,
+
+    /// Number format of the matrix products: f32, half or auto [default: that of the run]
+    #[arg(long, value_name = "PRECISION", value_parser = precision)]
+    pub(crate) precision: Option<PrecisionChoice>,
 
     /// Score only the last N characters of each window, and move on by N
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
@@ -556,8 +608,9 @@ Examples:
 /// Apply the decision rule to a table of results.
 ///
 /// The table is a CSV file with the columns `seconds` and `loss`; all other columns are parameters. Or it is the
-/// results.csv of a study. The rule: the cheapest configuration whose loss is within the tolerance of the best. The
-/// last line printed is the choice.
+/// results.csv of a study. The rule: the cheapest configuration whose loss is within the tolerance of the best. A table
+/// has no intervals, so losses are taken as they are; `tune` says how certain a choice is. The last line printed is the
+/// choice.
 #[derive(Args, Clone, Debug)]
 #[command(
     allow_negative_numbers = true,
@@ -581,6 +634,10 @@ pub(crate) struct Decide {
     #[arg(long, value_name = "T", value_parser = tolerance, default_value = "0.01")]
     pub(crate) tolerance: f64,
 
+    /// What "cheapest" means: the column of the table that has the cost
+    #[arg(long, value_enum, value_name = "COST", default_value_t = Cost::Seconds)]
+    pub(crate) cost: Cost,
+
     /// Which reading of a study's results to decide on [default: full, if any run has come so far]
     #[arg(long, value_enum, value_name = "PASS")]
     pub(crate) pass: Option<Pass>,
@@ -593,6 +650,45 @@ pub(crate) enum Pass {
     Early,
     /// At the end
     Full,
+}
+
+/// Say what a stopping rule would have done to a study that is finished.
+///
+/// The study's curves are played through once more under each rule: what it would have chosen, how much loss that choice
+/// costs, how much training would have been saved. Nothing is trained and nothing is written. Rules decide here as they do
+/// in `tune --rule`; one that depends on timing is played as with one worker.
+///
+/// For each rule: the configuration that it would have chosen; its loss, as far as the rule trains it; by how much its loss in
+/// the whole study is above that of the study's own choice (`regret`) and above the lowest (`to best`); how many trials the
+/// rule ends before their end; the steps it trains; how much of the steps, and of the cost, it saves.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = "\
+Rules:
+  halving:eta=3[,first=STEP][,asynchronous]   successive halving
+  hyperband:eta=3[,first=STEP]                the same in brackets
+  median:startup=5,warmup=0.2                 ends what is worse than half of those before it
+  patience:N                                  ends after N evaluations without improvement
+  as-seed                                     the notebook's early stopping: at the fifth improvement
+  none                                        all to the end
+
+Examples:
+  diapason replay quick --rule halving:eta=3 --rule as-seed
+  diapason replay text8 --storage postgresql://anna@db.example.org/studies --rule median --json")]
+pub(crate) struct Replay {
+    /// Name of the study, or its folder; may be left out where --storage has one study
+    #[arg(value_name = "STUDY")]
+    pub(crate) name: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) database: Database,
+
+    /// A stopping rule; give --rule once for each
+    #[arg(long, value_name = "RULE", value_parser = rule, required = true)]
+    pub(crate) rule: Vec<Rule>,
+
+    /// One JSON object on stdout, with every decision at rungs
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
 }
 
 /// List the keys of the configuration: name, default, meaning.
@@ -624,6 +720,8 @@ pub(crate) struct ShowConfig {
 Examples:
   diapason bench
   diapason bench --set d_model=512 --set batch_size=128 --threads 1 --json
+  diapason bench --set precision=half
+      A training step in half precision, beside one in f32.
   diapason bench evaluation --set n_layers=8
   diapason bench generation
   diapason bench trials --threads 2
@@ -840,6 +938,16 @@ pub(crate) struct Machine {
     threads: Option<u64>,
 }
 
+impl From<Cost> for diapason_study::Cost {
+    fn from(cost: Cost) -> Self {
+        match cost {
+            Cost::Seconds => Self::Seconds,
+            Cost::Flop => Self::Flop,
+            Cost::Parameters => Self::Parameters,
+        }
+    }
+}
+
 impl Machine {
     /// The number of threads to use.
     pub(crate) fn threads(self) -> usize {
@@ -897,6 +1005,16 @@ fn rule(text: &str) -> Result<Rule, String> {
     text.parse().map_err(|error: RuleError| format!("{error}; {}", error.hint()))
 }
 
+/// Reads what draws samples.
+fn sampler(text: &str) -> Result<Sampler, String> {
+    text.parse().map_err(|error: SearchError| error.to_string())
+}
+
+/// Reads a key with a range.
+fn range(text: &str) -> Result<Range, String> {
+    text.parse().map_err(|error: SearchError| error.to_string())
+}
+
 /// Reads a number from 0 to 1.
 fn fraction(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -908,6 +1026,15 @@ fn fraction(text: &str) -> Result<f64, String> {
 /// A path that can be written into a checkpoint or a study. The parser has refused what is not UTF-8.
 fn path_of_text(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
+}
+
+/// Reads a precision, as `--set` does.
+fn precision(text: &str) -> Result<PrecisionChoice, String> {
+    let mut config = Config::default();
+    match config.set("precision", text) {
+        Ok(()) => Ok(config.precision),
+        Err(_) => Err("must be f32, half or auto".to_string()),
+    }
 }
 
 /// Reads a duration between a hundredth of a second and a day.

@@ -104,6 +104,7 @@ macro_rules! with_hint {
 
 with_hint!(
     diapason_storage::StorageError,
+    diapason_study::ReplayError,
     diapason_study::StudyError,
     diapason_study::TableError,
     diapason_training::CheckpointError,

@@ -37,13 +37,14 @@ fn main() -> ExitCode {
 
 fn run(command: Command, signals: &Signals) -> Result<(), Failure> {
     match command {
-        Command::Tune(args) => commands::tune::run(args, signals),
+        Command::Tune(args) => commands::tune::run(*args, signals),
         Command::Worker(args) => commands::worker::run(args, signals),
         Command::Train(args) => commands::train::run(args, signals),
         Command::Eval(args) => commands::eval::run(args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Corpus(args) => commands::corpus::run(args),
         Command::Decide(args) => commands::decide::run(args),
+        Command::Replay(args) => commands::replay::run(&args),
         Command::Config(args) => commands::config::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Study(command) => commands::study::run(command),

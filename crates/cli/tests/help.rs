@@ -7,8 +7,10 @@ use common::Here;
 #[test]
 fn help_texts() {
     let here = Here::new();
-    let commands =
-        ["", "tune", "worker", "train", "eval", "generate", "corpus", "decide", "config", "bench", "study"];
+    let commands = [
+        "", "tune", "worker", "train", "eval", "generate", "corpus", "decide", "replay", "config", "bench",
+        "study",
+    ];
     for command in commands {
         let args: Vec<&str> = ["help", command].into_iter().filter(|word| !word.is_empty()).collect();
         let ran = here.run(&args).ok();
@@ -28,7 +30,7 @@ fn help_texts() {
 #[test]
 fn every_command_has_an_example() {
     let here = Here::new();
-    for command in ["tune", "worker", "train", "eval", "generate", "decide", "config", "bench"] {
+    for command in ["tune", "worker", "train", "eval", "generate", "decide", "replay", "config", "bench"] {
         let help = here.run(&[command, "--help"]).ok().stdout;
         assert!(help.contains("Example"), "{help}");
         assert!(help.contains(&format!("diapason {command}")), "{help}");

@@ -86,7 +86,7 @@ pub struct EngineId {
     pub version: String,
     /// Instruction set of the kernels: `avx512`, `avx2`, `portable`.
     pub isa: String,
-    /// Number format of the products: `f32`.
+    /// Number format of the products: `f32`, `half`.
     pub precision: String,
 }
 

@@ -13,7 +13,8 @@ mod cpu;
 
 pub use api::{Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update};
 pub use bench::{
-    Benchmark, Cell, Evaluation, Generation, Streams, Trials, benchmark, cell, cells, evaluation, generation,
-    generation_memory, trials,
+    Benchmark, Cell, Comparison, Evaluation, Generation, Streams, Trials, benchmark, cell, cells, evaluation,
+    generation, generation_memory, trials,
 };
 pub use cpu::{CpuEngine, Shape, cache_bytes, memory_needed};
+pub use diapason_kernels::Precision;

@@ -5,7 +5,7 @@
 //! scores, logits of prefill and decode. Its weights go to the reference as they are, so all that may differ
 //! is rounding.
 
-use diapason_engine::{Batch, CpuEngine, Engine, Scores, Shape, Update};
+use diapason_engine::{Batch, CpuEngine, Engine, Precision, Scores, Shape, Update};
 use diapason_kernels::Isa;
 use diapason_model::{Architecture, Layout, ModelConfig};
 use diapason_random::{Purpose, Stream};
@@ -39,7 +39,8 @@ impl Case {
 
     fn engine(&self, isa: Isa, threads: usize) -> CpuEngine {
         let shape = Shape { batch_size: self.windows(), sequence_length: self.sequence_length };
-        CpuEngine::with_isa(isa, self.model.clone(), &self.parameters, threads, shape).unwrap()
+        CpuEngine::with_isa(isa, Precision::F32, self.model.clone(), &self.parameters, threads, shape)
+            .unwrap()
     }
 
     fn wide(&self) -> Vec<f64> {

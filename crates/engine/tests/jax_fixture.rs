@@ -5,7 +5,7 @@
 //! model goes through the same checks: the plain reference in both formats, and the engine, which crosses
 //! its seam only.
 
-use diapason_engine::{Batch, CpuEngine, Engine, Shape, Update};
+use diapason_engine::{Batch, CpuEngine, Engine, Precision, Shape, Update};
 use diapason_kernels::Isa;
 use diapason_model::{Architecture, Layout, ModelConfig};
 use diapason_reference::{Float, adam};
@@ -309,7 +309,9 @@ fn the_cpu_engine() {
                 batch_size: fixture.batches[0].0.len() / fixture.sequence_length,
                 sequence_length: fixture.sequence_length,
             };
-            let engine = CpuEngine::with_isa(isa, fixture.model.clone(), &fixture.weights, 2, shape).unwrap();
+            let engine =
+                CpuEngine::with_isa(isa, Precision::F32, fixture.model.clone(), &fixture.weights, 2, shape)
+                    .unwrap();
             check(isa.name(), &fixture, &mut Through(engine), &ENGINE);
         }
     }

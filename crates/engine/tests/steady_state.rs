@@ -6,7 +6,7 @@
 //! first other one. Each of these tests runs in a process of its own, which is this program again with a role.
 
 use diapason_corpus::windows::{Windows, training_windows};
-use diapason_engine::{Batch, CpuEngine, Engine, Scores, Shape, Update, memory_needed};
+use diapason_engine::{Batch, CpuEngine, Engine, Precision, Scores, Shape, Update, memory_needed};
 use diapason_model::{Architecture, ModelConfig, initialise};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
@@ -32,7 +32,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(threads: usize) -> Self {
+    fn new(threads: usize, precision: Precision) -> Self {
         let model = ModelConfig {
             architecture: Architecture::Seed,
             vocabulary: 27,
@@ -44,7 +44,8 @@ impl Run {
             tie_embeddings: false,
         };
         let shape = Shape { batch_size: 20, sequence_length: 32 };
-        let engine = CpuEngine::new(model.clone(), &initialise(&model, 0), threads, shape).unwrap();
+        let parameters = initialise(&model, 0);
+        let engine = CpuEngine::with_precision(precision, model, &parameters, threads, shape).unwrap();
         let text = (0..10_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as u8 % 27).collect();
         Self { engine, text, windows: Windows::default(), step: 0 }
     }
@@ -77,14 +78,16 @@ fn steps_allocate_nothing() {
         assert!(output.status.success(), "{output:#?}");
         return;
     }
-    for threads in [1, 2, 3] {
-        let mut run = Run::new(threads);
+    for (threads, precision) in
+        [1, 2, 3].into_iter().flat_map(|n| [(n, Precision::F32), (n, Precision::Half)])
+    {
+        let mut run = Run::new(threads, precision);
         run.steps(FIRST);
         let region = Region::new(ALLOCATOR);
         run.steps(WATCHED);
         let change = region.change();
         let calls = change.allocations + change.reallocations + change.deallocations;
-        assert_eq!(calls, 0, "{threads} threads: {change:?}");
+        assert_eq!(calls, 0, "{threads} threads, {precision:?}: {change:?}");
         // Nor do evaluations of one size.
         let n = 96 * 32;
         let (inputs, targets) = (&run.text[..n], &run.text[1..=n]);
@@ -126,7 +129,7 @@ fn memory_is_what_was_said() {
         (model(256, 64, 1, true), 7, 50),
     ];
     for (model, batch_size, sequence_length) in cases {
-        for threads in [1, 3] {
+        for (threads, precision) in [(1, Precision::F32), (3, Precision::F32), (2, Precision::Half)] {
             let shape = Shape { batch_size, sequence_length };
             // A batch, and an evaluation larger than it.
             let symbols =
@@ -137,7 +140,10 @@ fn memory_is_what_was_said() {
             };
             let mut scores = Scores::default();
             let region = Region::new(ALLOCATOR);
-            let mut engine = CpuEngine::new(model.clone(), &initialise(&model, 0), threads, shape).unwrap();
+            let parameters = initialise(&model, 0);
+            let mut engine =
+                CpuEngine::with_precision(precision, model.clone(), &parameters, threads, shape).unwrap();
+            drop(parameters);
             let update = Update { number: 1, learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
             engine.step(batch(batch_size * sequence_length), &update);
             engine.evaluate(batch(symbols.len()), &mut scores);
@@ -145,12 +151,12 @@ fn memory_is_what_was_said() {
             let change = region.change();
             let has = change.bytes_allocated as f64 + change.bytes_reallocated as f64
                 - change.bytes_deallocated as f64;
-            let said = memory_needed(&model, shape, threads) as f64;
+            let said = memory_needed(&model, precision, shape, threads) as f64;
             // Names, ranges and tables are not counted.
             let little = 100_000.0;
             assert!(
                 (has - said).abs() < 0.02 * said + little,
-                "{model:?} {shape:?} on {threads}: {has} bytes, said {said}"
+                "{model:?} {precision:?} {shape:?} on {threads}: {has} bytes, said {said}"
             );
             drop((engine, scores));
         }
@@ -159,7 +165,7 @@ fn memory_is_what_was_said() {
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod system_calls {
-    use super::{FIRST, ROLE, Run, WATCHED, again};
+    use super::{FIRST, Precision, ROLE, Run, WATCHED, again};
     use seccompiler::{
         BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
         SeccompRule,
@@ -199,7 +205,7 @@ mod system_calls {
     /// The process with a role: some steps freely, then some under the filter; then waits to be killed, since ending
     /// takes more system calls.
     fn watched(role: &str) {
-        let mut run = Run::new(role.trim_end_matches("+control").parse().unwrap());
+        let mut run = Run::new(role.trim_end_matches("+control").parse().unwrap(), Precision::F32);
         run.steps(FIRST);
         let mut out = std::io::stdout().lock();
         out.flush().unwrap();

@@ -1,12 +1,12 @@
 //! The number of threads may change between any two calls, and no bit of a result does.
 
-use diapason_engine::{Batch, CpuEngine, Engine, Scores, Shape, Update};
+use diapason_engine::{Batch, CpuEngine, Engine, Precision, Scores, Shape, Update};
 use diapason_model::{Architecture, ModelConfig, initialise};
 use diapason_random::{Purpose, Stream};
 
 const SHAPE: Shape = Shape { batch_size: 9, sequence_length: 12 };
 
-fn engine(threads: usize) -> CpuEngine {
+fn engine(precision: Precision, threads: usize) -> CpuEngine {
     let model = ModelConfig {
         architecture: Architecture::Seed,
         vocabulary: 27,
@@ -17,12 +17,12 @@ fn engine(threads: usize) -> CpuEngine {
         max_len: 16,
         tie_embeddings: false,
     };
-    CpuEngine::new(model.clone(), &initialise(&model, 1), threads, SHAPE).unwrap()
+    CpuEngine::with_precision(precision, model.clone(), &initialise(&model, 1), threads, SHAPE).unwrap()
 }
 
 /// Everything that an engine computes, on 1 + (step x `more`) % 5 threads.
-fn computed(more: usize) -> (Vec<u64>, Vec<u32>, Scores) {
-    let mut engine = engine(1);
+fn computed(precision: Precision, more: usize) -> (Vec<u64>, Vec<u32>, Scores) {
+    let mut engine = engine(precision, 1);
     let mut losses = Vec::new();
     let n = SHAPE.batch_size * SHAPE.sequence_length;
     let symbols = |step: u64| -> Vec<u8> {
@@ -49,15 +49,17 @@ fn computed(more: usize) -> (Vec<u64>, Vec<u32>, Scores) {
 
 #[test]
 fn threads_come_and_go_and_no_bit_changes() {
-    let one = computed(0);
-    for more in 1..=4 {
-        assert!(computed(more) == one, "{more}");
+    for precision in [Precision::F32, Precision::Half] {
+        let one = computed(precision, 0);
+        for more in 1..=4 {
+            assert!(computed(precision, more) == one, "{precision:?} {more}");
+        }
     }
 }
 
 #[test]
 fn there_is_always_one_thread() {
-    let mut engine = engine(3);
+    let mut engine = engine(Precision::F32, 3);
     engine.set_threads(0);
     assert_eq!(engine.threads(), 1);
 }

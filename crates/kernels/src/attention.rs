@@ -12,7 +12,7 @@
 //! of `gemm.rs` and skip tiles that the causal mask empties.
 
 use crate::extent;
-use crate::gemm::{Init, Left, Lines, pack_columns_generic, padded, panel, panels};
+use crate::gemm::{Init, Left, Lines, Single, pack_columns_generic, padded, panel, panels};
 use crate::isa::dispatch;
 use crate::simd::Simd;
 
@@ -234,12 +234,13 @@ unsafe fn product<S: Simd>(
     c: *mut f32,
     c_stride: usize,
 ) {
-    for (first, width) in panels(n.div_ceil(S::LANES)) {
+    for (first, width) in panels(n.div_ceil(S::LANES), S::TILE.1) {
         let column = first * S::LANES;
         // SAFETY: the caller's promise.
         unsafe {
             let (b, c) = (b.add(column), c.add(column));
-            panel(s, width, a, b, b_stride, m, n - column, k, init, c, c_stride, Lines::Nothing);
+            let operands = Single { a, b, b_stride, k };
+            panel(s, width, operands, m, n - column, init, c, c_stride, Lines::Nothing);
         }
     }
 }
@@ -260,7 +261,7 @@ fn scores<S: Simd>(
     out_stride: usize,
 ) {
     assert!(a.len() >= (i1 - 1) * stride + d && out.len() >= (i1 - i0) * out_stride);
-    for (first, width) in panels(t.div_ceil(S::LANES)) {
+    for (first, width) in panels(t.div_ceil(S::LANES), S::TILE.1) {
         let column = first * S::LANES;
         if column >= i1 {
             break;
@@ -280,7 +281,8 @@ fn scores<S: Simd>(
                 let c = out.as_mut_ptr().add((from - i0) * out_stride + column);
                 let (b_stride, valid) = (width * S::LANES, needed * S::LANES);
                 let m = to - from;
-                panel(s, needed, rows, b, b_stride, m, valid, d, Init::Zero, c, out_stride, Lines::Nothing);
+                let operands = Single { a: rows, b, b_stride, k: d };
+                panel(s, needed, operands, m, valid, Init::Zero, c, out_stride, Lines::Nothing);
             }
         }
     }

@@ -14,7 +14,7 @@
 
 use crate::extent;
 use crate::gelu::gelu_of;
-use crate::gemm::{Init, Left, Lines, NV, Packed, full_tile, panel, panels};
+use crate::gemm::{Init, Left, Lines, Packed, Single, panel, panels};
 use crate::isa::{Isa, dispatch};
 use crate::pool::Pool;
 use crate::simd::Simd;
@@ -56,8 +56,9 @@ pub fn gemm_few(
     match team {
         Some(pool) if pool.threads() > 1 && shares > 1 => {
             let pieces = shares.min(pool.threads());
-            let count = panels(vectors).count();
-            let edge = |i: usize| panels(vectors).nth(i * count / pieces).map_or(vectors, |(first, _)| first);
+            let panels = || panels(vectors, isa.panel());
+            let count = panels().count();
+            let edge = |i: usize| panels().nth(i * count / pieces).map_or(vectors, |(first, _)| first);
             pool.run(&|thread| {
                 if thread < pieces {
                     // Pieces share no column.
@@ -97,14 +98,14 @@ fn columns_generic<S: Simd>(s: S, product: Product<'_>, first: usize, end: usize
     let vectors = product.n.div_ceil(S::LANES);
     let mut at = first;
     while at < end {
-        let mut own = panels(vectors).filter(|&(v, _)| v >= at && v < end);
+        let mut own = panels(vectors, S::TILE.1).filter(|&(v, _)| v >= at && v < end);
         let Some((_, width)) = own.next() else { return };
         // Neighbours of the same width go side by side.
         let count = 1 + own.take(ABREAST - 1).take_while(|&(_, w)| w == width).count();
         // SAFETY: see `Product`; the panels lie inside of 0..n.
         unsafe {
             match width {
-                NV => product.panels::<S, NV>(s, at * S::LANES, count),
+                3 => product.panels::<S, 3>(s, at * S::LANES, count),
                 2 => product.panels::<S, 2>(s, at * S::LANES, count),
                 _ => product.panels::<S, 1>(s, at * S::LANES, count),
             }
@@ -121,7 +122,7 @@ impl Product<'_> {
     #[inline(always)]
     unsafe fn panels<S: Simd, const V: usize>(&self, s: S, column: usize, count: usize) {
         // As many rows as the tile of `gemm.rs` has are its business.
-        let whole = self.m / full_tile::<S>() * full_tile::<S>();
+        let whole = self.m / S::TILE.0 * S::TILE.0;
         // SAFETY: the caller's promise; rows inside of A and C.
         unsafe {
             if whole > 0 {
@@ -132,7 +133,8 @@ impl Product<'_> {
             let mut r = whole;
             while r < self.m {
                 r += match self.m - r {
-                    4.. => self.rows::<S, 4, 2, V>(s, r, column, count),
+                    4.. if S::LANES == 16 => self.rows::<S, 4, 2, V>(s, r, column, count),
+                    4.. => self.rows::<S, 4, 1, V>(s, r, column, count),
                     2.. if S::LANES == 16 => self.rows::<S, 2, 4, V>(s, r, column, count),
                     2.. => self.rows::<S, 2, 2, V>(s, r, column, count),
                     _ => self.rows::<S, 1, 4, V>(s, r, column, count),
@@ -148,11 +150,7 @@ impl Product<'_> {
     #[inline(always)]
     unsafe fn many<S: Simd, const V: usize>(&self, s: S, column: usize, m: usize) {
         let valid = self.n - column;
-        let init = match self.init {
-            Init::Bias(bias) => Init::Bias(&bias[column..self.n]),
-            Init::AccumulateBias(bias) => Init::AccumulateBias(&bias[column..self.n]),
-            other => other,
-        };
+        let init = self.init.from(column, self.n);
         let a = Left::Rows { data: self.a, stride: self.a_stride };
         // SAFETY: the caller's promise.
         unsafe {
@@ -164,7 +162,8 @@ impl Product<'_> {
                 Lines::Result
             };
             let c = self.c.add(column);
-            panel(s, V, a, b, V * S::LANES, m, valid, self.k, init, c, self.c_stride, lines);
+            let operands = Single { a, b, b_stride: V * S::LANES, k: self.k };
+            panel(s, V, operands, m, valid, init, c, self.c_stride, lines);
             if self.gelu {
                 for r in 0..m {
                     for v in 0..V {
@@ -196,7 +195,7 @@ impl Product<'_> {
                 match left {
                     4.. if P >= 4 => self.tile::<S, MR, 4, V>(s, r, column),
                     3 if P >= 4 => self.tile::<S, MR, 3, V>(s, r, column),
-                    2.. => self.tile::<S, MR, 2, V>(s, r, column),
+                    2.. if P >= 2 => self.tile::<S, MR, 2, V>(s, r, column),
                     _ => self.tile::<S, MR, 1, V>(s, r, column),
                 }
             };
@@ -274,6 +273,7 @@ impl Product<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Precision;
     use crate::testing::{assert_close, numbers};
     use crate::{gelu, gemm};
 
@@ -315,7 +315,7 @@ mod tests {
                 for m in [1, 2, 3, 4, 5, 7, 8, 9, 15, 21] {
                     let (a, b) = (numbers(1, m * k), numbers(2, k * n));
                     let (start, bias) = (numbers(3, m * n), numbers(4, n));
-                    let mut packed = Packed::new(isa, k, n);
+                    let mut packed = Packed::new(isa, Precision::F32, k, n);
                     packed.pack(&b, n, (0, 0), (k, n));
                     for (form, init) in forms(&bias).into_iter().enumerate() {
                         let what = format!("{isa} {m} x {n} x {k}, form {form}");
@@ -325,7 +325,7 @@ mod tests {
                         assert_close(&alone, &expected, 1e-5, &what);
                         // The same bits as the kernel for many rows, in pieces, and followed by GELU.
                         let mut many = start.clone();
-                        gemm(isa, (&a, k), &packed, m, init, &mut many, n, &[]);
+                        gemm(isa, (&a, k), &packed, m, init, &mut many, n, &[], &mut []);
                         assert_eq!(alone, many, "{what}");
                         let mut activated = vec![0.0; m * n];
                         gelu(isa, &many, m, n, n, &mut activated);
@@ -344,7 +344,7 @@ mod tests {
     fn a_row_has_the_same_bits_alone_and_among_others() {
         for isa in Isa::available() {
             let (n, k, m) = (147, 90, 11);
-            let mut packed = Packed::new(isa, k, n);
+            let mut packed = Packed::new(isa, Precision::F32, k, n);
             packed.pack(&numbers(2, k * n), n, (0, 0), (k, n));
             let (a_stride, c_stride) = (k + 3, n + 5);
             let a = numbers(1, m * a_stride);

@@ -1,11 +1,12 @@
 //! Matrix products: C = A B in the three forms that a linear layer needs.
 //!
-//! **The micro-tile.** MR rows by up to three vectors of C stay in registers for the whole sum over k. With 32
-//! vector registers (AVX-512, NEON) MR is 8: 24 accumulators, 3 for a row of B, one for the broadcast element of
-//! A. With 16 (AVX2, SSE2) MR is 4. Each step over k loads 3 vectors and MR scalars for 3 MR multiply-adds, so
-//! the multipliers, not the load ports, are the limit.
+//! **The micro-tile.** Some rows by two or three vectors of C stay in registers for the whole sum over k ([`Simd::TILE`]). With 32
+//! vector registers (AVX-512) it is 8 by 3: 24 accumulators, 3 for a row of B, one for the broadcast element of
+//! A. With 16 it has 12 accumulators: 6 by 2 with AVX2, since a panel of 16 columns is one cache line wide and fits into the first-level
+//! cache where one of 24 does not; 4 by 3 on the portable path, whose multiply-adds are two instructions. The multipliers, not the load
+//! ports, are the limit.
 //!
-//! **B is packed** into panels of three vectors' width (`[panel][k][3 x LANES]`), so that the inner loop reads it
+//! **B is packed** into panels of the tile's width (`[panel][k][3 x LANES]`), so that the inner loop reads it
 //! sequentially. Weights change once a step and are multiplied by thousands of rows, so they are packed once a
 //! step, in both orientations. Widths that are no multiple of three vectors end in panels of two (a single vector would
 //! leave the multipliers waiting for their own results); the last vector is padded with zeros.
@@ -25,11 +26,9 @@
 
 use crate::buffer::Buffer;
 use crate::extent;
+use crate::half;
 use crate::isa::{Isa, dispatch};
 use crate::simd::Simd;
-
-/// Vectors in a full panel of B.
-pub(crate) const NV: usize = 3;
 
 /// Row stride for rows of `n` numbers: an odd number of cache lines, with at least 16 numbers to spare, so that
 /// vector loads may run past the end of a row.
@@ -57,6 +56,71 @@ pub(crate) enum Left<'a> {
     },
 }
 
+/// Both operands of a product, the right one from some column on: what the tiles of C are made of.
+pub(crate) trait Operands<S: Simd>: Copy {
+    /// Steps of the inner loop over k.
+    fn steps(self) -> usize;
+
+    /// An address that is in the cache anyway.
+    fn near(self) -> *const f32;
+
+    /// The sums of the tile of MR rows from `r` on and V vectors. Each step also asks for the cache line at `line`, and adds `line_step`
+    /// to it.
+    ///
+    /// # Safety
+    /// The left operand has these rows, the right one these columns.
+    unsafe fn sums<const MR: usize, const V: usize>(
+        self,
+        s: S,
+        r: usize,
+        lines: (*const f32, usize),
+    ) -> [[S::V; V]; MR];
+}
+
+/// Operands in f32: A, and a panel of B whose rows are `b_stride` apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Single<'a> {
+    pub(crate) a: Left<'a>,
+    pub(crate) b: *const f32,
+    pub(crate) b_stride: usize,
+    pub(crate) k: usize,
+}
+
+impl<S: Simd> Operands<S> for Single<'_> {
+    #[inline(always)]
+    fn steps(self) -> usize {
+        self.k
+    }
+
+    #[inline(always)]
+    fn near(self) -> *const f32 {
+        self.b
+    }
+
+    #[inline(always)]
+    unsafe fn sums<const MR: usize, const V: usize>(
+        self,
+        s: S,
+        r: usize,
+        lines: (*const f32, usize),
+    ) -> [[S::V; V]; MR] {
+        let Self { a, b, b_stride, k } = self;
+        // SAFETY: the caller's promise.
+        unsafe {
+            match a {
+                Left::Rows { data, stride } => {
+                    let a = data.as_ptr().wrapping_add(r * stride);
+                    tile::<S, MR, V, true>(s, a, stride, b, b_stride, k, lines)
+                }
+                Left::Columns { data, stride } => {
+                    let a = data.as_ptr().wrapping_add(r);
+                    tile::<S, MR, V, false>(s, a, stride, b, b_stride, k, lines)
+                }
+            }
+        }
+    }
+}
+
 /// What the product is added to.
 #[derive(Clone, Copy, Debug)]
 pub enum Init<'a> {
@@ -68,6 +132,18 @@ pub enum Init<'a> {
     Bias(&'a [f32]),
     /// C += A B + bias.
     AccumulateBias(&'a [f32]),
+}
+
+impl<'a> Init<'a> {
+    /// For the columns column..n.
+    #[inline(always)]
+    pub(crate) fn from(self, column: usize, n: usize) -> Self {
+        match self {
+            Self::Bias(bias) => Self::Bias(&bias[column..n]),
+            Self::AccumulateBias(bias) => Self::AccumulateBias(&bias[column..n]),
+            other => other,
+        }
+    }
 }
 
 /// Which cache lines the tiles of a panel ask for meanwhile, one line at each step over k.
@@ -99,24 +175,64 @@ impl Lines<'_> {
     }
 }
 
+/// In which numbers products are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// f32 throughout.
+    F32,
+    /// Operands rounded to 12 bits with a common power of two for each chunk of 128 along k; sums exact within a chunk, f32 between
+    /// chunks. See `half.rs`.
+    Half,
+}
+
+impl Precision {
+    /// Its name: `f32`, `half`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Half => "half",
+        }
+    }
+}
+
 /// The right operand B [k, n] in panels.
 pub struct Packed {
     isa: Isa,
     k: usize,
     n: usize,
     data: Buffer,
+    /// The same rounded, for products in half precision.
+    half: Option<Buffer>,
 }
 
 impl Packed {
     /// A matrix [k, n] of zeros.
-    pub fn new(isa: Isa, k: usize, n: usize) -> Self {
+    pub fn new(isa: Isa, precision: Precision, k: usize, n: usize) -> Self {
         let width = n.next_multiple_of(isa.lanes());
-        Self { isa, k, n, data: Buffer::zeroed(extent(k, width, width)) }
+        let rounded = half::packed_rows(k);
+        Self {
+            isa,
+            k,
+            n,
+            data: Buffer::zeroed(extent(k, width, width)),
+            half: (precision == Precision::Half).then(|| Buffer::zeroed(extent(rounded, width, width))),
+        }
     }
 
     /// Bytes that [`Packed::new`] allocates.
-    pub fn bytes(k: usize, n: usize) -> usize {
-        4 * k * n.div_ceil(16) * 16
+    pub fn bytes(precision: Precision, k: usize, n: usize) -> usize {
+        let rows = match precision {
+            Precision::F32 => k,
+            Precision::Half => k + half::packed_rows(k),
+        };
+        4 * rows * n.div_ceil(16) * 16
+    }
+
+    /// To be called when everything is packed: rounds for half precision.
+    pub fn finish(&mut self) {
+        if let Some(half) = &mut self.half {
+            half::round_panels(self.isa, &self.data, self.k, self.n, half);
+        }
     }
 
     /// Packs `source` [rows, columns] = `size`, row-major with row stride `stride`, as the block of B whose first row and column
@@ -157,16 +273,16 @@ impl Packed {
     }
 }
 
-/// The panels of a matrix of `vectors` vectors' width: (first vector, number of vectors).
+/// The panels of a matrix of `vectors` vectors' width, of at most `most` (2 or 3) each: (first vector, number of vectors).
 #[inline(always)]
-pub(crate) fn panels(vectors: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn panels(vectors: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let width = match vectors - at {
             0 => return None,
             // Four are two and two: one alone would wait for its own sums.
             4 => 2,
-            left => left.min(NV),
+            left => left.min(most),
         };
         at += width;
         Some((at - width, width))
@@ -188,7 +304,7 @@ fn pack_rows_generic<S: Simd>(
     (k, n): (usize, usize),
     out: &mut [f32],
 ) {
-    for (first, width) in panels(n.div_ceil(S::LANES)) {
+    for (first, width) in panels(n.div_ceil(S::LANES), S::TILE.1) {
         let columns = width * S::LANES;
         let column = first * S::LANES;
         // The panel's columns that the block has.
@@ -224,7 +340,7 @@ pub(crate) fn pack_columns_generic<S: Simd>(
     (k, n): (usize, usize),
     out: &mut [f32],
 ) {
-    for (first, width) in panels(n.div_ceil(S::LANES)) {
+    for (first, width) in panels(n.div_ceil(S::LANES), S::TILE.1) {
         let columns = width * S::LANES;
         let column = first * S::LANES;
         let from = column.max(at.1);
@@ -254,7 +370,8 @@ pub(crate) fn pack_columns_generic<S: Simd>(
 }
 
 /// C = A B (+ what `init` says): A [m, k] with row stride `a_stride`, B packed [k, n], C row-major [m, n] with row stride
-/// `c_stride`. `ahead`: what the caller reads soon, to be fetched meanwhile, one entry a panel.
+/// `c_stride`. `ahead`: what the caller reads soon, to be fetched meanwhile, one entry a panel. `scratch`: in half precision, room for
+/// the rounded rows of A, [`half_rows_len`]`(m, k)` numbers.
 ///
 /// # Panics
 /// When an operand is smaller than its shape: a mistake in the caller, never of a user.
@@ -267,6 +384,7 @@ pub fn gemm(
     c: &mut [f32],
     c_stride: usize,
     ahead: &[&[f32]],
+    scratch: &mut [f32],
 ) {
     let (k, n) = (b.k, b.n);
     if m == 0 || n == 0 {
@@ -277,6 +395,10 @@ pub fn gemm(
     assert!(c_stride >= n && c.len() >= extent(m, c_stride, n));
     if let Init::Bias(bias) | Init::AccumulateBias(bias) = init {
         assert!(bias.len() >= n);
+    }
+    if let Some(b) = &b.half {
+        half::round_rows(isa, (a, a_stride), m, k, scratch);
+        return half::gemm_checked(isa, scratch, b, m, n, k, init, c, c_stride, ahead);
     }
     let a = Left::Rows { data: a, stride: a_stride };
     gemm_checked(isa, a, &b.data, m, n, k, init, c, c_stride, ahead);
@@ -301,18 +423,14 @@ fn gemm_generic<S: Simd>(
     ahead: &[&[f32]],
 ) {
     let vectors = n.div_ceil(S::LANES);
-    for (number, (first, width)) in panels(vectors).enumerate() {
+    for (number, (first, width)) in panels(vectors, S::TILE.1).enumerate() {
         let column = first * S::LANES;
         // SAFETY: `gemm` has checked every operand against its shape; the panel lies inside of b, row tiles
         // inside of 0..m, columns inside of 0..n.
         unsafe {
             let b = b.as_ptr().add(column * k);
             let c = c.as_mut_ptr().add(column);
-            let init = match init {
-                Init::Bias(bias) => Init::Bias(&bias[column..n]),
-                Init::AccumulateBias(bias) => Init::AccumulateBias(&bias[column..n]),
-                other => other,
-            };
+            let init = init.from(column, n);
             let valid = n - column;
             let lines = match ahead.get(number) {
                 Some(data) => Lines::all(data.as_ptr(), data.len(), k),
@@ -323,25 +441,23 @@ fn gemm_generic<S: Simd>(
                 }
                 None => Lines::Result,
             };
-            panel(s, width, a, b, width * S::LANES, m, valid, k, init, c, c_stride, lines);
+            let operands = Single { a, b, b_stride: width * S::LANES, k };
+            panel(s, width, operands, m, valid, init, c, c_stride, lines);
         }
     }
 }
 
-/// All row tiles against one panel of B: `width` vectors, rows `b_stride` apart.
+/// All row tiles against one panel of B: `width` vectors.
 ///
 /// # Safety
-/// A holds [m, k], B [k, width vectors], C [m, valid] at `c_stride`; bias holds `valid` numbers.
+/// The operands hold m rows and `width` vectors, C [m, valid] at `c_stride`; bias holds `valid` numbers.
 #[inline(always)]
 pub(crate) unsafe fn panel<S: Simd>(
     s: S,
     width: usize,
-    a: Left<'_>,
-    b: *const f32,
-    b_stride: usize,
+    operands: impl Operands<S>,
     m: usize,
     valid: usize,
-    k: usize,
     init: Init<'_>,
     c: *mut f32,
     c_stride: usize,
@@ -350,22 +466,29 @@ pub(crate) unsafe fn panel<S: Simd>(
     // SAFETY: the caller's promise.
     unsafe {
         match width {
-            NV => rows::<S, NV>(s, a, b, b_stride, m, valid, k, init, c, c_stride, lines),
-            2 => rows::<S, 2>(s, a, b, b_stride, m, valid, k, init, c, c_stride, lines),
-            _ => rows::<S, 1>(s, a, b, b_stride, m, valid, k, init, c, c_stride, lines),
+            3 => rows::<S, 3>(s, operands, m, valid, init, c, c_stride, lines),
+            2 => rows::<S, 2>(s, operands, m, valid, init, c, c_stride, lines),
+            _ => rows::<S, 1>(s, operands, m, valid, init, c, c_stride, lines),
         }
     }
 }
 
-/// Rows of the full tile: with the accumulators of three vectors each they fill the registers.
-pub(crate) const fn full_tile<S: Simd>() -> usize {
-    if S::LANES == 16 { 8 } else { 4 }
+/// Rows of the next tile where `left` are left: of the full tile, four or one.
+#[inline(always)]
+const fn tile_rows<S: Simd>(left: usize) -> usize {
+    match left {
+        // Eight are four and four: tiles of a single row wait for their own sums.
+        8 if S::TILE.0 == 6 => 4,
+        _ if left >= S::TILE.0 => S::TILE.0,
+        4.. => 4,
+        _ => 1,
+    }
 }
 
 /// Number of tiles that [`rows`] cuts m rows into.
-const fn row_tiles<S: Simd>(m: usize) -> usize {
-    let left = m % full_tile::<S>();
-    m / full_tile::<S>() + left / 4 + left % 4
+pub(crate) fn row_tiles<S: Simd>(m: usize) -> usize {
+    let mut left = m;
+    std::iter::from_fn(|| (left > 0).then(|| left -= tile_rows::<S>(left))).count()
 }
 
 /// # Safety
@@ -373,12 +496,9 @@ const fn row_tiles<S: Simd>(m: usize) -> usize {
 #[inline(always)]
 unsafe fn rows<S: Simd, const V: usize>(
     s: S,
-    a: Left<'_>,
-    b: *const f32,
-    b_stride: usize,
+    operands: impl Operands<S>,
     m: usize,
     valid: usize,
-    k: usize,
     init: Init<'_>,
     c: *mut f32,
     c_stride: usize,
@@ -389,15 +509,12 @@ unsafe fn rows<S: Simd, const V: usize>(
     while r < m {
         // SAFETY: r + MR <= m in every call, so the tile lies inside of A and C.
         unsafe {
-            let c = c.add(r * c_stride);
-            let b = (b, b_stride);
-            let c = (c, c_stride);
-            r += match m - r {
-                8.. if full_tile::<S>() == 8 => {
-                    tile_at::<S, 8, V>(s, a, r, b, valid, k, init, c, lines, number)
-                }
-                4.. => tile_at::<S, 4, V>(s, a, r, b, valid, k, init, c, lines, number),
-                _ => tile_at::<S, 1, V>(s, a, r, b, valid, k, init, c, lines, number),
+            let c = (c.add(r * c_stride), c_stride);
+            r += match tile_rows::<S>(m - r) {
+                8 if S::TILE.0 == 8 => tile_at::<S, 8, V>(s, operands, r, valid, init, c, lines, number),
+                6 if S::TILE.0 == 6 => tile_at::<S, 6, V>(s, operands, r, valid, init, c, lines, number),
+                4 => tile_at::<S, 4, V>(s, operands, r, valid, init, c, lines, number),
+                _ => tile_at::<S, 1, V>(s, operands, r, valid, init, c, lines, number),
             };
         }
         number += 1;
@@ -411,11 +528,9 @@ unsafe fn rows<S: Simd, const V: usize>(
 #[inline(always)]
 unsafe fn tile_at<S: Simd, const MR: usize, const V: usize>(
     s: S,
-    a: Left<'_>,
+    operands: impl Operands<S>,
     r: usize,
-    (b, b_stride): (*const f32, usize),
     valid: usize,
-    k: usize,
     init: Init<'_>,
     (c, c_stride): (*mut f32, usize),
     lines: Lines<'_>,
@@ -428,19 +543,10 @@ unsafe fn tile_at<S: Simd, const MR: usize, const V: usize>(
             }
         }
     }
-    let lines = lines.tile(number, k, b);
+    let lines = lines.tile(number, operands.steps(), operands.near());
     // SAFETY: the caller's promise.
     unsafe {
-        let sums = match a {
-            Left::Rows { data, stride } => {
-                let a = data.as_ptr().wrapping_add(r * stride);
-                tile::<S, MR, V, true>(s, a, stride, b, b_stride, k, lines)
-            }
-            Left::Columns { data, stride } => {
-                let a = data.as_ptr().wrapping_add(r);
-                tile::<S, MR, V, false>(s, a, stride, b, b_stride, k, lines)
-            }
-        };
+        let sums = operands.sums::<MR, V>(s, r, lines);
         store_tile(s, &sums, valid, init, c, c_stride);
     }
     MR
@@ -547,7 +653,7 @@ unsafe fn tile<S: Simd, const MR: usize, const V: usize, const ROWS: bool>(
 /// Rows of the two operands of a weight gradient X^T dY.
 #[derive(Clone, Copy, Debug)]
 pub struct Stretch<'a> {
-    /// X [k, m] from its first element.
+    /// X [k, m] from its first element; in half precision both are rounded by [`round_columns`](crate::round_columns).
     pub x: &'a [f32],
     /// dY [k, n]; rows can be read up to the next multiple of 16 numbers past n.
     pub dy: &'a [f32],
@@ -575,8 +681,7 @@ pub fn gemm_transposed(
     assert!(now.x.len() >= extent(now.k, x_stride, m));
     assert!(now.dy.len() >= extent(now.k, dy_stride, width));
     assert!(c_stride >= n && c.len() >= extent(m, c_stride, n));
-    let lines = m.div_ceil(16) + n.div_ceil(16);
-    let ahead = Spread { next, x_stride, dy_stride, x_lines: m.div_ceil(16), lines };
+    let ahead = Spread::new(next, (x_stride, dy_stride), (m, n));
     let init = if accumulate { Init::Accumulate } else { Init::Zero };
     transposed_checked(isa, now, &ahead, m, n, init, c, c_stride);
 }
@@ -599,16 +704,17 @@ fn transposed_generic<S: Simd>(
 ) {
     let vectors = n.div_ceil(S::LANES);
     let tiles = row_tiles::<S>(m);
-    let slots = tiles * panels(vectors).count();
+    let slots = tiles * panels(vectors, S::TILE.1).count();
     let x = Left::Columns { data: now.x, stride: ahead.x_stride };
-    for (number, (first, width)) in panels(vectors).enumerate() {
+    for (number, (first, width)) in panels(vectors, S::TILE.1).enumerate() {
         let column = first * S::LANES;
         // SAFETY: `gemm_transposed` has checked every operand against its shape.
         unsafe {
             let dy = now.dy.as_ptr().add(column);
             let c = c.as_mut_ptr().add(column);
             let lines = Lines::Spread { ahead, first: number * tiles, slots };
-            panel(s, width, x, dy, ahead.dy_stride, m, n - column, now.k, init, c, c_stride, lines);
+            let operands = Single { a: x, b: dy, b_stride: ahead.dy_stride, k: now.k };
+            panel(s, width, operands, m, n - column, init, c, c_stride, lines);
         }
     }
 }
@@ -617,13 +723,23 @@ fn transposed_generic<S: Simd>(
 #[derive(Clone, Copy)]
 pub(crate) struct Spread<'a> {
     next: Option<Stretch<'a>>,
-    x_stride: usize,
-    dy_stride: usize,
+    pub(crate) x_stride: usize,
+    pub(crate) dy_stride: usize,
     /// Lines across a row of X, and of both operands.
     x_lines: usize,
     lines: usize,
 }
-impl Spread<'_> {
+
+impl<'a> Spread<'a> {
+    pub(crate) fn new(
+        next: Option<Stretch<'a>>,
+        (x_stride, dy_stride): (usize, usize),
+        (m, n): (usize, usize),
+    ) -> Self {
+        let lines = m.div_ceil(16) + n.div_ceil(16);
+        Self { next, x_stride, dy_stride, x_lines: m.div_ceil(16), lines }
+    }
+
     /// Where the line across the rows begins that tile number `slot` of `slots` asks for, and its step over rows.
     #[inline(always)]
     fn tile(&self, slot: usize, slots: usize) -> Option<(*const f32, usize)> {
@@ -682,9 +798,9 @@ mod tests {
                 let bt = numbers(4, n * (k + 2));
                 let bias = numbers(5, n);
                 let start = numbers(6, m * ld_c);
-                let mut rows = Packed::new(isa, k, n);
+                let mut rows = Packed::new(isa, Precision::F32, k, n);
                 rows.pack(&b, ld_b, (0, 0), (k, n));
-                let mut columns = Packed::new(isa, k, n);
+                let mut columns = Packed::new(isa, Precision::F32, k, n);
                 columns.pack_transposed(&bt, k + 2, (0, 0), (k, n));
                 for transposed in [false, true] {
                     let packed = if transposed { &columns } else { &rows };
@@ -770,7 +886,7 @@ mod tests {
         for (m, n, slots) in [(128, 256, 96), (256, 27, 32), (64, 64, 16), (9, 16, 2)] {
             let next = Stretch { x: &numbers[..], dy: &numbers[2048..], k: 1 };
             let (x_lines, lines) = (m_lines(m), m_lines(m) + m_lines(n));
-            let spread = Spread { next: Some(next), x_stride: 256, dy_stride: 256, x_lines, lines };
+            let spread = Spread::new(Some(next), (256, 256), (m, n));
             let asked: Vec<_> = (0..slots).filter_map(|slot| spread.tile(slot, slots)).collect();
             let expected: Vec<_> = (0..x_lines)
                 .map(|line| next.x.as_ptr().wrapping_add(16 * line))
@@ -798,7 +914,8 @@ mod tests {
                         packed.pack(&source[k0 * n + n0..], n, (k0, n0), (rows, columns));
                     }
                 };
-                let (mut whole, mut parts) = (Packed::new(isa, k, n), Packed::new(isa, k, n));
+                let (mut whole, mut parts) =
+                    (Packed::new(isa, Precision::F32, k, n), Packed::new(isa, Precision::F32, k, n));
                 pack(&mut whole, 0, 0, k, n);
                 for (k0, rows) in [(0, 13), (13, 24)] {
                     for (n0, columns) in [(0, 50), (50, 1), (51, 80)] {
@@ -816,24 +933,25 @@ mod tests {
         let (n, k) = (70, 40);
         let a = numbers(1, 21 * k);
         let b = numbers(2, k * n);
-        let mut packed = Packed::new(isa, k, n);
+        let mut packed = Packed::new(isa, Precision::F32, k, n);
         packed.pack(&b, n, (0, 0), (k, n));
         let mut all = vec![0.0; 21 * n];
-        gemm(isa, (&a, k), &packed, 21, Init::Zero, &mut all, n, &[]);
+        gemm(isa, (&a, k), &packed, 21, Init::Zero, &mut all, n, &[], &mut []);
         for i in 0..21 {
             let mut one = vec![0.0; n];
-            gemm(isa, (&a[i * k..], k), &packed, 1, Init::Zero, &mut one, n, &[&b]);
+            gemm(isa, (&a[i * k..], k), &packed, 1, Init::Zero, &mut one, n, &[&b], &mut []);
             assert_eq!(one[..], all[i * n..(i + 1) * n]);
         }
     }
 
     #[test]
     fn panels_cover_every_width() {
-        for vectors in 0..40 {
+        for (most, vectors) in [2, 3].into_iter().flat_map(|most| (0..40).map(move |vectors| (most, vectors)))
+        {
             let mut at = 0;
-            for (first, width) in panels(vectors) {
+            for (first, width) in panels(vectors, most) {
                 assert_eq!(first, at);
-                assert!((1..=3).contains(&width) && (width > 1 || vectors == 1));
+                assert!((1..=most).contains(&width) && (width > 1 || vectors == 1 || most == 2));
                 at += width;
             }
             assert_eq!(at, vectors);

@@ -1,5 +1,8 @@
 //! Which instruction set the kernels use: chosen once at run time, carried as a plain value.
 
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512};
+use crate::simd::{Portable, Simd};
 use std::fmt;
 
 /// An instruction set that this processor has. Only [`Isa::detect`] and [`Isa::named`] make one, so holding
@@ -47,12 +50,32 @@ impl Isa {
         Self::available().into_iter().find(|isa| isa.name() == name)
     }
 
+    /// Whether it has dot products of 16-bit pairs in one instruction (AVX512-VNNI). Without it they give the same bits, more slowly.
+    pub fn has_pair_products(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => is_x86_feature_detected!("avx512vnni"),
+            _ => false,
+        }
+    }
+
     /// Numbers in a vector.
     pub(crate) fn lanes(self) -> usize {
         match self.0 {
             Kind::Avx512 => 16,
             Kind::Avx2 => 8,
             Kind::Portable => 4,
+        }
+    }
+
+    /// Vectors in a full panel of a packed matrix.
+    pub(crate) fn panel(self) -> usize {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => Avx512::<false>::TILE.1,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => Avx2::TILE.1,
+            _ => Portable::TILE.1,
         }
     }
 
@@ -83,7 +106,7 @@ macro_rules! dispatch {
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
             fn avx512($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: inside of a function that is only called with the features present.
-                ($generic)(unsafe { $crate::simd::Avx512::new() }, $($arg),*)
+                ($generic)(unsafe { $crate::simd::Avx512::<false>::new() }, $($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
@@ -104,3 +127,27 @@ macro_rules! dispatch {
     };
 }
 pub(crate) use dispatch;
+
+/// As [`dispatch`], for kernels that multiply pairs: those have one more entry point for processors with VNNI.
+macro_rules! dispatch_pairs {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $generic:expr;) => {
+        $(#[$doc])*
+        $vis fn $name(isa: $crate::isa::Isa, $($arg: $ty),*) {
+            #[cfg(target_arch = "x86_64")]
+            if isa.has_pair_products() {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+                fn vnni($($arg: $ty),*) {
+                    // SAFETY: inside of a function that is only called with the features present.
+                    ($generic)(unsafe { $crate::simd::Avx512::<true>::new() }, $($arg),*)
+                }
+                // SAFETY: the Isa has AVX-512, and VNNI was asked for.
+                return unsafe { vnni($($arg),*) };
+            }
+            $crate::isa::dispatch! {
+                fn others($($arg: $ty),*) = $generic;
+            }
+            others(isa, $($arg),*)
+        }
+    };
+}
+pub(crate) use dispatch_pairs;

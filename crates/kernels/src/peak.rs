@@ -1,15 +1,20 @@
 //! The machine's limits: fused multiply-adds on registers only, and reading only.
 
-use crate::isa::dispatch;
-use crate::simd::Simd;
+use crate::gemm::Precision;
+use crate::isa::{dispatch, dispatch_pairs};
+use crate::simd::{Integers, Simd};
 use std::hint::black_box;
 
 /// Sums kept at once: enough to hide the latency of any current multiplier, few enough for 16 registers.
 const CHAINS: usize = 12;
 
-/// Floating-point operations of one iteration of [`peak`].
-pub fn flop_per_peak_iteration(isa: crate::Isa) -> f64 {
-    (2 * CHAINS * isa.lanes()) as f64
+/// Operations, two for each multiply-add, of one iteration of [`peak`], or of [`peak_of_pairs`] for half precision.
+pub fn flop_per_peak_iteration(isa: crate::Isa, precision: Precision) -> f64 {
+    let in_a_lane = match precision {
+        Precision::F32 => 1,
+        Precision::Half => 2,
+    };
+    (2 * in_a_lane * CHAINS * isa.lanes()) as f64
 }
 
 /// Vectors that [`read`] asks for at once.
@@ -68,6 +73,24 @@ fn generic<S: Simd>(s: S, iterations: u64) {
         total = s.add(total, *sum);
     }
     black_box(s.sum(total));
+}
+
+dispatch_pairs! {
+    /// The same with products of 16-bit pairs, added up in 32 bits: what half precision is made of.
+    pub fn peak_of_pairs(iterations: u64) = pairs_generic;
+}
+
+#[inline(always)]
+fn pairs_generic<S: Integers>(s: S, iterations: u64) {
+    let mut sums = [s.repeat(0); CHAINS];
+    let (x, y) = (s.repeat(black_box(0x0003_0001)), s.repeat(black_box(0x0001_0002)));
+    for _ in 0..iterations {
+        for sum in &mut sums {
+            *sum = s.dot(x, *sum, y);
+        }
+    }
+    let largest = sums.iter().fold(s.splat(0.0), |largest, &sum| s.max(largest, s.convert(sum)));
+    black_box(s.sum(largest));
 }
 
 #[cfg(test)]

@@ -96,6 +96,8 @@ fn made_up(name: &str, axes: &[&str]) -> Study {
         first_steps: STEPS,
         enqueued_only: false,
         rule: Rule::None,
+        until_decided: None,
+        search: None,
         tolerance: 0.01,
         cost: Cost::Seconds,
         corpus: CorpusStamp { name: "made up".into(), digest: "sha256:00".into(), request: None },

@@ -75,7 +75,7 @@ pub(crate) fn others(study: &Study) -> Vec<String> {
     };
     let of = |trial: &Trial| {
         let why = study.dropped(trial).filter(|_| !at_rung(trial))?;
-        let seed = if study.spec.seeds > 1 { format!(", seed {}", trial.seed) } else { String::new() };
+        let seed = if study.several_seeds() { format!(", seed {}", trial.seed) } else { String::new() };
         Some(format!("trial {}, {}{seed}: {why}", trial.shown_number(), study.cells[trial.cell].params))
     };
     study.trials.iter().filter_map(of).collect()

@@ -121,7 +121,7 @@ fn push_pass(table: &mut Table, study: &Study, pass: &PassColumns) {
         let cells = pass.readings.iter().zip(intervals).map(|(reading, of)| cell(reading, of)).collect();
         table.push(Column::new(&pass.group, title, rank, Align::Right, cells));
     };
-    if study.spec.seeds > 1 {
+    if study.several_seeds() {
         push("seeds", 4, &|r, _| r.seeds.to_string());
     }
     if pass.other_steps {
@@ -159,7 +159,6 @@ fn push_pass(table: &mut Table, study: &Study, pass: &PassColumns) {
 /// What stands under the table: one paragraph a line.
 pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
     let mut notes = Vec::new();
-    let seeds = study.spec.seeds;
     let timed = study.timed();
     let mut legend = "loss in nats per character of the validation text, bpc in bits".to_string();
     if timed.is_none() {
@@ -168,7 +167,7 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
     if study.verdict().is_some() {
         legend = format!("* chosen; {legend}");
     }
-    if seeds > 1 {
+    if study.several_seeds() {
         legend += ", means over seeds";
     }
     if study.decided().is_some_and(|decided| decided.grounds.is_ok()) {

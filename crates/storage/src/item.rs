@@ -232,22 +232,27 @@ impl Storage {
         self.read(|on| counts(on, study))
     }
 
-    /// What the current trial of every item reported at a step: what rungs are decided on.
+    /// How many items have their result, and what their trials reported at a step: what a trial is compared with while it
+    /// runs.
     ///
     /// # Errors
     /// The database's.
-    pub fn values_at(&mut self, study: StudyId, step: u64) -> Result<Vec<(ItemId, f64)>> {
+    pub fn complete_values_at(&mut self, study: StudyId, step: u64) -> Result<(usize, Vec<f64>)> {
         let step = encode::step(step)?;
         self.read(|on| {
+            let complete = on.query(
+                "SELECT COUNT(*) FROM diapason_items WHERE study_id = $1 AND state = 'DONE'",
+                &[study.0.into()],
+            )?;
+            let complete = complete.first().map_or(Ok(0), |row| row.int(0))?;
             let rows = on.query(
-                "SELECT i.item_id, v.intermediate_value, CAST(v.intermediate_value_type AS TEXT)
+                "SELECT v.intermediate_value, CAST(v.intermediate_value_type AS TEXT)
                  FROM diapason_items i JOIN trial_intermediate_values v ON v.trial_id = i.trial_id
-                 WHERE i.study_id = $1 AND v.step = $2 ORDER BY i.item_id",
+                 WHERE i.study_id = $1 AND i.state = 'DONE' AND v.step = $2 ORDER BY i.item_id",
                 &[study.0.into(), step.into()],
             )?;
-            rows.iter()
-                .map(|row| Ok((ItemId(row.int(0)?), encode::number(row.optional_real(1)?, row.text(2)?)?)))
-                .collect()
+            let value = |row: &Row| encode::number(row.optional_real(0)?, row.text(1)?);
+            Ok((complete.unsigned_abs() as usize, rows.iter().map(value).collect::<Result<_>>()?))
         })
     }
 }

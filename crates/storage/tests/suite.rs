@@ -417,8 +417,7 @@ fn rungs_are_decided_once(fixture: &Fixture) {
         panic!()
     };
     assert_eq!((counts.of(ItemState::Rung), counts.is_unfinished()), (3, true));
-    let values = storage.values_at(study, 100).unwrap();
-    assert_eq!(values.iter().map(|(_, x)| *x).collect::<Vec<_>>(), [1.0, 2.0, 3.0]);
+    assert_eq!(storage.complete_values_at(study, 100).unwrap(), (0, vec![]), "none has its result");
     let items: Vec<_> = claims.iter().map(|claim| claim.lease.item()).collect();
     let decisions = [(items[2], Decision::Prune), (items[0], Decision::Promote)];
     let reason = ("rung_1".to_string(), json!({"promoted": ["k0"], "loss": 0.1}));
@@ -432,6 +431,10 @@ fn rungs_are_decided_once(fixture: &Fixture) {
     assert_eq!(storage.trial(study, 1).unwrap().item.unwrap().state, ItemState::Rung);
     let promoted = claim(&mut storage, study);
     assert_eq!((promoted.trial.number, promoted.rung, promoted.step), (0, Some(1), 100));
+    let (policy, ended) = (Policy::default(), Outcome::Complete(0.5));
+    storage.finish(&promoted.lease, &Record::new().value(200, 0.5), &ended, &policy).unwrap();
+    assert_eq!(storage.complete_values_at(study, 100).unwrap(), (1, vec![1.0]));
+    assert_eq!(storage.complete_values_at(study, 300).unwrap(), (1, vec![]));
     assert_eq!(storage.study_attributes(study, Attributes::User).unwrap(), [reason]);
     assert_eq!(pruned.system_attributes["completed_rung_1"], json!(3.0));
     assert!(!pruned.system_attributes.contains_key("completed_rung_0"));

@@ -10,8 +10,8 @@
 //! floating-point operations: both are the same whoever asks, unlike the times that trials took.
 
 use crate::rungs::{Fate, Ladders, keep, keep_so_far};
-use crate::{Candidate, Cell, Cost, Params, Study, StudyError, StudySpec, Tolerance, Trial};
-use diapason_storage::{Attributes, Decision, ItemId, ItemState, Storage, StudyId};
+use crate::{Candidate, Cell, Cost, Params, Study, StudyError, StudySpec, Tolerance, Trial, Until};
+use diapason_storage::{Attributes, Decision, ItemId, ItemState, NewTrial, Storage, StudyId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -122,6 +122,8 @@ pub(crate) enum Action {
         reason: Option<Box<RungDecision>>,
         note: Option<String>,
     },
+    /// More trials are to come: a round, all of it or nothing.
+    Enqueue { trials: Vec<NewTrial>, note: String },
 }
 
 /// All decisions on rungs that are stored.
@@ -144,6 +146,8 @@ pub(crate) fn stored(storage: &mut Storage, study: StudyId) -> Result<Vec<RungDe
 pub(crate) struct Advanced {
     /// Whether there may be something to claim now.
     pub(crate) changed: bool,
+    /// Whether there are trials that the study did not have.
+    pub(crate) grown: bool,
     /// What there is to say.
     pub(crate) notes: Vec<String>,
     /// Steps that are expected of each trial that is not over, by number.
@@ -159,24 +163,31 @@ pub(crate) fn advance(
     folder: &Path,
 ) -> Result<Advanced, StudyError> {
     let mut advanced = Advanced::default();
-    if spec.rule.rungs().is_none() {
+    if !spec.has_rounds() {
         return Ok(advanced);
     }
     let mut study = Study::load(storage, id, spec.clone(), vocabulary, folder)?;
     // Each action may make way for another.
     loop {
-        let actions = next(&study);
-        if actions.is_empty() {
+        let actions = next(&study)?;
+        if actions.is_empty() || advanced.grown {
             break;
         }
         for action in actions {
-            let Action::Decide { rung, decisions, reason, note } = action;
-            let reason = match reason {
-                Some(reason) => Some((reason.key(), json(&reason)?)),
-                None => None,
-            };
-            let done = storage.decide(id, rung, &decisions, reason.as_ref())?;
             // Another may have been quicker; then it is said there.
+            let (done, note) = match action {
+                Action::Decide { rung, decisions, reason, note } => {
+                    let reason = match reason {
+                        Some(reason) => Some((reason.key(), json(&reason)?)),
+                        None => None,
+                    };
+                    (storage.decide(id, rung, &decisions, reason.as_ref())?, note)
+                }
+                Action::Enqueue { trials, note } => {
+                    advanced.grown = true;
+                    (storage.enqueue(id, &trials)?.added, Some(note))
+                }
+            };
             advanced.notes.extend(note.filter(|_| done > 0));
             advanced.changed = true;
         }
@@ -193,7 +204,59 @@ fn json(decision: &RungDecision) -> Result<Json, StudyError> {
 }
 
 /// What follows from the study as it stands. Nothing else goes into it.
-pub(crate) fn next(study: &Study) -> Vec<Action> {
+///
+/// # Errors
+/// A value that Optuna has no place for.
+pub(crate) fn next(study: &Study) -> Result<Vec<Action>, StudyError> {
+    let mut actions = rungs(study);
+    if actions.is_empty() {
+        actions.extend(more_samples(study)?);
+    }
+    if let Some(Until::More(seeds)) = study.until_decided().filter(|_| actions.is_empty()) {
+        let trial =
+            |&(cell, seed): &(usize, u64)| Trial::another_seed(cell, &study.cells[cell], seed, &study.spec);
+        let trials = seeds.iter().map(trial).collect::<Result<_, _>>()?;
+        let missing = study.verdict().map_or(String::new(), |verdict| verdict.certainty_text);
+        let count = if seeds.len() == 1 {
+            "1 more trial".to_string()
+        } else {
+            format!("{} more trials", seeds.len())
+        };
+        actions.push(Action::Enqueue { trials, note: format!("{missing}: {count}") });
+    }
+    Ok(actions)
+}
+
+/// The next round of samples, once all those before it are over.
+fn more_samples(study: &Study) -> Result<Option<Action>, StudyError> {
+    let Some(search) = &study.spec.search else { return Ok(None) };
+    let drawn = study.samples();
+    if drawn as u64 >= search.samples || !study.trials.iter().all(|trial| study.is_over(trial)) {
+        return Ok(None);
+    }
+    let cells = search.next(&study.spec, &study.cells[..drawn], &study.ranks());
+    if cells.is_empty() {
+        return Ok(None);
+    }
+    let ladders = Ladders::of(&study.spec);
+    let mut trials = Vec::new();
+    for seed in 0..study.spec.seeds {
+        for (place, cell) in (drawn..).zip(&cells) {
+            let bracket = ladders.as_ref().map(|ladders| ladders.bracket(place));
+            trials.push(Trial::sampled(place, cell, seed, bracket).new_trial(cell, &study.spec)?);
+        }
+    }
+    let (first, last) = (drawn + 1, drawn + cells.len());
+    let which = if first == last { format!("sample {first}") } else { format!("samples {first} to {last}") };
+    let note = format!(
+        "{which} of {}: drawn by {} in the light of the first {drawn}",
+        search.samples, search.sampler
+    );
+    Ok(Some(Action::Enqueue { trials, note }))
+}
+
+/// What follows for trials that are compared on the way.
+fn rungs(study: &Study) -> Vec<Action> {
     let Some(ladders) = Ladders::of(&study.spec) else { return Vec::new() };
     let mut brackets: BTreeMap<usize, Vec<&Trial>> = BTreeMap::new();
     for trial in &study.trials {
@@ -345,7 +408,7 @@ impl Bracket<'_> {
         for trial in trials {
             cells.entry(trial.cell).or_default().push(trial);
         }
-        let several = self.study.spec.seeds > 1;
+        let several = self.study.several_seeds();
         let mut of_cells = Vec::new();
         for (cell, trials) in &cells {
             let cell = &self.study.cells[*cell];

@@ -81,6 +81,14 @@ pub enum StudyError {
         /// Largest value allowed.
         high: &'static str,
     },
+    /// Configurations that cannot be drawn.
+    #[error("{what}")]
+    Search {
+        /// Why not.
+        what: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// A rule that this study cannot have.
     #[error("rule {rule}: {what}")]
     Rule {
@@ -212,6 +220,7 @@ impl StudyError {
                 error => error.hint(),
             },
             Self::Storage(error) => error.hint(),
+            Self::Search { hint, .. } => Some((*hint).to_string()).filter(|hint| !hint.is_empty()),
             Self::Rule { hint, .. } => Some((*hint).to_string()),
             Self::OtherStudy { .. } => Some("choose another folder with --out".to_string()),
             Self::NotOurs { .. } => Some(

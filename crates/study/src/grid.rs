@@ -52,6 +52,11 @@ impl Grid {
             if key.is_empty() {
                 return Err(refuse("there is no key before the `=`"));
             }
+            if key == "precision" {
+                return Err(refuse(
+                    "all trials of a study have the same precision, as in --set precision=half",
+                ));
+            }
             let mut parsed = Vec::new();
             for value in values.split(',') {
                 let value = value.trim();

@@ -61,6 +61,30 @@ impl Default for Median {
     }
 }
 
+impl Median {
+    /// Whether a trial of `steps` steps ends after the evaluation at `step`, and why: the lowest loss that it has had so
+    /// far is above the median of what the complete trials had at that step. `complete`: how many there are; `others`:
+    /// their losses there, as far as they were evaluated there.
+    pub fn falls_behind(
+        &self,
+        (step, steps): (u64, u64),
+        best: f64,
+        complete: usize,
+        others: &[f64],
+    ) -> Option<String> {
+        let too_soon = (step as f64) < self.warmup * steps as f64 || (complete as u64) < self.startup;
+        let mut others: Vec<f64> = others.iter().copied().filter(|loss| loss.is_finite()).collect();
+        if too_soon || others.is_empty() {
+            return None;
+        }
+        others.sort_by(f64::total_cmp);
+        let n = others.len();
+        let median = (others[(n - 1) / 2] + others[n / 2]) / 2.0;
+        (best > median)
+            .then(|| format!("{best:.4} at best so far, above {median:.4}, the median of {n} trials there"))
+    }
+}
+
 /// A rule that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("rule `{text}`: {what}")]
@@ -250,6 +274,22 @@ mod tests {
             let error = text.parse::<Rule>().unwrap_err();
             assert!(error.to_string().contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn the_median_rule() {
+        let median = Median { startup: 3, warmup: 0.2 };
+        let ends = |step, best, others: &[f64]| median.falls_behind((step, 100), best, others.len(), others);
+        let others = [3.0, 1.0, 2.0];
+        assert_eq!(ends(20, 2.0, &others), None, "the median itself is not above it");
+        let why = ends(20, 2.01, &others).unwrap();
+        assert_eq!(why, "2.0100 at best so far, above 2.0000, the median of 3 trials there");
+        assert_eq!(ends(19, 9.0, &others), None, "it has only begun");
+        assert_eq!(ends(20, 9.0, &others[..2]), None, "too few to compare with");
+        // The mean of the two in the middle; what is no number does not count.
+        assert!(ends(20, 2.6, &[1.0, 2.0, 3.0, 4.0, f64::NAN]).is_some());
+        assert!(ends(20, 2.4, &[1.0, 2.0, 3.0, 4.0]).is_none());
+        assert_eq!(median.falls_behind((20, 100), 9.0, 5, &[]), None, "none was evaluated there");
     }
 
     #[test]

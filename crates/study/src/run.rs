@@ -19,7 +19,9 @@ use crate::pace::{Outlook, Pace, seconds_until_done};
 use crate::timings::{Benches, Kind, Machine, Timings, measure, worthwhile};
 use crate::trial::{StoredTrial, recognise};
 use crate::worker::Site;
-use crate::{Cell, Engines, Home, Params, Study, StudyError, StudySpec, Trial, TrialRecord, TrialState};
+use crate::{
+    Cell, Engines, Home, Params, Study, StudyError, StudySpec, Trial, TrialRecord, TrialState, Until,
+};
 use diapason_corpus::Corpus;
 use diapason_engine::EngineError;
 use diapason_storage::{
@@ -275,16 +277,26 @@ fn work_to_the_end(
         if advanced.changed {
             study = Study::load(&mut storage, id, study.spec, vocabulary, &home.folder)?;
         }
-        study = work_on(corpus, study, storage, id, home, engines, interrupt, observe)?;
+        let grown;
+        (study, grown) = work_on(corpus, study, storage, id, home, engines, interrupt, observe)?;
+        if interrupt.load(Ordering::Relaxed) {
+            return Ok(study);
+        }
         let shorter = study.shorter();
         // What does not get longer by being tried again is left.
-        if shorter.is_empty() || interrupt.load(Ordering::Relaxed) || before.as_ref() == Some(&shorter) {
+        let extends = !shorter.is_empty() && before.as_ref() != Some(&shorter);
+        if !extends && !grown && director::next(&study)?.is_empty() {
+            if let Some(Until::Open(why)) = study.until_decided() {
+                observe(&StudyEvent::Note { text: format!("no more seeds: {why}") });
+            }
             return Ok(study);
         }
         storage = home.open(Opening::Write)?;
-        storage.extend(id, &shorter.iter().map(|(item, _)| *item).collect::<Vec<_>>())?;
+        if extends {
+            storage.extend(id, &shorter.iter().map(|(item, _)| *item).collect::<Vec<_>>())?;
+            before = Some(shorter);
+        }
         study = Study::load(&mut storage, id, study.spec, vocabulary, &home.folder)?;
-        before = Some(shorter);
     }
 }
 
@@ -313,6 +325,7 @@ pub(crate) fn left_alone(trials: usize) -> Option<String> {
     Some(format!("{which}: {has} unknown keys or impossible values, or the study has the same already"))
 }
 
+/// Works on the trials that there are; also returns whether there are more by now.
 fn work_on(
     corpus: &Corpus,
     mut study: Study,
@@ -322,7 +335,7 @@ fn work_on(
     engines: &Engines<'_>,
     interrupt: &AtomicBool,
     observe: &mut dyn FnMut(&StudyEvent<'_>),
-) -> Result<Study, StudyError> {
+) -> Result<(Study, bool), StudyError> {
     let vocabulary = corpus.alphabet.len();
     if let Some(warning) = storage.warning() {
         observe(&StudyEvent::Note { text: warning.to_string() });
@@ -340,7 +353,7 @@ fn work_on(
     })?;
     if interrupt.load(Ordering::Relaxed) && !work.is_empty() {
         study.interrupted = true;
-        return Ok(study);
+        return Ok((study, false));
     }
     let (plan, mut outlook) = study.plan(&work, &ways, engines, vocabulary)?;
     if !said {
@@ -351,7 +364,7 @@ fn work_on(
     }
     observe(&StudyEvent::Planned { trials: study.trials.len(), work: &work, plan: &plan });
     if work.is_empty() {
-        return Ok(study);
+        return Ok((study, false));
     }
 
     let outages = Arc::new(Mutex::new(None));
@@ -394,7 +407,8 @@ fn work_on(
                     (at_work, waiting) = (at_work + 1, None);
                     goals.insert(number, (until, later));
                     seen.took(number, &work, &mut outlook);
-                    let trials = study.trials.len();
+                    // Others may have been added since.
+                    let trials = study.trials.len().max(number + 1);
                     observe(&StudyEvent::TrialStarted { number, trials, params: &params, seed });
                 }
                 News::Training(number, event) => {
@@ -440,6 +454,10 @@ fn work_on(
             }
         },
     );
+    // What the last to leave had to say.
+    for text in site.notes() {
+        observe(&StudyEvent::Note { text });
+    }
     // A database that is away, and nobody who wants to wait for it: that is an interruption.
     let nobody_waits = |error: &StudyError| {
         interrupt.load(Ordering::Relaxed)
@@ -456,19 +474,20 @@ fn work_on(
         let spec = spec_of(storage, id).ok().flatten().unwrap_or(spec);
         Ok(Study::load(storage, id, spec, vocabulary, &folder))
     });
+    let grown = site.has_grown();
     drop(site);
     let mut study = match now.map_err(StudyError::from).and_then(|now| now) {
         Ok(now) => now,
         Err(error) if nobody_waits(&error) => {
             study.interrupted = true;
-            return Ok(study);
+            return Ok((study, false));
         }
         Err(error) => return Err(error),
     };
     let unfinished =
-        study.trials.iter().any(|trial| !study.is_over(trial)) || !director::next(&study).is_empty();
+        study.trials.iter().any(|trial| !study.is_over(trial)) || !director::next(&study)?.is_empty();
     study.interrupted = unfinished && interrupt.load(Ordering::Relaxed);
-    Ok(study)
+    Ok((study, grown))
 }
 
 /// What has been seen of the work so far.
@@ -635,7 +654,7 @@ impl Study {
         // One trial alone has nothing to compare; but if the others' times are known, its own is missing.
         let missing =
             !self.timings.is_empty() && !self.timings.iter().any(|timings| timings.cover(configs(), &[1]));
-        if threads == 1 || work.is_empty() || (work.len() == 1 && !missing) {
+        if work.is_empty() || (work.len() == 1 && !missing) {
             return Ok(());
         }
         let vocabulary = corpus.alphabet.len();

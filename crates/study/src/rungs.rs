@@ -225,6 +225,17 @@ impl Ladders {
         let configurations = spec.configurations();
         let (steps, every) = (spec.config.steps, spec.config.steps_between_evaluations());
         let first = rungs.first.unwrap_or_else(|| first_rung(steps, rungs.eta, configurations));
+        if let Some(search) = spec.search.as_ref().filter(|search| search.drawn_first() < search.samples) {
+            // Samples of different rounds are never there at the same time.
+            let rounds = search.rounds();
+            let of = |&size: &usize| {
+                let first = rungs.first.unwrap_or_else(|| first_rung(steps, rungs.eta, size));
+                ladder(steps, rungs.eta, first, every)
+            };
+            let dealt = (0..configurations).map(|sample| search.round_of(sample)).collect();
+            let ladders = rounds.iter().map(of).collect();
+            return Some(Self { eta: rungs.eta, asynchronous: rungs.asynchronous, ladders, dealt });
+        }
         let brackets = match spec.rule {
             Rule::Hyperband(_) => brackets(steps, rungs.eta, rungs.first, every, configurations),
             _ => vec![Bracket { first, weight: 1 }],

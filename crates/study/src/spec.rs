@@ -7,7 +7,7 @@
 
 use crate::grid::MOST_CELLS;
 use crate::rungs::Ladders;
-use crate::{Cell, Cost, Grid, Rule, StudyError, value_text};
+use crate::{Cell, Cost, Grid, Rule, Sampler, Search, StudyError, value_text};
 use diapason_corpus::{Corpus, CorpusRequest};
 use diapason_training::{Config, Protocol, files};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,9 @@ use std::path::Path;
 
 /// Name of the file that holds the specification, in the study's folder.
 pub const STUDY_FILE: &str = "study.toml";
+
+/// The most seeds of a configuration, if nobody says it, that are trained until the verdict is decided.
+pub const UNTIL_SEEDS: u64 = 8;
 
 /// A study, complete. Results depend on all of it but `name`, `tolerance` and `cost`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +44,13 @@ pub struct StudySpec {
     /// What may end a trial before its last step.
     #[serde(default, skip_serializing_if = "Rule::is_none")]
     pub rule: Rule,
+    /// Whether more seeds are trained, of what the verdict needs them of, until it is decided: up to so many of a
+    /// configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_decided: Option<u64>,
+    /// What is drawn from ranges and from the values of the grid, instead of all cells of the grid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<Search>,
     /// Whether there is no grid: only what other programs enqueue is trained.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub enqueued_only: bool,
@@ -92,6 +102,11 @@ impl fmt::Display for Difference {
 impl StudySpec {
     /// A study with the usual protocol: one seed, early read-out at a fifth of the steps, tolerance 1 %.
     pub fn new(name: &str, corpus: &Corpus, config: Config, grid: Grid) -> Self {
+        Self { corpus: CorpusStamp::of(corpus), ..Self::drafted(name, config, grid) }
+    }
+
+    /// The same before its text has been read.
+    pub fn drafted(name: &str, config: Config, grid: Grid) -> Self {
         Self {
             name: name.to_string(),
             seeds: 1,
@@ -101,8 +116,10 @@ impl StudySpec {
             tolerance: 0.01,
             cost: Cost::Seconds,
             rule: Rule::None,
+            until_decided: None,
+            search: None,
             enqueued_only: false,
-            corpus: CorpusStamp::of(corpus),
+            corpus: CorpusStamp { name: String::new(), digest: String::new(), request: None },
             grid,
             config,
         }
@@ -128,6 +145,7 @@ impl StudySpec {
                 "1",
             ));
         }
+        self.check_search()?;
         if !(0.0..1.0).contains(&self.tolerance) {
             return Err(range("tolerance", self.tolerance.to_string(), "0", "1"));
         }
@@ -139,23 +157,72 @@ impl StudySpec {
         if self.config.eval_every == 0 && twentieth {
             self.config.eval_every = self.config.steps_between_evaluations();
         }
-        let mut cells = self.grid.cells(&self.config, vocabulary)?;
-        if self.enqueued_only {
-            cells.clear();
+        let cells = self.cells(vocabulary)?;
+        if self.until_decided.is_some_and(|most| !(2..=100_000).contains(&most)) {
+            let most = self.until_decided.unwrap_or_default();
+            return Err(range("until_decided", most.to_string(), "2", "100000"));
         }
-        if self.seeds > (MOST_CELLS / cells.len().max(1)) as u64 {
-            return Err(StudyError::TooManyTrials {
-                cells: cells.len(),
-                seeds: self.seeds,
-                most: MOST_CELLS,
-            });
+        let seeds = self.seeds.max(self.until_decided.unwrap_or(0));
+        if seeds > (MOST_CELLS / cells.len().max(1)) as u64 {
+            return Err(StudyError::TooManyTrials { cells: cells.len(), seeds, most: MOST_CELLS });
         }
         self.check_rule()?;
         Ok((self, cells))
     }
 
+    /// The cells that the study has from its beginning, for a text of `vocabulary` symbols: of a search, the samples that
+    /// do not depend on results.
+    ///
+    /// # Errors
+    /// The first cell that cannot be trained; samples that cannot be drawn.
+    pub(crate) fn cells(&self, vocabulary: usize) -> Result<Vec<Cell>, StudyError> {
+        if self.enqueued_only {
+            return Ok(Vec::new());
+        }
+        let Some(search) = &self.search else { return self.grid.cells(&self.config, vocabulary) };
+        let cells = search.first(self)?;
+        for Cell { params, config } in &cells {
+            config
+                .clone()
+                .validated(vocabulary)
+                .map_err(|error| StudyError::Cell { params: params.clone(), error: Box::new(error) })?;
+        }
+        Ok(cells)
+    }
+
+    /// Whether the study can be begun, as far as that can be said before its text is read.
+    ///
+    /// # Errors
+    /// What keeps it from that.
+    pub fn check(&self) -> Result<(), StudyError> {
+        // Whether the sizes of a cell fit together does not depend on the vocabulary.
+        const ANY_VOCABULARY: usize = 1;
+        self.check_search()?;
+        self.cells(ANY_VOCABULARY)?;
+        self.check_rule()
+    }
+
+    /// Whether the study can have its search.
+    fn check_search(&self) -> Result<(), StudyError> {
+        let Some(search) = &self.search else { return Ok(()) };
+        search.check(&self.grid)?;
+        if self.enqueued_only {
+            return Err(StudyError::Search {
+                what: "trials that others enqueue are not drawn".to_string(),
+                hint: "leave the ranges out",
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether cells may differ in a key.
+    fn varies(&self, key: &str) -> bool {
+        self.grid.axis(key).is_some()
+            || self.search.as_ref().is_some_and(|search| search.range(key).is_some())
+    }
+
     /// Whether the study can have its rule.
-    fn check_rule(&self) -> Result<(), StudyError> {
+    pub(crate) fn check_rule(&self) -> Result<(), StudyError> {
         let refuse = |what: &str, hint| {
             Err(StudyError::Rule { rule: self.rule.to_string(), what: what.to_string(), hint })
         };
@@ -176,6 +243,13 @@ impl StudySpec {
             );
         }
         let Some(ladders) = Ladders::of(self) else { return Ok(()) };
+        let is_tpe = self.search.as_ref().is_some_and(|search| matches!(search.sampler, Sampler::Tpe { .. }));
+        if is_tpe && matches!(self.rule, Rule::Hyperband(_)) {
+            return refuse(
+                "its brackets need all configurations at once, and tpe draws them in rounds",
+                "halving compares round by round; --sampler random goes with hyperband",
+            );
+        }
         for key in ["steps", "eval_every"] {
             if self.grid.axis(key).is_some() {
                 return refuse(
@@ -203,9 +277,19 @@ impl StudySpec {
         Ok(())
     }
 
+    /// Whether trials may come of what others came to: whoever finds nothing to claim then looks what follows.
+    pub(crate) fn has_rounds(&self) -> bool {
+        let looks = |search: &Search| search.drawn_first() < search.samples;
+        self.rule.rungs().is_some() || self.until_decided.is_some() || self.search.as_ref().is_some_and(looks)
+    }
+
     /// How many configurations are compared with one another on the way.
     pub(crate) fn configurations(&self) -> usize {
-        if self.enqueued_only { 0 } else { self.grid.size() }
+        match &self.search {
+            _ if self.enqueued_only => 0,
+            Some(search) => search.samples as usize,
+            None => self.grid.size(),
+        }
     }
 
     /// The step of a cell's early read-out.
@@ -218,7 +302,7 @@ impl StudySpec {
     }
 
     /// Checks that this study may go on where `stored` stands, and completes it from there. What may differ:
-    /// name, tolerance, cost, the seconds between checkpoints; more seeds, more cells; more steps, but
+    /// name, tolerance, cost, whether it goes on until it is decided, the seconds between checkpoints; more seeds, more cells; more steps, but
     /// not with the notebook's protocol, whose evaluations depend on which step is the last.
     ///
     /// # Errors
@@ -229,13 +313,14 @@ impl StudySpec {
         folder: &Path,
         vocabulary: usize,
     ) -> Result<(Self, Vec<Cell>), StudyError> {
-        let in_a_grid = |key: &str| self.grid.axis(key).is_some() || stored.grid.axis(key).is_some();
         let first_are_known = stored.grid.axis("steps").is_none() || self.grid.axis("steps").is_some();
         self.first_steps = if first_are_known { stored.first_steps } else { self.config.steps };
-        if self.config.eval_every == 0 && !in_a_grid("steps") {
+        let steps_vary = self.varies("steps") || stored.varies("steps");
+        if self.config.eval_every == 0 && !steps_vary {
             // "A twentieth of the steps" of the study as it began.
             self.config.eval_every = stored.config.eval_every;
         }
+        let in_a_grid = |key: &str| self.varies(key) || stored.varies(key);
         let mut differences = Vec::new();
         let mut differ = |key: &str, was: String, is: String| {
             differences.push(Difference { key: key.to_string(), was, is });
@@ -254,6 +339,21 @@ impl StudySpec {
             }
             if self.cost != stored.cost {
                 differ("cost", stored.cost.name().to_string(), format!("{} ({rungs})", self.cost.name()));
+            }
+        }
+        let mut other_search = false;
+        let text = |search: &Option<Search>| search.as_ref().map_or("none".to_string(), Search::to_string);
+        match (&self.search, &stored.search) {
+            (Some(now), Some(was)) if now.extends(was) && (!has_rungs || now == was) => {
+                if self.grid != stored.grid {
+                    // What was drawn was drawn from these.
+                    differ("grid", stored.grid.to_string(), self.grid.to_string());
+                }
+            }
+            (now, was) if now == was => {}
+            (now, was) => {
+                differ("search", text(was), text(now));
+                other_search = true;
             }
         }
         if self.corpus.digest != stored.corpus.digest {
@@ -312,20 +412,17 @@ impl StudySpec {
         }
 
         // Every cell that the study had must still be one of its cells.
-        let keys: BTreeSet<&str> =
-            self.grid.axes().iter().chain(stored.grid.axes()).map(|axis| axis.key.as_str()).collect();
+        let keys: BTreeSet<&str> = cells_keys(&self).chain(cells_keys(stored)).collect();
         let place = |cell: &Cell| -> Vec<String> {
             keys.iter().filter_map(|key| cell.config.get(key)).map(|value| value_text(&value)).collect()
         };
-        let cells = self.grid.cells(&self.config, vocabulary)?;
+        let cells = self.cells(vocabulary)?;
         let places: BTreeSet<Vec<String>> = cells.iter().map(place).collect();
-        let stored_cells = match stored.enqueued_only {
-            true => Vec::new(),
-            false => stored.grid.cells(&stored.config, vocabulary)?,
-        };
+        let stored_cells = stored.cells(vocabulary)?;
+        // Of another search all cells are others.
         let other_cells = stored_cells.iter().any(|cell| !places.contains(&place(cell)))
             || (has_rungs && places.len() > stored_cells.len());
-        if other_cells {
+        if other_cells && !other_search {
             for key in &keys {
                 let text = |spec: &Self| match spec.grid.axis(key) {
                     Some(axis) => axis.values.iter().map(value_text).collect::<Vec<_>>().join(","),
@@ -410,6 +507,12 @@ impl StudySpec {
             }
         }
     }
+}
+
+/// The keys in which a study's cells may differ.
+fn cells_keys(spec: &StudySpec) -> impl Iterator<Item = &str> {
+    let ranges = spec.search.iter().flat_map(|search| &search.ranges);
+    spec.grid.axes().iter().map(|axis| axis.key.as_str()).chain(ranges.map(|range| range.key.as_str()))
 }
 
 /// `sha256:0123456789ab...`, short enough for a message.

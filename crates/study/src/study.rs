@@ -10,8 +10,9 @@ use crate::rungs::Ladders;
 use crate::table::mean;
 use crate::trial::trials;
 use crate::{
-    Candidate, Cell, Certainty, Cost, Decision, Evidence, Home, Params, SpanLosses, StoredTrial, StudyError,
-    StudySpec, Timings, Tolerance, Trial, TrialRecord, TrialState, Weighed, compare, decide, percent, weigh,
+    Candidate, Cell, Certainty, Cost, Decision, Evidence, Home, Need, Params, SpanLosses, StoredTrial,
+    StudyError, StudySpec, Timings, Tolerance, Trial, TrialRecord, TrialState, Weighed, compare, decide,
+    percent, weigh,
 };
 use diapason_storage::{Opening, Storage, StudyId};
 use diapason_training::{Protocol, SeedRule};
@@ -136,6 +137,17 @@ pub struct CellReading {
     pub parameters: Option<u64>,
 }
 
+impl CellReading {
+    /// What the pass cost.
+    pub fn cost(&self, cost: Cost) -> f64 {
+        match cost {
+            Cost::Seconds => self.seconds,
+            Cost::Flop => self.flop,
+            Cost::Parameters => self.parameters.map_or(f64::NAN, |n| n as f64),
+        }
+    }
+}
+
 /// The decision of one pass with what it was made from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PassDecision {
@@ -176,6 +188,19 @@ pub struct Verdict {
     pub certainty: Option<Certainty>,
     /// The same in words, with what is missing.
     pub certainty_text: String,
+}
+
+/// What a study that goes on until it is decided is to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Trials are at work or yet to begin.
+    Running,
+    /// The verdict is decided.
+    Decided,
+    /// To train these seeds of these cells.
+    More(Vec<(usize, u64)>),
+    /// To leave it undecided: why.
+    Open(String),
 }
 
 /// A study as it stands.
@@ -489,7 +514,7 @@ impl Study {
                 rows[trial.cell].push(self.row(trial, record, pass, ms_per_step[trial.cell]));
             }
         }
-        readings(&rows, self.spec.seeds > 1)
+        readings(&rows, self.several_seeds())
     }
 
     /// One candidate per cell, in grid order.
@@ -499,11 +524,7 @@ impl Study {
             .zip(&self.cells)
             .map(|(reading, cell)| Candidate {
                 params: cell.params.clone(),
-                cost: match self.spec.cost {
-                    Cost::Seconds => reading.seconds,
-                    Cost::Flop => reading.flop,
-                    Cost::Parameters => reading.parameters.map_or(f64::NAN, |n| n as f64),
-                },
+                cost: reading.cost(self.spec.cost),
                 loss: reading.loss,
                 left_out: reading.left_out,
             })
@@ -583,6 +604,11 @@ impl Study {
         if decided.pass == Pass::Early {
             reason += " (early reading: no full run has finished)";
         }
+        if let Some(search) =
+            self.spec.search.as_ref().filter(|search| (self.samples() as u64) < search.samples)
+        {
+            reason += &format!(" ({} of {} samples are drawn)", self.samples(), search.samples);
+        }
         let unfinished = self.trials.iter().filter(|trial| !self.is_over(trial)).count();
         if unfinished > 0 {
             reason += &format!(" ({unfinished} of {} trials have not finished)", self.trials.len());
@@ -598,6 +624,84 @@ impl Study {
             Err(why_not) => (None, format!("unknown, since {why_not}")),
         };
         Some(Verdict { chosen: decided.chosen().clone(), reason, certainty, certainty_text })
+    }
+
+    /// How many samples have been drawn, in a study that draws its configurations; they are its first cells.
+    pub fn samples(&self) -> usize {
+        let Some(search) = &self.spec.search else { return 0 };
+        let drawn =
+            self.trials.iter().filter_map(|trial| trial.stored.as_ref()?.sample).map(|sample| sample + 1);
+        drawn.max().unwrap_or(0).max(search.drawn_first()) as usize
+    }
+
+    /// The samples by rank, with their parameters, the best first: those with a result by their loss; then those that
+    /// were dropped on the way, who came furthest first; then those that failed.
+    pub(crate) fn ranks(&self) -> Vec<(Params, f64)> {
+        let readings = self.readings(Pass::Full);
+        let key = |reading: &CellReading| match (&reading.left_out, reading.dropped) {
+            (None, _) => (0, 0, reading.loss),
+            (Some(_), Some((loss, step))) => (1, u64::MAX - step, loss),
+            (Some(_), None) => (2, 0, 0.0),
+        };
+        let mut order: Vec<usize> = (0..self.samples().min(readings.len())).collect();
+        order.sort_by(|&a, &b| {
+            let (a, b) = (key(&readings[a]), key(&readings[b]));
+            (a.0, a.1).cmp(&(b.0, b.1)).then(a.2.total_cmp(&b.2))
+        });
+        order
+            .into_iter()
+            .zip(0u32..)
+            .map(|(cell, rank)| (self.cells[cell].params.clone(), f64::from(rank)))
+            .collect()
+    }
+
+    /// Whether any configuration has more than one seed.
+    pub fn several_seeds(&self) -> bool {
+        self.spec.seeds > 1 || self.trials.iter().any(|trial| trial.seed > 0)
+    }
+
+    /// What a study that goes on until it is decided is to do next; none of one that does not.
+    ///
+    /// It depends on nothing but trials that are over, so it is the same whoever asks.
+    pub fn until_decided(&self) -> Option<Until> {
+        let most = self.spec.until_decided?;
+        if !self.trials.iter().all(|trial| self.is_over(trial)) {
+            return Some(Until::Running);
+        }
+        let Some(decision) = self.decision(Pass::Full) else {
+            return Some(Until::Open("no configuration has a result".to_string()));
+        };
+        let weighed = match &decision.grounds {
+            Ok(grounds) => &grounds.weighed,
+            Err(why_not) => {
+                return Some(Until::Open(format!(
+                    "how certain the choice is cannot be said, since {why_not}"
+                )));
+            }
+        };
+        let Some(missing) = &weighed.missing else { return Some(Until::Decided) };
+        let more = match missing.need {
+            Need::SecondSeed => 1,
+            Need::Seeds(more) => more,
+            Need::TooManySeeds | Need::Text => return Some(Until::Open(weighed.certainty_text())),
+        };
+        let mut seeds = Vec::new();
+        for &cell in &missing.candidates {
+            let have: BTreeSet<u64> =
+                self.trials.iter().filter(|trial| trial.cell == cell).map(|trial| trial.seed).collect();
+            let more = more.min((most as usize).saturating_sub(have.len()));
+            // Everybody's first ones: seeds pair configurations only if they have them in common.
+            let new = (0..).filter(|seed| !have.contains(seed)).take(more);
+            seeds.extend(new.map(|seed| (cell, seed)));
+        }
+        // As the trials of a grid: all with one seed before the next.
+        seeds.sort_by_key(|&(cell, seed)| (seed, cell));
+        Some(match seeds.is_empty() {
+            false => Until::More(seeds),
+            true => {
+                Until::Open(format!("{most} seeds is the bound that was set: {}", weighed.certainty_text()))
+            }
+        })
     }
 
     /// Whether a trial has come to its end, good or bad.

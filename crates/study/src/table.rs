@@ -120,7 +120,7 @@ impl TableError {
 ///
 /// # Errors
 /// Anything that is not such a table, with line and column.
-pub fn read_table(table: impl Read, pass: Option<Pass>) -> Result<CandidateTable, TableError> {
+pub fn read_table(table: impl Read, pass: Option<Pass>, cost: Cost) -> Result<CandidateTable, TableError> {
     let mut bytes = Vec::new();
     table.take(MOST + 1).read_to_end(&mut bytes).map_err(csv::Error::from)?;
     if bytes.len() as u64 > MOST {
@@ -129,12 +129,12 @@ pub fn read_table(table: impl Read, pass: Option<Pass>) -> Result<CandidateTable
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
     let table = Table::read(bytes)?;
     let has = |columns: &[&str]| columns.iter().all(|column| table.header.iter().any(|name| name == *column));
-    if !has(&["seconds", "loss"]) && has(&["train_seconds", "validation_loss"]) {
-        return table.of_a_study(pass);
+    if !has(&[cost.name(), "loss"]) && has(&["train_seconds", "validation_loss"]) {
+        return table.of_a_study(pass, cost);
     }
     match pass {
         Some(pass) => Err(TableError::NoSuchPass { pass }),
-        None => table.of_anybody(),
+        None => table.of_anybody(cost),
     }
 }
 
@@ -200,20 +200,24 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Seconds, 0 or more.
-    fn seconds(&self, row: &csv::StringRecord, column: &'static str) -> Result<f64, TableError> {
-        let seconds = |value: &str| number(value).filter(|s| *s >= 0.0 && s.is_finite());
-        self.cell(row, column, "a number of seconds, 0 or more", seconds)
+    /// A cost, 0 or more.
+    fn cost(&self, row: &csv::StringRecord, column: &'static str, cost: Cost) -> Result<f64, TableError> {
+        let wanted = match cost {
+            Cost::Seconds => "a number of seconds, 0 or more",
+            Cost::Flop | Cost::Parameters => "a number, 0 or more",
+        };
+        self.cell(row, column, wanted, |value| number(value).filter(|s| *s >= 0.0 && s.is_finite()))
     }
 
-    /// `seconds` and `loss`, and all else is a parameter.
-    fn of_anybody(&self) -> Result<CandidateTable, TableError> {
-        let (seconds, loss) = (self.find("seconds")?, self.find("loss")?);
+    /// The cost and `loss`, and all else is a parameter but `seconds`.
+    fn of_anybody(&self, cost: Cost) -> Result<CandidateTable, TableError> {
+        let (seconds, loss) = (self.find(cost.name())?, self.find("loss")?);
+        let also = self.find("seconds").unwrap_or(seconds);
         let mut groups: Groups<(f64, f64)> = Groups::default();
         for row in &self.rows {
-            let own = (self.seconds(row, "seconds")?, self.cell(row, "loss", "a number", number)?);
+            let own = (self.cost(row, cost.name(), cost)?, self.cell(row, "loss", "a number", number)?);
             let params = self.header.iter().zip(row).enumerate();
-            let params = params.filter(|(i, _)| *i != seconds && *i != loss).map(|(_, pair)| pair);
+            let params = params.filter(|(i, _)| ![seconds, also, loss].contains(i)).map(|(_, pair)| pair);
             groups.push(params, own);
         }
         let candidates = groups.0.into_iter().map(|(params, runs)| {
@@ -228,7 +232,7 @@ impl<'a> Table<'a> {
     }
 
     /// What `results.csv` has.
-    fn of_a_study(&self, asked: Option<Pass>) -> Result<CandidateTable, TableError> {
+    fn of_a_study(&self, asked: Option<Pass>, cost: Cost) -> Result<CandidateTable, TableError> {
         let mut groups: Groups<Row> = Groups::default();
         for row in &self.rows {
             let params = self.header.iter().zip(row).filter_map(|(name, value)| {
@@ -259,12 +263,12 @@ impl<'a> Table<'a> {
         let candidates = readings(&rows, several_seeds).into_iter().zip(&groups.0);
         let candidates = candidates.map(|(reading, (params, _))| Candidate {
             params: params.clone(),
-            cost: reading.seconds,
+            cost: reading.cost(cost),
             loss: reading.loss,
             left_out: reading.left_out,
         });
         let candidates = candidates.collect();
-        Ok(CandidateTable { candidates, noise: Cost::Seconds.noise(), pass: Some((there.clone(), *pass)) })
+        Ok(CandidateTable { candidates, noise: cost.noise(), pass: Some((there.clone(), *pass)) })
     }
 
     /// A row of `results.csv`, as far as the decision needs it.
@@ -284,13 +288,13 @@ impl<'a> Table<'a> {
             validation_bpc: None,
             accuracy: None,
             accuracy_last: None,
-            train_seconds: self.seconds(row, "train_seconds")?,
+            train_seconds: self.cost(row, "train_seconds", Cost::Seconds)?,
             tokens_per_second: None,
             threads: self.optional(row, "threads", "a number", number)?,
             trials_at_once: None,
             ms_per_step_alone: self.optional(row, "ms_per_step_alone", "a number", number)?,
-            parameters: 0,
-            flop: f64::NAN,
+            parameters: self.optional(row, "parameters", "a whole number", whole)?.unwrap_or(0),
+            flop: self.optional(row, "flop", "a number", number)?.unwrap_or(f64::NAN),
             read_at: None,
             engine: None,
             other_engines: Vec::new(),
@@ -348,7 +352,7 @@ mod tests {
     use super::*;
 
     fn plain(table: &str) -> Result<Vec<Candidate>, TableError> {
-        let CandidateTable { candidates, pass, noise } = read_table(table.as_bytes(), None)?;
+        let CandidateTable { candidates, pass, noise } = read_table(table.as_bytes(), None, Cost::Seconds)?;
         assert!(pass.is_none() && noise == 0.0);
         Ok(candidates)
     }
@@ -407,7 +411,7 @@ number,n_heads,params_steps,seed,pass,state,steps,validation_loss,train_seconds,
 ";
 
     fn study(pass: Option<Pass>) -> CandidateTable {
-        read_table(STUDY.as_bytes(), pass).unwrap()
+        read_table(STUDY.as_bytes(), pass, Cost::Seconds).unwrap()
     }
 
     #[test]
@@ -432,7 +436,8 @@ number,n_heads,params_steps,seed,pass,state,steps,validation_loss,train_seconds,
     fn results_of_a_study_that_are_not_there() {
         let only_early: String =
             STUDY.lines().filter(|line| !line.contains("full")).map(|l| format!("{l}\n")).collect();
-        let read = |table: &str, pass| read_table(table.as_bytes(), pass).map_err(|e| e.to_string());
+        let read =
+            |table: &str, pass| read_table(table.as_bytes(), pass, Cost::Seconds).map_err(|e| e.to_string());
         assert_eq!(read(&only_early, None).unwrap().pass, Some((vec![Pass::Early], Pass::Early)));
         let error = read(&only_early, Some(Pass::Full)).unwrap_err();
         assert_eq!(error, "the table has no results of the pass `full`");

@@ -33,6 +33,10 @@ const ADOPTED: &str = "adopted";
 
 /// A system attribute: the bracket in which a trial is compared on the way. Without it a trial runs to its end.
 const BRACKET: &str = "diapason:bracket";
+/// Another one: marks a seed that was added to a configuration, beyond those that all have.
+const MORE_SEEDS: &str = "diapason:more_seeds";
+/// Another one: the number of the sample that a trial trains, in a study that draws its configurations.
+const SAMPLE: &str = "diapason:sample";
 /// Why a trial was ended by a comparison.
 pub(crate) const PRUNE_REASON: &str = "prune_reason";
 
@@ -320,6 +324,8 @@ pub struct StoredTrial {
     pub rung: Option<i64>,
     /// What it was read at each, from the first.
     pub rung_losses: Vec<f64>,
+    /// The sample that it trains, in a study that draws its configurations.
+    pub sample: Option<u64>,
     /// Why it was ended, if it was not at a rung.
     pub prune_reason: Option<String>,
     pub(crate) item: ItemId,
@@ -352,16 +358,36 @@ impl Trial {
                 Some(axis) => axis.values.iter().map(json).collect(),
                 None => vec![json(value)],
             };
-            param(key, json(value), &values)
+            param(spec, key, json(value), &values)
         });
+        let sample = spec.search.as_ref().filter(|search| (self.cell as u64) < search.samples);
         Ok(NewTrial {
             key: item_key(&trajectory, self.seed),
             params: params.collect::<Result<_, _>>()?,
             user_attributes: beginning(self.seed, &self.folder),
             system_attributes: std::iter::once(configuration(&cell.config))
                 .chain(self.bracket.map(|bracket| (BRACKET.to_string(), bracket.into())))
+                .chain(sample.map(|_| (SAMPLE.to_string(), self.cell.into())))
                 .collect(),
         })
+    }
+
+    /// A trial that is to be enqueued while the study runs.
+    pub(crate) fn sampled(cell: usize, of: &Cell, seed: u64, bracket: Option<usize>) -> Self {
+        let folder = folder_of(&of.params, seed);
+        Self { number: 0, cell, seed, folder, bracket, record: None, stored: None }
+    }
+
+    /// A further seed of a configuration, to be enqueued: it is compared with nothing on the way.
+    pub(crate) fn another_seed(
+        cell: usize,
+        of: &Cell,
+        seed: u64,
+        spec: &StudySpec,
+    ) -> Result<NewTrial, StudyError> {
+        let mut new = Self::sampled(cell, of, seed, None).new_trial(of, spec)?;
+        new.system_attributes.push((MORE_SEEDS.to_string(), true.into()));
+        Ok(new)
     }
 }
 
@@ -383,7 +409,10 @@ fn configuration(config: &Config) -> (String, Json) {
 }
 
 /// A parameter as Optuna has it. A numeric one stays numeric for ever; names keep the choices they began with.
-fn param(name: &str, value: Json, values: &[Json]) -> Result<Param, StudyError> {
+fn param(spec: &StudySpec, name: &str, value: Json, values: &[Json]) -> Result<Param, StudyError> {
+    if let Some(range) = spec.search.as_ref().and_then(|search| search.range(name)) {
+        return Ok(Param { name: name.to_string(), value, distribution: range.distribution() });
+    }
     let both = [Json::Bool(false), Json::Bool(true)];
     let choices = if value.is_boolean() { &both } else { values };
     let scale_is_logarithmic = matches!(name, "learning_rate" | "epsilon");
@@ -420,7 +449,7 @@ pub(crate) fn recognise(waiting: &Waiting, spec: &StudySpec, vocabulary: usize) 
         };
         config.set_value(key, value).ok()?;
         let value = config.get(key)?;
-        stored.push(param(key, json(&value), &[json(&value)]).ok()?);
+        stored.push(param(spec, key, json(&value), &[json(&value)]).ok()?);
         params.insert(key.clone(), value);
     }
     let config = config.validated(vocabulary).ok()?;
@@ -439,8 +468,8 @@ fn item_key(trajectory: &str, seed: u64) -> String {
     format!("{digest}/seed-{seed}")
 }
 
-/// All trials of a study, in the order of their numbers, with what the database knows of them; trials that another
-/// program enqueued follow those of the grid, and their cells those in `cells`.
+/// All trials of a study, in the order of their numbers, with what the database knows of them; those of the grid are
+/// followed by further seeds and by trials that another program enqueued, whose cells follow those in `cells`.
 pub(crate) fn trials(
     spec: &StudySpec,
     cells: &mut Vec<Cell>,
@@ -455,7 +484,7 @@ pub(crate) fn trials(
         })
     };
     let mut known = BTreeMap::new();
-    let mut adopted = Vec::new();
+    let (mut sampled, mut adopted) = (Vec::new(), Vec::new());
     if let Some((storage, study)) = from {
         let mut page = Page::default();
         loop {
@@ -465,7 +494,9 @@ pub(crate) fn trials(
             for trial in stored {
                 let Some(there) = There::read(trial, folder)? else { continue };
                 let key = (there.seed, trajectories.of_config(&there.config));
-                if there.adopted {
+                if there.stored.sample.is_some() {
+                    sampled.push(key.clone());
+                } else if there.adopted || there.more_seeds {
                     adopted.push(key.clone());
                 }
                 known.entry(key).or_insert(there);
@@ -485,13 +516,16 @@ pub(crate) fn trials(
             });
         }
     }
-    for key in adopted {
+    // Cells of samples come before those of others: their number is their place.
+    for key in sampled.into_iter().chain(adopted) {
         let Some(there) = known.remove(&key) else { continue };
         let (seed, mut config) = (there.seed, there.config.clone());
         if !there.params.0.contains_key("steps") {
             config.steps = spec.config.steps;
         }
-        let index = cells.iter().position(|cell| cell.config == config).unwrap_or_else(|| {
+        let of_grid = of_grid.iter().position(|trajectory| *trajectory == key.1).filter(|_| there.more_seeds);
+        let index = of_grid.or_else(|| cells.iter().position(|cell| cell.config == config));
+        let index = index.unwrap_or_else(|| {
             cells.push(Cell { params: there.params.clone(), config });
             cells.len() - 1
         });
@@ -553,6 +587,7 @@ struct There {
     folder: PathBuf,
     params: Params,
     adopted: bool,
+    more_seeds: bool,
     bracket: Option<usize>,
     attributes: Map<String, Json>,
     spans: Option<Json>,
@@ -584,6 +619,7 @@ impl There {
             folder: Path::new(path).parent().map(Path::to_path_buf).unwrap_or_default(),
             params: Params(params.collect::<Result<_, StudyError>>()?),
             adopted: attribute(ADOPTED).is_some_and(|adopted| *adopted == Json::Bool(true)),
+            more_seeds: trial.system_attributes.contains_key(MORE_SEEDS),
             bracket: bracket(&trial.system_attributes),
             stored: StoredTrial {
                 number: trial.number,
@@ -592,6 +628,7 @@ impl There {
                 rung_losses: (0..)
                     .map_while(|rung| trial.system_attributes.get(&completed_rung(rung))?.as_f64())
                     .collect(),
+                sample: trial.system_attributes.get(SAMPLE).and_then(Json::as_u64),
                 prune_reason: attribute(PRUNE_REASON).and_then(Json::as_str).map(str::to_string),
                 item: item.id,
                 state: item.state,
@@ -604,18 +641,18 @@ impl There {
 
 /// What two configurations of a study share exactly if they are the same trajectory, which may have been asked for with
 /// different lengths.
-struct Trajectories {
+pub(crate) struct Trajectories {
     steps_in_grid: bool,
     protocol: Protocol,
 }
 
 impl Trajectories {
-    fn of(spec: &StudySpec) -> Self {
+    pub(crate) fn of(spec: &StudySpec) -> Self {
         Self { steps_in_grid: spec.grid.axis("steps").is_some(), protocol: spec.protocol }
     }
 
     /// The steps between evaluations count as they are meant: a twentieth of the steps is a number.
-    fn of_config(&self, config: &Config) -> String {
+    pub(crate) fn of_config(&self, config: &Config) -> String {
         let default = Config::default();
         let checkpoint_seconds = default.checkpoint_seconds;
         let steps = if self.steps_in_grid { config.steps } else { default.steps };

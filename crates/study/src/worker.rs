@@ -11,8 +11,8 @@ use crate::director::advance;
 use crate::home::spec_of;
 use crate::run::left_alone;
 use crate::rungs::Ladders;
-use crate::trial::{SPANS, bracket, recognise, record};
-use crate::{Cell, Study, StudyError, StudySpec, TrialRecord, TrialState};
+use crate::trial::{PRUNE_REASON, SPANS, bracket, recognise, record};
+use crate::{Cell, Rule, Study, StudyError, StudySpec, TrialRecord, TrialState};
 use diapason_corpus::Corpus;
 use diapason_engine::{Engine, EngineError};
 use diapason_model::ModelConfig;
@@ -25,9 +25,10 @@ use diapason_training::{
     create_folder, run,
 };
 use serde_json::{Map, Value as Json};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -100,6 +101,8 @@ pub(crate) struct Site<'a> {
     notes: Mutex<Vec<String>>,
     /// What is expected of trials since rungs were last looked at.
     ahead: Mutex<Vec<(usize, f64)>>,
+    /// Whether the study has trials by now that it did not have: everybody leaves, and begins anew with all of them.
+    grown: AtomicBool,
 }
 
 impl<'a> Site<'a> {
@@ -129,7 +132,13 @@ impl<'a> Site<'a> {
             newest: Mutex::default(),
             notes: Mutex::default(),
             ahead: Mutex::default(),
+            grown: AtomicBool::new(false),
         }
+    }
+
+    /// Whether there are more trials than the study had when work on it began.
+    pub(crate) fn has_grown(&self) -> bool {
+        self.grown.load(Ordering::Relaxed)
     }
 
     /// Steps that are expected of trials by now, by number, if that has changed.
@@ -146,6 +155,9 @@ impl<'a> Site<'a> {
     pub(crate) fn take(&self) -> Result<Next, StudyError> {
         let asynchronous = self.study.spec.rule.rungs().is_some_and(|rungs| rungs.asynchronous);
         loop {
+            if self.has_grown() {
+                return Ok(Next::Nothing);
+            }
             if asynchronous {
                 self.advance()?;
             }
@@ -183,7 +195,7 @@ impl<'a> Site<'a> {
     /// Decides what waits at rungs, if it can be decided; whether there may be something to claim now.
     fn advance(&self) -> Result<bool, StudyError> {
         let spec = &self.study.spec;
-        if spec.rule.rungs().is_none() {
+        if !spec.has_rounds() {
             return Ok(false);
         }
         let (id, vocabulary, folder) = (self.id, self.corpus.alphabet.len(), self.folder.to_path_buf());
@@ -195,6 +207,7 @@ impl<'a> Site<'a> {
             };
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).extend(advanced.notes);
         *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = advanced.ahead;
+        self.grown.fetch_or(advanced.grown, Ordering::Relaxed);
         Ok(advanced.changed)
     }
 
@@ -218,14 +231,13 @@ impl<'a> Site<'a> {
             Some(place) => Some(of(self.study, place)),
             None => self.newest(spec.clone(), claim.lease.key())?,
         };
-        let Some((cell, seed, folder)) = trial else {
+        let Some(Found { number, cell, seed, folder }) = trial else {
             let reason = "another trial of the study is the same".to_string();
             return match held.finish(Record::new(), Outcome::Failed { reason, retry: false }) {
                 Ok(_) | Err(StorageError::LeaseLost { .. }) => Ok(None),
                 Err(error) => Err(error.into()),
             };
         };
-        let number = known.unwrap_or(self.study.trials.len() + claim.trial.number.unsigned_abs() as usize);
         let (mut until, mut rung, mut later) = (cell.config.steps, None, 0.0);
         if let Some((ladders, bracket)) = Ladders::of(&spec).zip(bracket(&claim.trial.system_attributes))
             && let Some((next, step)) = ladders.next(bracket, claim.rung)
@@ -238,7 +250,7 @@ impl<'a> Site<'a> {
     }
 
     /// The trial of that item in the study as it is now.
-    fn newest(&self, spec: StudySpec, key: &str) -> Result<Option<(Cell, u64, PathBuf)>, StudyError> {
+    fn newest(&self, spec: StudySpec, key: &str) -> Result<Option<Found>, StudyError> {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         let find = |study: &Study| {
             let has_key =
@@ -328,8 +340,17 @@ impl<'a> Site<'a> {
             // A database that cannot be reached for so long is no reason to lose what was trained.
             Occasion::Last => !matches!(held.confirm(), Err(StorageError::LeaseLost { .. })),
         };
+        // Why a comparison ends the trial on the way.
+        let behind = RefCell::new(None);
+        let ends = |curve: &[CurvePoint]| {
+            let why = self.falls_behind(&spec, cell.config.steps, curve);
+            let ends = why.is_some();
+            *behind.borrow_mut() = why;
+            ends
+        };
         let control = Control {
             stop: &stop,
+            ends: Some(&ends),
             threads: Some(place.threads()),
             until: rung.map(|_| until),
             fence: Some(&fence),
@@ -375,6 +396,11 @@ impl<'a> Site<'a> {
             return Ok(None);
         }
         let words = every_value(account.of(&record), &outcome);
+        if let (TrialState::Running, Some(why)) = (record.state, behind.take()) {
+            record.state = TrialState::Pruned;
+            let words = words.attribute(PRUNE_REASON, why).safe_step(outcome.steps);
+            return ended(held.finish(words, Outcome::Pruned).map(drop), record);
+        }
         match (&record.state, &record.failure) {
             (TrialState::Complete, _) => {
                 let reading = match spec.protocol {
@@ -409,10 +435,32 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Cell, seed and folder of the trial at that place.
-fn of(study: &Study, place: usize) -> (Cell, u64, PathBuf) {
+impl Site<'_> {
+    /// Why the median rule ends a trial after the last evaluation of `curve`.
+    fn falls_behind(&self, spec: &StudySpec, steps: u64, curve: &[CurvePoint]) -> Option<String> {
+        let (Rule::Median(median), Some(last)) = (spec.rule, curve.last()) else { return None };
+        let (id, step) = (self.id, last.step);
+        // A database that is away is no reason to end anything.
+        let (complete, others) =
+            self.courier.call(move |storage| storage.complete_values_at(id, step)).ok()?;
+        let best = curve.iter().map(|point| point.validation_loss).fold(f64::INFINITY, f64::min);
+        median.falls_behind((step, steps), best, complete, &others)
+    }
+}
+
+/// A trial of a study.
+struct Found {
+    number: usize,
+    cell: Cell,
+    seed: u64,
+    folder: PathBuf,
+}
+
+/// The trial at that place.
+fn of(study: &Study, place: usize) -> Found {
     let trial = &study.trials[place];
-    (study.cells[trial.cell].clone(), trial.seed, trial.folder.clone())
+    let (cell, folder) = (study.cells[trial.cell].clone(), trial.folder.clone());
+    Found { number: trial.number, cell, seed: trial.seed, folder }
 }
 
 /// What came of a trial's last word.

@@ -3,7 +3,8 @@
 use diapason_study::{Cost, Tolerance, decide, read_table};
 
 fn explain(table: &str) -> String {
-    let candidates = read_table(table.as_bytes(), None).expect("the table is well-formed").candidates;
+    let candidates =
+        read_table(table.as_bytes(), None, Cost::Seconds).expect("the table is well-formed").candidates;
     let decision = decide(&candidates, Tolerance::default(), 0.0).expect("there are results");
     decision.explain(&candidates, Cost::Seconds).join("\n")
 }

@@ -4,7 +4,7 @@
 mod toy;
 
 use diapason_corpus::Corpus;
-use diapason_engine::{CpuEngine, Shape};
+use diapason_engine::{CpuEngine, Precision, Shape};
 use diapason_model::ModelConfig;
 use diapason_study::{
     Cost, Engines, Home, MadeEngine, Pass, Plan, Row, Study, StudyError, StudyEvent, StudySpec, TrialState,
@@ -54,9 +54,11 @@ fn on_cpu(
         Ok(Box::new(CpuEngine::new(model, &zeros, threads, shape(config))?))
     };
     let engines = Engines {
-        memory: &|model, config| diapason_engine::memory_needed(model, shape(config), threads),
+        memory: &|model, config| {
+            diapason_engine::memory_needed(model, Precision::F32, shape(config), threads)
+        },
         available: CpuEngine::memory_available(),
-        id: CpuEngine::engine_id().unwrap().to_string(),
+        id: CpuEngine::engine_id(Precision::F32).unwrap().to_string(),
         make: &make,
         allow_other: false,
         threads,
@@ -347,14 +349,18 @@ fn timing_is_left_out_where_it_does_not_pay() {
     assert_eq!((plan.trials_at_once, plan.forecasts.len()), (2, 1));
     assert!(ran.study.unwrap().timed().is_some());
 
-    // One thread, or one trial: nothing to choose.
-    for (grid, threads) in [("n_heads=2,4", 1), ("n_heads=2", 2)] {
-        let folder = folder();
-        let hooks = Hooks { threads, ..Hooks::default() };
-        let (ran, plan, _) = timed(&corpus, &long(&corpus, &[grid], 1300), folder.path(), hooks);
-        assert_eq!((ran.timed, plan.trials_at_once), (0, 1));
-        assert!(ran.study.unwrap().timings.is_empty());
-    }
+    // One trial: nothing to choose, and nothing to compare its cost with.
+    let one = folder();
+    let (ran, plan, _) = timed(&corpus, &long(&corpus, &["n_heads=2"], 1300), one.path(), two_threads());
+    assert_eq!((ran.timed, plan.trials_at_once), (0, 1));
+    assert!(ran.study.unwrap().timings.is_empty());
+
+    // One thread: nothing to choose, but the cost is to be known.
+    let single = folder();
+    let hooks = Hooks { threads: 1, ..Hooks::default() };
+    let (ran, plan, _) = timed(&corpus, &long(&corpus, &["n_heads=2,4"], 1300), single.path(), hooks);
+    assert!(ran.timed >= 12 && plan.trials_at_once == 1);
+    assert!(ran.study.unwrap().timed().is_some());
 
     // Asked for one at a time: the cost is timed all the same.
     let forced = folder();

@@ -5,9 +5,34 @@
 //! table ([`Config::keys`]) describes every key; the help text, the written file and the nearest-name hint
 //! read it. The defaults are those of the notebook that this program started from.
 
+use diapason_engine::Precision;
 use diapason_model::{Architecture, ModelConfig};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
+
+/// Which [`Precision`] is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum PrecisionChoice {
+    /// [`Precision::F32`].
+    #[default]
+    F32,
+    /// [`Precision::Half`], also where that is slower.
+    Half,
+    /// [`Precision::Half`] where that is faster, else [`Precision::F32`].
+    Auto,
+}
+
+impl PrecisionChoice {
+    /// What that is on a processor on which half precision is faster, or is not.
+    pub fn resolved(self, half_is_faster: bool) -> Precision {
+        match self {
+            Self::F32 => Precision::F32,
+            Self::Auto if !half_is_faster => Precision::F32,
+            Self::Half | Self::Auto => Precision::Half,
+        }
+    }
+}
 
 /// What a run computes. Change keys by name with [`Config::set`], check with [`Config::validated`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +77,8 @@ pub struct Config {
     pub min_improvement: f64,
     /// Seconds between checkpoints.
     pub checkpoint_seconds: u64,
+    /// Number format of the matrix products.
+    pub precision: PrecisionChoice,
 }
 
 impl Default for Config {
@@ -76,13 +103,14 @@ impl Default for Config {
             patience: 5,
             min_improvement: 1e-3,
             checkpoint_seconds: 60,
+            precision: PrecisionChoice::F32,
         }
     }
 }
 
 /// One line of description per key, in the order of the file. The test `every_key_is_described` holds it to
 /// the fields of [`Config`].
-const DESCRIPTIONS: [(&str, &str); 19] = [
+const DESCRIPTIONS: [(&str, &str); 20] = [
     ("architecture", "family of models: \"seed\" (pre-LayerNorm, learned positions, GELU)"),
     ("d_model", "width of the residual stream"),
     ("n_heads", "attention heads in each block; divides d_model"),
@@ -105,6 +133,7 @@ const DESCRIPTIONS: [(&str, &str); 19] = [
     ("patience", "evaluations without improvement that end a run; 0: never"),
     ("min_improvement", "how far the validation loss must fall to count as an improvement, nats"),
     ("checkpoint_seconds", "seconds between checkpoints"),
+    ("precision", "of the matrix products: \"f32\", \"half\" (12 bits), \"auto\" (half where faster)"),
 ];
 
 /// A key, for help and listings.
@@ -414,6 +443,7 @@ mod tests {
         for (key, value) in [
             ("architecture", "seed"),
             ("architecture", "\"seed\""),
+            ("precision", "half"),
             ("d_model", "512"),
             ("steps", "50_000"),
             ("learning_rate", " 3e-4 "),
@@ -428,6 +458,7 @@ mod tests {
             learning_rate: 3e-4,
             mlp_ratio: 2.0,
             tie_embeddings: true,
+            precision: PrecisionChoice::Half,
             ..Config::default()
         };
         assert_eq!(config, expected);
@@ -464,6 +495,8 @@ mod tests {
             ("tie_embeddings", "1", "tie_embeddings = 1: expected true or false"),
             ("architecture", "mamba", "architecture = \"mamba\": expected `seed`"),
             ("architecture", "3", "architecture = 3: expected a name"),
+            ("precision", "16", "precision = 16: expected a name"),
+            ("precision", "fp16", "precision = \"fp16\": expected one of `f32`, `half`, `auto`"),
         ] {
             let mut config = Config::default();
             let message = config.set(key, value).unwrap_err().to_string();

@@ -106,7 +106,7 @@ const SEED_START: f64 = 1000.0;
 
 impl SeedRule {
     /// What the rule says after the evaluations of `curve`; `over`: the last of them is the last iteration's.
-    pub(crate) fn of(curve: &[CurvePoint], over: bool) -> Self {
+    pub fn of(curve: &[CurvePoint], over: bool) -> Self {
         let (mut best, mut improvements, mut improved) = (SEED_START, 0, false);
         for point in curve {
             improved = point.validation_loss + SEED_MIN_IMPROVEMENT < best;

@@ -22,15 +22,15 @@ mod schedule;
 mod spans;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
-pub use config::{Config, ConfigError, KeyDoc};
+pub use config::{Config, ConfigError, KeyDoc, PrecisionChoice};
 pub use curve::{CurvePoint, Reading, SeedRule};
 pub use diapason_corpus::files;
 pub use evaluate::{Evaluation, EvaluationError, check_evaluation, evaluate_split};
 pub use folder::create_folder;
 pub use lock::{FolderLock, LockError};
 pub use run::{
-    BEST, CHECKPOINT, CURVE, Control, Event, Occasion, RunOutcome, RunSpec, RunState, TrainingError,
+    BEST, CHECKPOINT, CURVE, Control, Ends, Event, Occasion, RunOutcome, RunSpec, RunState, TrainingError,
     memory_needed, run,
 };
-pub use schedule::Protocol;
+pub use schedule::{Protocol, out_of_patience};
 pub use spans::{SpanReading, Spans, evaluate_spans};

@@ -74,6 +74,9 @@ impl RunSpec {
     }
 }
 
+/// Says of the evaluations so far whether a run ends.
+pub type Ends<'a> = dyn Fn(&[CurvePoint]) -> bool + 'a;
+
 /// What may be asked of a run while it goes on. It looks here between steps.
 #[derive(Clone, Copy, Default)]
 pub struct Control<'a> {
@@ -83,6 +86,9 @@ pub struct Control<'a> {
     pub threads: Option<&'a AtomicUsize>,
     /// Stop, with a checkpoint, once this step is done and evaluated if it is one to be evaluated; none: go on to the end.
     pub until: Option<u64>,
+    /// Asked after each evaluation but the last, with all of them so far: whether the run is to stop there, with a checkpoint.
+    /// Asked again if the run goes on from there later.
+    pub ends: Option<&'a Ends<'a>>,
     /// Asked before the folder's checkpoint or best weights are written, if somebody else may have been given the run
     /// meanwhile; after a no they are left as they are. What is there also stays if it is of a later step.
     pub fence: Option<&'a dyn Fn(Occasion) -> bool>,
@@ -589,7 +595,8 @@ impl Run<'_> {
                 old.config.patience != 0
                     && (new.config.patience == 0 || new.config.patience > old.config.patience)
             }
-            "checkpoint_seconds" => true,
+            // What it comes to is in the engine's id.
+            "checkpoint_seconds" | "precision" => true,
             _ => false,
         };
         let mut differences: Vec<String> = old
@@ -666,8 +673,13 @@ impl Run<'_> {
                 return Ok(RunState::Complete);
             }
             let curve = &self.header.progress.curve;
-            if curve.last().is_some_and(|point| point.step == step) && self.schedule.out_of_patience(curve) {
-                return Ok(RunState::StoppedEarly);
+            if curve.last().is_some_and(|point| point.step == step) {
+                if self.schedule.out_of_patience(curve) {
+                    return Ok(RunState::StoppedEarly);
+                }
+                if self.control.ends.is_some_and(|ends| ends(curve)) {
+                    return Ok(RunState::Interrupted { step });
+                }
             }
             if self.control.stops() || self.control.until.is_some_and(|until| step >= until) {
                 return Ok(RunState::Interrupted { step });

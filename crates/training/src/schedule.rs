@@ -50,6 +50,11 @@ impl Protocol {
     }
 }
 
+/// Whether patience ends a standard run of `config` after the last evaluation of `curve`, as [`crate::run`] decides it.
+pub fn out_of_patience(config: &Config, early_step: Option<u64>, curve: &[CurvePoint]) -> bool {
+    Schedule::new(config, Protocol::Standard, 0, early_step).out_of_patience(curve)
+}
+
 /// The notebook evaluates at every thousandth iteration ...
 const SEED_EVERY: u64 = 1000;
 /// ... on this number of windows.

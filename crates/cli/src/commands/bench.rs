@@ -1,14 +1,14 @@
 //! `bench`: the engine beside the machine's limits.
 
-use super::{configured, json, key_of, shape};
+use super::{configured, json, key_of, precision, shape};
 use crate::args::{Bench, What};
 use crate::failure::{Failure, note};
 use crate::memory;
 use crate::progress::Work;
 use diapason_corpus::Alphabet;
 use diapason_engine::{
-    Benchmark, Cell, CpuEngine, Shape, benchmark, cell, cells, evaluation, generation, generation_memory,
-    memory_needed, trials,
+    Benchmark, Cell, CpuEngine, Precision, Shape, benchmark, cell, cells, evaluation, generation,
+    generation_memory, memory_needed, trials,
 };
 use diapason_model::ModelConfig;
 use diapason_training::Config;
@@ -25,7 +25,10 @@ pub(crate) fn run(args: Bench) -> Result<(), Failure> {
         _ => typed.clone(),
     };
     let config = config.validated(vocabulary).map_err(|e| Failure::from(e).typed())?;
+    let (precision, said) = precision(config.precision)?;
+    said.into_iter().for_each(note);
     let asked = Asked {
+        precision,
         model: config.model(vocabulary)?,
         shape: shape(&config),
         threads: args.machine.threads(),
@@ -54,6 +57,7 @@ pub(crate) fn run(args: Bench) -> Result<(), Failure> {
 /// What was typed, checked.
 struct Asked {
     config: Config,
+    precision: Precision,
     model: ModelConfig,
     shape: Shape,
     threads: usize,
@@ -61,11 +65,11 @@ struct Asked {
 }
 
 impl Asked {
-    /// Whether there is the memory for an engine on `threads` threads; says what so many of them take.
-    fn check_memory(&self, engines: u128, threads: usize) -> Result<(), Failure> {
-        CpuEngine::check_memory(&self.model, self.shape, threads)?;
-        let each = memory_needed(&self.model, self.shape, threads);
-        note(&memory::line(engines * each, None, 0));
+    /// Whether there is the memory for an engine on `threads` threads; says what so many of them take, with so much beside them.
+    fn check_memory(&self, engines: u128, threads: usize, beside: u128) -> Result<(), Failure> {
+        CpuEngine::check_memory(&self.model, self.precision, self.shape, threads)?;
+        let each = memory_needed(&self.model, self.precision, self.shape, threads);
+        note(&memory::line(engines * each + beside, None, 0));
         Ok(())
     }
 
@@ -88,11 +92,15 @@ impl Asked {
 type Answer = Result<(String, Value), Failure>;
 
 fn step(asked: &Asked) -> Answer {
-    asked.check_memory(1, asked.threads)?;
+    let Asked { model, precision, shape, threads, .. } = asked;
+    let beside = match precision {
+        Precision::F32 => 0,
+        Precision::Half => memory_needed(model, Precision::F32, *shape, *threads),
+    };
+    asked.check_memory(1, *threads, beside)?;
     let mut work = Work::count();
-    let found = benchmark(&asked.model, asked.shape, asked.threads, asked.duration, &mut |round, rounds| {
-        work.at("measuring", round as u64, Some(rounds as u64));
-    })?;
+    let observe = &mut |round, rounds| work.at("measuring", round as u64, Some(rounds as u64));
+    let found = benchmark(model, *precision, *shape, *threads, asked.duration, observe)?;
     work.finish();
     let text = asked.heading()
         + &format!(
@@ -109,9 +117,33 @@ fn step(asked: &Asked) -> Answer {
             found.peak_gflops, found.threads, found.isa
         )
         + &format!("fraction  {:.1} % of the peak\n", 100.0 * found.peak_fraction)
+        + &found.half.as_ref().map_or_else(String::new, |half| {
+            format!(
+                "half      {:.1} GOP/s of 16-bit pairs at most; {:.1} % of that\n\
+                 f32       {:.2} ms a step: {:.2} times as long (a tenth below {:.2}, a tenth above {:.2})\n",
+                half.pair_peak_gops,
+                100.0 * half.pair_peak_fraction,
+                half.f32_ms_per_step,
+                half.speedup,
+                half.speedup_spread.0,
+                half.speedup_spread.1
+            )
+        })
         + &format!("memory    {:.1} MiB\n", found.memory_bytes as f64 / f64::from(1 << 20));
+    let half = found.half.as_ref().map(|half| {
+        json!({
+            "pair_peak_gops": half.pair_peak_gops,
+            "pair_peak_fraction": half.pair_peak_fraction,
+            "f32_ms_per_step": half.f32_ms_per_step,
+            "speedup": half.speedup,
+            "speedup_p10": half.speedup_spread.0,
+            "speedup_p90": half.speedup_spread.1,
+        })
+    });
     let object = json!({
         "what": "step",
+        "precision": found.precision.name(),
+        "half": half,
         "ms_per_step": found.ms_per_step,
         "tokens_per_second": found.tokens_per_second,
         "flop_per_step": found.flop_per_step,
@@ -130,12 +162,18 @@ fn step(asked: &Asked) -> Answer {
 }
 
 fn scoring(asked: &Asked) -> Answer {
-    asked.check_memory(1, asked.threads)?;
+    asked.check_memory(1, asked.threads, 0)?;
     let mut work = Work::count();
-    let found =
-        evaluation(&asked.model, asked.shape, asked.threads, asked.duration, &mut |round, rounds| {
+    let found = evaluation(
+        &asked.model,
+        asked.precision,
+        asked.shape,
+        asked.threads,
+        asked.duration,
+        &mut |round, rounds| {
             work.at("measuring", round as u64, Some(rounds as u64));
-        })?;
+        },
+    )?;
     work.finish();
     let text = asked.heading()
         + &format!(
@@ -183,7 +221,8 @@ fn writing(asked: &Asked) -> Answer {
         return Err(Failure::usage("a context of sequence_length 1 has no room for a character more")
             .with_hint("--set sequence_length=N with N of 2 or more"));
     }
-    CpuEngine::check_memory(&asked.model, Shape { batch_size: 1, ..asked.shape }, asked.threads)?;
+    let one = Shape { batch_size: 1, ..asked.shape };
+    CpuEngine::check_memory(&asked.model, Precision::F32, one, asked.threads)?;
     note(&memory::line(generation_memory(&asked.model, context, asked.threads), None, 0));
     let mut work = Work::count();
     let observe = &mut |round, rounds| work.at("measuring", round as u64, Some(rounds as u64));
@@ -252,11 +291,18 @@ fn writing(asked: &Asked) -> Answer {
 }
 
 fn several(asked: &Asked) -> Answer {
-    asked.check_memory(asked.threads as u128, 1)?;
+    asked.check_memory(asked.threads as u128, 1, 0)?;
     let mut work = Work::count();
-    let found = trials(&asked.model, asked.shape, asked.threads, asked.duration, &mut |round, rounds| {
-        work.at("measuring", round as u64, Some(rounds as u64));
-    })?;
+    let found = trials(
+        &asked.model,
+        asked.precision,
+        asked.shape,
+        asked.threads,
+        asked.duration,
+        &mut |round, rounds| {
+            work.at("measuring", round as u64, Some(rounds as u64));
+        },
+    )?;
     work.finish();
     let rates = |rates: &[f64]| rates.iter().map(|r| format!("{r:.2}")).collect::<Vec<_>>().join(" + ");
     let text = asked.heading()
@@ -323,8 +369,9 @@ fn sweep(asked: &Asked, set: &[String], typed: &Config) -> Answer {
     for (i, &one) in cells.iter().enumerate() {
         work.at("measuring shapes", i as u64, Some(cells.len() as u64));
         // A shape that the machine has no memory for stays empty.
-        if CpuEngine::check_memory(&one.model(&asked.model), one.shape(), asked.threads).is_ok() {
-            found.push((one, cell(one, &asked.model, asked.threads, asked.duration)?));
+        let model = one.model(&asked.model);
+        if CpuEngine::check_memory(&model, asked.precision, one.shape(), asked.threads).is_ok() {
+            found.push((one, cell(one, &asked.model, asked.precision, asked.threads, asked.duration)?));
         }
     }
     work.finish();

@@ -13,24 +13,26 @@ pub(crate) fn run(args: Decide) -> Result<(), Failure> {
         args::Pass::Early => Pass::Early,
         args::Pass::Full => Pass::Full,
     });
-    let table = read_table(file, pass).map_err(|e| Failure::from(e).in_file(&args.table))?;
+    let cost = Cost::from(args.cost);
+    let table = read_table(file, pass, cost).map_err(|e| Failure::from(e).in_file(&args.table))?;
     if let Some((there, pass)) = &table.pass {
         let other = there.iter().find(|other| *other != pass);
         let other = other.map_or(String::new(), |other| format!(" (--pass {other} decides on the other)"));
-        note(&format!(
-            "results of a study: the {pass} pass{other}; times within {} count as equal",
-            percent(table.noise)
-        ));
+        let equal = match table.noise {
+            0.0 => String::new(),
+            noise => format!("; times within {} count as equal", percent(noise)),
+        };
+        note(&format!("results of a study: the {pass} pass{other}{equal}"));
     }
     let candidates = table.candidates;
     let tolerance = Tolerance::new(args.tolerance)
         .ok_or_else(|| Failure::usage("--tolerance must lie between 0 and 1"))?;
     let decision = decide(&candidates, tolerance, table.noise).ok_or_else(|| {
-        Failure::failed("no configuration has a finite loss and time: nothing to choose from")
+        Failure::failed("no configuration has a finite loss and cost: nothing to choose from")
             .in_file(&args.table)
     })?;
     let mut out = io::stdout().lock();
-    for line in decision.explain(&candidates, Cost::Seconds) {
+    for line in decision.explain(&candidates, cost) {
         // The table may be from anywhere.
         writeln!(out, "{}", printable(&line))?;
     }

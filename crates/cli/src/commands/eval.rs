@@ -1,6 +1,6 @@
 //! `eval`: a checkpoint on a whole split.
 
-use super::{checkpoint_file, json, open, request, trained};
+use super::{checkpoint_file, json, open, precision, request, trained};
 use crate::args::{self, Eval, Text};
 use crate::failure::{Failure, note};
 use crate::memory;
@@ -33,10 +33,12 @@ pub(crate) fn run(args: Eval) -> Result<(), Failure> {
         error => error.into(),
     })?;
     let (model, threads) = (&header.model, args.machine.threads());
-    let memory = memory_needed(model, Shape { batch_size: 1, sequence_length: t }, threads);
+    let (precision, said) = precision(args.precision.unwrap_or(header.config.precision))?;
+    let memory = memory_needed(model, precision, Shape { batch_size: 1, sequence_length: t }, threads);
     let memory = memory::line(memory, Some(&corpus), 0);
-    let mut engine = trained(&mut checkpoint, threads)?;
+    let mut engine = trained(&mut checkpoint, precision, threads)?;
     note(&memory);
+    said.into_iter().for_each(note);
     note(&format!("scoring {}, the {which} checkpoint of a run, step {}", file.display(), header.step));
     let mut work = Work::count();
     let evaluation = evaluate_split(&mut engine, text, t, args.stride, &mut |done, total| {
@@ -53,6 +55,7 @@ pub(crate) fn run(args: Eval) -> Result<(), Failure> {
             "accuracy": evaluation.accuracy,
             "accuracy_last": evaluation.accuracy_last,
             "characters": evaluation.characters,
+            "precision": precision.name(),
             "split": split,
             "stride": args.stride,
             "corpus": { "name": corpus.name, "digest": corpus.digest },

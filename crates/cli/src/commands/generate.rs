@@ -4,7 +4,7 @@ use super::{checkpoint_file, json, trained};
 use crate::args::Generate;
 use crate::failure::Failure;
 use diapason_corpus::{Alphabet, CorpusError};
-use diapason_engine::{CpuEngine, Engine, cache_bytes};
+use diapason_engine::{CpuEngine, Engine, Precision, cache_bytes};
 use diapason_generation::{GenerationError, Request, generate, start_symbol};
 use diapason_training::checkpoint::Stored;
 use serde_json::json;
@@ -28,7 +28,7 @@ pub(crate) fn run(args: Generate) -> Result<(), Failure> {
         seeds: vec![args.seed],
         context: checkpoint.header().config.sequence_length,
     };
-    let mut engine = trained(&mut checkpoint, args.machine.threads())?;
+    let mut engine = trained(&mut checkpoint, Precision::F32, args.machine.threads())?;
     let mut out = io::stdout().lock();
     if args.texts == 1 && !args.json {
         stream(&mut engine, &request, &prompt, &alphabet, &mut out)?;

@@ -7,6 +7,7 @@ pub(crate) mod decide;
 pub(crate) mod eval;
 pub(crate) mod generate;
 mod page;
+pub(crate) mod replay;
 pub(crate) mod study;
 pub(crate) mod train;
 pub(crate) mod tune;
@@ -18,11 +19,11 @@ use crate::args::Text;
 use crate::failure::Failure;
 use crate::progress::Work;
 use diapason_corpus::{Corpus, CorpusRequest, SplitRequest};
-use diapason_engine::{CpuEngine, Engine, EngineError, Shape};
+use diapason_engine::{CpuEngine, Engine, EngineError, Precision, Shape};
 use diapason_model::ModelConfig;
 use diapason_study::STUDY_FILE;
 use diapason_training::checkpoint::Stored;
-use diapason_training::{BEST, CHECKPOINT, Config};
+use diapason_training::{BEST, CHECKPOINT, Config, PrecisionChoice};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -111,10 +112,10 @@ fn checkpoint_file(path: &Path) -> Result<PathBuf, Failure> {
 
 /// An engine with the weights of a checkpoint, which go straight to their place, for windows of the length that it
 /// was trained on, one at a time.
-fn trained(checkpoint: &mut Stored<'_>, threads: usize) -> Result<CpuEngine, Failure> {
+fn trained(checkpoint: &mut Stored<'_>, precision: Precision, threads: usize) -> Result<CpuEngine, Failure> {
     let header = checkpoint.header();
     let shape = Shape { batch_size: 1, sequence_length: header.config.sequence_length };
-    let mut engine = engine(header.model.clone(), shape, threads)?;
+    let mut engine = engine(header.model.clone(), precision, shape, threads)?;
     let mut read = Ok(());
     engine.with_state(&mut |state| read = checkpoint.read_parameters(state.parameters));
     read?;
@@ -147,10 +148,31 @@ fn shape(config: &Config) -> Shape {
 ///
 /// # Errors
 /// Too little memory, before any of it is allocated.
-fn engine(model: ModelConfig, shape: Shape, threads: usize) -> Result<CpuEngine, EngineError> {
-    CpuEngine::check_memory(&model, shape, threads)?;
+fn engine(
+    model: ModelConfig,
+    precision: Precision,
+    shape: Shape,
+    threads: usize,
+) -> Result<CpuEngine, EngineError> {
+    CpuEngine::check_memory(&model, precision, shape, threads)?;
     let zeros = vec![0.0; model.parameters()];
-    CpuEngine::new(model, &zeros, threads, shape)
+    CpuEngine::with_precision(precision, model, &zeros, threads, shape)
+}
+
+/// The precision that a choice comes to here, and what there is to say of it.
+fn precision(choice: PrecisionChoice) -> Result<(Precision, Option<&'static str>), EngineError> {
+    let faster = CpuEngine::half_is_faster()?;
+    let text = match choice {
+        PrecisionChoice::Half if !faster => Some(
+            "half precision: this processor has no AVX512-VNNI, so it gives what it gives elsewhere, but more slowly",
+        ),
+        PrecisionChoice::Auto if !faster => {
+            Some("precision = \"auto\" is f32 here: this processor has no AVX512-VNNI")
+        }
+        PrecisionChoice::Auto => Some("precision = \"auto\" is half here: this processor has AVX512-VNNI"),
+        _ => None,
+    };
+    Ok((choice.resolved(faster), text))
 }
 
 /// A short name for a corpus that is fit for a folder: `text8`, `builtin-english`, `my-book`.

@@ -69,6 +69,8 @@ pub(super) fn command(spec: &StudySpec) -> Option<String> {
         first_steps,
         enqueued_only,
         rule,
+        until_decided,
+        search,
         tolerance,
         cost,
         corpus,
@@ -94,11 +96,18 @@ pub(super) fn command(spec: &StudySpec) -> Option<String> {
     for axis in grid.axes().iter().filter(|_| !*enqueued_only) {
         flag("--grid", Some(axis.to_string()));
     }
+    let ranges = search.iter().flat_map(|search| &search.ranges);
+    for range in ranges.clone() {
+        flag("--range", Some(range.to_string()));
+    }
+    flag("--sampler", search.as_ref().map(|search| search.sampler.to_string()));
+    flag("--samples", search.as_ref().map(|search| search.samples.to_string()));
     for (key, value, _) in config.differences(&Config::default()) {
-        let set = grid.axis(key).is_none();
+        let set = grid.axis(key).is_none() && !ranges.clone().any(|range| range.key == key);
         flag("--set", set.then(|| format!("{key}={}", value_text(&value))));
     }
     flag("--seeds", Some(seeds.to_string()).filter(|_| *seeds > 1 && !*enqueued_only));
+    flag("--max-seeds", until_decided.map(|most| most.to_string()));
     flag("--tolerance", Some(tolerance.to_string()).filter(|_| *tolerance != 0.01));
     flag("--cost", Some(cost.name().to_string()).filter(|_| *cost != Cost::default()));
     flag("--rule", Some(rule.to_string()).filter(|_| !rule.is_none()));
@@ -112,6 +121,7 @@ pub(super) fn command(spec: &StudySpec) -> Option<String> {
     }
     let switches = [
         ("--normalize", request.normalize),
+        ("--until-decided", until_decided.is_some()),
         ("--as-seed", *protocol == Protocol::AsSeed),
         ("--enqueued", *enqueued_only),
     ];
@@ -136,7 +146,7 @@ mod tests {
     use super::*;
     use clap::Parser;
     use diapason_corpus::{CorpusRequest, SplitRequest};
-    use diapason_study::{CorpusStamp, Grid};
+    use diapason_study::{CorpusStamp, Grid, Sampler, Search};
 
     #[test]
     fn a_study_says_what_makes_it() {
@@ -155,6 +165,8 @@ mod tests {
             first_steps: 100,
             enqueued_only: false,
             rule: "halving:eta=4".parse().unwrap(),
+            until_decided: None,
+            search: None,
             tolerance: 0.02,
             cost: Cost::Flop,
             corpus: CorpusStamp { name: "b".into(), digest: "d".into(), request: Some(request) },
@@ -170,6 +182,21 @@ mod tests {
         );
         let typed = line.replace("'my book.txt'", "x");
         crate::args::Cli::try_parse_from(typed.split(' ')).unwrap();
+        spec.until_decided = Some(5);
+        spec.search = Some(Search {
+            sampler: Sampler::Random { seed: 7 },
+            samples: 12,
+            ranges: vec!["learning_rate=1e-4..1e-2:log".parse().unwrap()],
+        });
+        let typed = command(&spec).unwrap().replace("'my book.txt'", "x");
+        let searched = "--range learning_rate=0.0001..0.01:log --sampler random:seed=7 --samples 12 --set steps=200 --seeds 3 ";
+        assert!(typed.contains(searched) && typed.contains(" --max-seeds 5 "), "{typed}");
+        assert!(
+            typed.ends_with(" --normalize --until-decided") && !typed.contains("--set learning_rate"),
+            "{typed}"
+        );
+        crate::args::Cli::try_parse_from(typed.split(' ')).unwrap();
+        (spec.until_decided, spec.search) = (None, None);
         spec.protocol = Protocol::AsSeed;
         spec.enqueued_only = true;
         let typed = command(&spec).unwrap().replace("'my book.txt'", "x");

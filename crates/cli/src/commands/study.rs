@@ -24,7 +24,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Component, Path, PathBuf};
 
 /// Folder of the folders of studies, as `tune` makes it.
-const STUDIES: &str = "studies";
+pub(super) const STUDIES: &str = "studies";
 
 /// Folder of the trials in a study's folder.
 const TRIALS: &str = "trials";
@@ -48,11 +48,11 @@ pub(crate) fn run(command: Study) -> Result<(), Failure> {
 // Finding
 
 /// A study in an open database.
-struct Found {
+pub(super) struct Found {
     storage: Storage,
-    url: StorageUrl,
+    pub(super) url: StorageUrl,
     id: StudyId,
-    name: String,
+    pub(super) name: String,
 }
 
 impl Found {
@@ -81,7 +81,7 @@ fn open(url: &StorageUrl, opening: Opening) -> Result<Storage, Failure> {
 }
 
 /// The study that was named, or the only one there is.
-fn find(args: &Database, name: Option<&str>, opening: Opening) -> Result<Found, Failure> {
+pub(super) fn find(args: &Database, name: Option<&str>, opening: Opening) -> Result<Found, Failure> {
     if let Some(url) = storage::given(args.storage.as_deref())? {
         let storage = open(&url, opening)?;
         return choose(storage, url, name, name.is_none(), args);
@@ -901,22 +901,22 @@ fn padded(text: &str, to: usize, right: bool) -> String {
 }
 
 /// Columns of text under titles; a column with nothing in it is left out.
-struct Table {
+pub(super) struct Table {
     titles: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    fn new(titles: &[&str]) -> Self {
+    pub(super) fn new(titles: &[&str]) -> Self {
         Self { titles: titles.iter().map(|title| (*title).to_string()).collect(), rows: Vec::new() }
     }
 
-    fn push(&mut self, row: Vec<String>) {
+    pub(super) fn push(&mut self, row: Vec<String>) {
         self.rows.push(row);
     }
 
     /// Writes it, these columns from their left edge, the others, which are numbers, from their right.
-    fn write(&self, out: &mut dyn Write, left: &[&str]) -> io::Result<()> {
+    pub(super) fn write(&self, out: &mut dyn Write, left: &[&str]) -> io::Result<()> {
         let cells = |column: usize| self.rows.iter().filter_map(move |row| row.get(column));
         let columns: Vec<(usize, usize, bool)> = (0..self.titles.len())
             .filter(|&column| cells(column).any(|cell| !cell.is_empty()))

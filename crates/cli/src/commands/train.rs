@@ -1,7 +1,8 @@
 //! `train`: one configuration.
 
 use super::{
-    checkpoint_file, configured, engine, json, nothing_learned, open, required_request, shape, slug,
+    checkpoint_file, configured, engine, json, nothing_learned, open, precision, required_request, shape,
+    slug,
 };
 use crate::args::Train;
 use crate::boards::Boards;
@@ -29,12 +30,13 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     corpus.require(config.sequence_length)?;
     let model = config.model(corpus.alphabet.len())?;
     let (shape, threads) = (shape(&config), args.machine.threads());
+    let (precision, said) = precision(config.precision)?;
     let memory = memory::line(
-        diapason_engine::memory_needed(&model, shape, threads),
+        diapason_engine::memory_needed(&model, precision, shape, threads),
         Some(&corpus),
         diapason_training::memory_needed(&config, Protocol::Standard) as u64,
     );
-    let mut engine = engine(model, shape, threads)?;
+    let mut engine = engine(model, precision, shape, threads)?;
 
     let folder = args.out.clone().unwrap_or_else(|| default_folder(&request.corpus, &config, args.seed));
     if folder.join(STUDY_FILE).exists() {
@@ -58,6 +60,7 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     let outcome = diapason_training::run(&corpus, &mut engine, &spec, &control, &mut |event| {
         if let Event::Started { .. } = event {
             progress.say(&memory);
+            said.into_iter().for_each(|text| progress.say(text));
         }
         progress.event(0, event, signals);
         boards.event(0, event);

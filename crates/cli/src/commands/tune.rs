@@ -3,7 +3,7 @@
 use super::winner::{self, PROMPT};
 use super::working::{Task, bounds, work};
 use super::{configured, json, key_of, nothing_learned, open, request, slug};
-use crate::args::{self, Text, Tune};
+use crate::args::{Text, Tune};
 use crate::failure::{Failure, note};
 use crate::shell;
 use crate::signals::Signals;
@@ -13,8 +13,8 @@ use diapason_report::{
     Extras, HTML_FILE, JSON_FILE, REPORT_FILE, RESULTS_FILE, StudyJson, to_text, write_files,
 };
 use diapason_study::{
-    Cell, CorpusStamp, Cost, Grid, Home, Params, QUICK_GRID, QUICK_STEPS, SEED_GRID, SEED_STEPS, STUDY_FILE,
-    Study, StudySpec,
+    Cell, CorpusStamp, Grid, Home, Params, QUICK_GRID, QUICK_STEPS, Rule, SEED_GRID, SEED_STEPS, STUDY_FILE,
+    Sampler, Search, Study, StudySpec, UNTIL_SEEDS,
 };
 use diapason_training::{BEST, CHECKPOINT, Config, Protocol};
 use std::ffi::OsString;
@@ -24,6 +24,9 @@ use std::path::PathBuf;
 /// Columns of a table that goes into a file or a pipe.
 const NO_WIDTH: usize = 160;
 
+/// How many configurations are drawn, if nobody says it.
+const SAMPLES_DRAWN: u64 = 16;
+
 /// What a bare `tune` reads.
 const QUICK_CORPUS: &str = "builtin:english";
 
@@ -32,21 +35,46 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
         return Err(Failure::usage("--test-corpus needs --corpus, the text to train on")
             .with_hint("as in --corpus text8_train.txt --test-corpus text8_test.txt"));
     }
+    let search = search(&args)?;
     let quick = args.text.corpus.is_none()
         && args.grid.is_empty()
+        && search.is_none()
         && args.set.is_empty()
         && !args.as_seed
         && !args.enqueued;
     let (steps, default_grid) = if quick { (QUICK_STEPS, QUICK_GRID) } else { (SEED_STEPS, SEED_GRID) };
-    let config = configured(Config { steps, ..Config::default() }, &args.set, args.steps)?;
+    let mut config = configured(Config { steps, ..Config::default() }, &args.set, args.steps)?;
+    let rule = match args.rule.unwrap_or_default() {
+        // One thing, one place: patience is a key of the configuration.
+        Rule::Patience(evaluations) => {
+            if args.grid.iter().chain(&args.set).any(|assignment| key_of(assignment) == "patience") {
+                return Err(Failure::usage("patience is given twice, by --rule and as a key")
+                    .with_hint("leave one of them out"));
+            }
+            config.patience = evaluations;
+            Rule::None
+        }
+        rule => rule,
+    };
     let axes = if args.enqueued { Vec::new() } else { axes(&args, default_grid)? };
     let grid = Grid::parse(&axes).map_err(|e| Failure::from(e).typed())?;
-    // What can be refused without the text is refused before it is read.
-    grid.cells(&config, 1).map_err(|e| Failure::from(e).typed())?;
-
     let corpus = args.text.corpus.clone().unwrap_or_else(|| QUICK_CORPUS.to_string());
     let request = request(&args.text, corpus);
     let name = study_name(&request, quick, args.as_seed);
+    let spec = StudySpec {
+        seeds: args.seeds.unwrap_or(1),
+        protocol: if args.as_seed { Protocol::AsSeed } else { Protocol::Standard },
+        early_fraction: args.early,
+        enqueued_only: args.enqueued,
+        search,
+        rule,
+        until_decided: args.until_decided.then_some(args.max_seeds.unwrap_or(UNTIL_SEEDS)),
+        tolerance: args.tolerance.unwrap_or(0.01),
+        cost: args.cost.into(),
+        ..StudySpec::drafted(&name, config, grid)
+    };
+    // What can be refused without the text is refused before it is read.
+    spec.check().map_err(|e| Failure::from(e).typed())?;
     let of_study = args.place.study.as_deref().map(slug);
     let folder =
         args.out.clone().unwrap_or_else(|| PathBuf::from("studies").join(of_study.as_ref().unwrap_or(&name)));
@@ -59,21 +87,8 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
     let home = Home { folder: folder.clone(), storage, name: args.place.study.clone() };
     let home = if home.is_local() { home } else { Home { name: home.name.or(Some(name.clone())), ..home } };
     let corpus = open(&request)?;
-    let spec = StudySpec {
-        seeds: args.seeds.unwrap_or(1),
-        protocol: if args.as_seed { Protocol::AsSeed } else { Protocol::Standard },
-        early_fraction: args.early,
-        enqueued_only: args.enqueued,
-        rule: args.rule.unwrap_or_default(),
-        tolerance: args.tolerance.unwrap_or(0.01),
-        cost: match args.cost {
-            args::Cost::Seconds => Cost::Seconds,
-            args::Cost::Flop => Cost::Flop,
-            args::Cost::Parameters => Cost::Parameters,
-        },
-        corpus: CorpusStamp { request: corpus.request.clone(), ..CorpusStamp::of(&corpus) },
-        ..StudySpec::new(&name, &corpus, config, grid)
-    };
+    let stamp = CorpusStamp { request: corpus.request.clone(), ..CorpusStamp::of(&corpus) };
+    let spec = StudySpec { corpus: stamp, ..spec };
 
     let command = shell::line(&shell::this_command());
     let study = work(Task::Tune(&spec), &corpus, &home, &args.working, true, Some(&command), signals)?;
@@ -98,6 +113,26 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What is to be drawn, if anything.
+fn search(args: &Tune) -> Result<Option<Search>, Failure> {
+    if args.range.is_empty() && args.sampler.is_none() && args.samples.is_none() {
+        return Ok(None);
+    }
+    let set = args.set.iter().map(|assignment| key_of(assignment));
+    for range in &args.range {
+        if set.clone().any(|key| key == range.key) {
+            return Err(Failure::usage(format!("{} is in --range and in --set", range.key))
+                .with_hint("leave one of them out"));
+        }
+    }
+    if args.range.is_empty() && args.grid.is_empty() {
+        return Err(Failure::usage("there is nothing to draw")
+            .with_hint("--range gives a key a range, as in --range learning_rate=1e-4..1e-2:log"));
+    }
+    let sampler = args.sampler.unwrap_or(Sampler::Random { seed: 0 });
+    Ok(Some(Search { sampler, samples: args.samples.unwrap_or(SAMPLES_DRAWN), ranges: args.range.clone() }))
+}
+
 /// The grid as typed. In the default grid a key of --set has the value that was set; in a grid that was typed
 /// it would be said twice.
 fn axes(args: &Tune, default_grid: [&str; 3]) -> Result<Vec<String>, Failure> {
@@ -108,6 +143,10 @@ fn axes(args: &Tune, default_grid: [&str; 3]) -> Result<Vec<String>, Failure> {
     }
     if args.steps.is_some() && args.grid.iter().any(|axis| key_of(axis) == "steps") {
         return Err(Failure::usage("steps is in --grid and given by --steps").with_hint("leave --steps out"));
+    }
+    if args.grid.is_empty() && !args.range.is_empty() {
+        // Only what has a range is drawn.
+        return Ok(Vec::new());
     }
     if args.grid.is_empty() {
         let or_set = |axis: &str| assigned(key_of(axis)).cloned().unwrap_or_else(|| axis.to_string());

@@ -3,6 +3,7 @@
 use super::generate::several;
 use super::trained;
 use crate::failure::Failure;
+use diapason_engine::Precision;
 use diapason_generation::{Request, start_symbol};
 use diapason_report::Sample;
 use diapason_study::{Study, Trial};
@@ -51,7 +52,7 @@ fn written(folder: &Path, threads: usize) -> Result<Vec<Sample>, Failure> {
         seeds: (0..SAMPLES).collect(),
         context: checkpoint.header().config.sequence_length,
     };
-    let mut engine = trained(&mut checkpoint, threads)?;
+    let mut engine = trained(&mut checkpoint, Precision::F32, threads)?;
     let texts = several(&mut engine, &request, prompt, &alphabet)?;
     let after = if prompt.is_empty() { String::new() } else { format!(", after {PROMPT:?}") };
     let sample = |(seed, text): (&u64, Vec<u8>)| Sample {

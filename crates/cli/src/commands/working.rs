@@ -1,6 +1,6 @@
 //! Working on a study: what `tune` and `worker` share.
 
-use super::{engine, page, shape};
+use super::{engine, page, precision, shape};
 use crate::args::Working;
 use crate::boards::Boards;
 use crate::failure::{Failure, note};
@@ -58,13 +58,15 @@ fn work_on(
 ) -> Result<Study, Failure> {
     let (Task::Tune(spec) | Task::Join(spec)) = task;
     let threads = working.machine.threads();
+    let (precision, said) = precision(spec.config.precision)?;
+    said.into_iter().for_each(note);
     let make = |model: ModelConfig, config: &Config, threads: usize| -> MadeEngine {
-        Ok(Box::new(engine(model, shape(config), threads)?))
+        Ok(Box::new(engine(model, precision, shape(config), threads)?))
     };
     let engines = Engines {
-        memory: &|model, config| memory_needed(model, shape(config), threads),
+        memory: &|model, config| memory_needed(model, precision, shape(config), threads),
         available: CpuEngine::memory_available(),
-        id: CpuEngine::engine_id()?.to_string(),
+        id: CpuEngine::engine_id(precision)?.to_string(),
         make: &make,
         allow_other: working.allow_other_engine,
         threads,
@@ -95,7 +97,7 @@ fn work_on(
         }
         StudyEvent::TrialStarted { number, trials, params, seed } => {
             boards.begin(*number, &Path::new(&params.folder_name()).join(format!("seed-{seed}")));
-            let seed = if spec.seeds > 1 { format!(" seed={seed}") } else { String::new() };
+            let seed = if spec.seeds > 1 || *seed > 0 { format!(" seed={seed}") } else { String::new() };
             progress.begin(*number, format!("trial {}/{trials} {params}{seed}", number + 1));
         }
         StudyEvent::Training { number, event } => {
@@ -198,7 +200,11 @@ fn finished(number: usize, record: Option<&TrialRecord>) -> String {
         ),
         (None, None) => "no evaluation".to_string(),
     };
-    let verb = if record.state == TrialState::Running { "interrupted" } else { "done" };
+    let verb = match record.state {
+        TrialState::Running => "interrupted",
+        TrialState::Pruned => "pruned",
+        TrialState::Complete | TrialState::Fail => "done",
+    };
     format!("trial {} {verb}: {}: {what}", number + 1, record.params)
 }
 

@@ -3,6 +3,7 @@
 use super::{Peak, Trainer, median, rounds, seconds, spread, symbols, turns};
 use crate::api::{Batch, Engine, EngineError, Scores};
 use crate::cpu::Shape;
+use diapason_kernels::Precision;
 use diapason_model::ModelConfig;
 use std::time::Duration;
 
@@ -42,12 +43,13 @@ pub struct Evaluation {
 /// As [`crate::CpuEngine::new`].
 pub fn evaluation(
     model: &ModelConfig,
+    precision: Precision,
     shape: Shape,
     threads: usize,
     duration: Duration,
     observe: &mut dyn FnMut(usize, usize),
 ) -> Result<Evaluation, EngineError> {
-    let mut trainer = Trainer::new(model, shape, threads)?;
+    let mut trainer = Trainer::new(model, precision, shape, threads)?;
     let t = shape.sequence_length;
     let n = (CHARACTERS / t).max(64) * t;
     let text = symbols(n + 1, model.vocabulary);
@@ -60,7 +62,7 @@ pub fn evaluation(
     score(&mut trainer, 1);
     let calls = turns(score(&mut trainer, 1));
     let call_turn = calls as f64 * score(&mut trainer, calls);
-    let mut peak = Peak::new(trainer.isa(), threads, step_turn.min(call_turn));
+    let mut peak = Peak::new(trainer.isa(), Precision::F32, threads, step_turn.min(call_turn));
     let total = rounds(duration.as_secs_f64(), step_turn + call_turn + step_turn.min(call_turn));
     let flop_per_position = trainer.flop() / trainer.positions() as f64;
     let (mut evaluated, mut trained, mut ratios) = (Vec::new(), Vec::new(), Vec::new());

@@ -8,7 +8,7 @@
 use super::{Peak, TURN, median, rounds, spread, symbols};
 use crate::api::{Cache, Engine, EngineError};
 use crate::cpu::{CpuEngine, Shape, cache_bytes, generation_needed};
-use diapason_kernels::{Buffer, Isa, Pool, read};
+use diapason_kernels::{Buffer, Isa, Pool, Precision, read};
 use diapason_model::{ModelConfig, initialise};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -99,7 +99,7 @@ pub fn generation(
     let isa = Isa::named(&engine.id().isa).unwrap_or_else(Isa::detect);
     let bytes = weight_bytes(model);
     let mut reader = Reader::new(isa, threads, bytes);
-    let mut peak = Peak::new(isa, threads, TURN);
+    let mut peak = Peak::new(isa, Precision::F32, threads, TURN);
     let mut writers: Vec<Writer> =
         counts(model, context).into_iter().map(|n| Writer::new(&engine, n, context)).collect();
     let start = Instant::now();

@@ -16,13 +16,13 @@ mod trials;
 
 pub use evaluation::{Evaluation, evaluation};
 pub use generation::{Generation, Streams, generation, generation_memory};
-pub use step::{Benchmark, benchmark};
+pub use step::{Benchmark, Comparison, benchmark};
 pub use sweep::{Cell, cell, cells};
 pub use trials::{Trials, trials};
 
 use crate::api::{Batch, Engine, EngineError, Update};
 use crate::cpu::{CpuEngine, Shape};
-use diapason_kernels::{Isa, Pool, flop_per_peak_iteration, peak};
+use diapason_kernels::{Isa, Pool, Precision, flop_per_peak_iteration, peak, peak_of_pairs};
 use diapason_model::{ModelConfig, initialise};
 use std::time::Instant;
 
@@ -41,9 +41,15 @@ struct Trainer {
 }
 
 impl Trainer {
-    fn new(model: &ModelConfig, shape: Shape, threads: usize) -> Result<Self, EngineError> {
-        CpuEngine::check_memory(model, shape, threads)?;
-        let engine = CpuEngine::new(model.clone(), &initialise(model, 0), threads, shape)?;
+    fn new(
+        model: &ModelConfig,
+        precision: Precision,
+        shape: Shape,
+        threads: usize,
+    ) -> Result<Self, EngineError> {
+        CpuEngine::check_memory(model, precision, shape, threads)?;
+        let engine =
+            CpuEngine::with_precision(precision, model.clone(), &initialise(model, 0), threads, shape)?;
         let symbols = symbols(shape.batch_size * shape.sequence_length + PLACES + 1, model.vocabulary);
         Ok(Self { engine, symbols, shape, number: 0 })
     }
@@ -91,28 +97,35 @@ impl Trainer {
     }
 }
 
-/// Measures the multiply-add peak of some threads.
+/// Measures the multiply-add peak of some threads: of f32, or of pairs of 16-bit integers, which half precision multiplies.
 struct Peak {
     isa: Isa,
+    precision: Precision,
     pool: Pool,
     iterations: u64,
 }
 
 impl Peak {
     /// Turns of about `turn` seconds.
-    fn new(isa: Isa, threads: usize, turn: f64) -> Self {
-        let mut peak = Self { isa, pool: Pool::new(threads), iterations: 1_000_000 };
-        let per_iteration = flop_per_peak_iteration(isa) * peak.pool.threads() as f64 / peak.rate();
+    fn new(isa: Isa, precision: Precision, threads: usize, turn: f64) -> Self {
+        let mut peak = Self { isa, precision, pool: Pool::new(threads), iterations: 1_000_000 };
+        let per_iteration =
+            flop_per_peak_iteration(isa, precision) * peak.pool.threads() as f64 / peak.rate();
         peak.iterations = ((turn / per_iteration) as u64).max(100_000);
         peak
     }
 
-    /// Floating-point operations per second of all threads together.
+    /// Operations per second of all threads together, two for each multiply-add.
     fn rate(&mut self) -> f64 {
         let (isa, iterations) = (self.isa, self.iterations);
         let start = Instant::now();
-        self.pool.run(&|_| peak(isa, iterations));
-        let flop = flop_per_peak_iteration(isa) * iterations as f64 * self.pool.threads() as f64;
+        let run = match self.precision {
+            Precision::F32 => peak,
+            Precision::Half => peak_of_pairs,
+        };
+        self.pool.run(&|_| run(isa, iterations));
+        let flop =
+            flop_per_peak_iteration(isa, self.precision) * iterations as f64 * self.pool.threads() as f64;
         flop / start.elapsed().as_secs_f64()
     }
 }

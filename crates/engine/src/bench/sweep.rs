@@ -7,6 +7,7 @@
 use super::{Benchmark, benchmark};
 use crate::api::EngineError;
 use crate::cpu::Shape;
+use diapason_kernels::Precision;
 use diapason_model::ModelConfig;
 use std::time::Duration;
 
@@ -102,10 +103,11 @@ pub fn cells(base: &ModelConfig) -> Vec<Cell> {
 pub fn cell(
     cell: Cell,
     base: &ModelConfig,
+    precision: Precision,
     threads: usize,
     duration: Duration,
 ) -> Result<Benchmark, EngineError> {
-    benchmark(&cell.model(base), cell.shape(), threads, duration, &mut |_, _| {})
+    benchmark(&cell.model(base), precision, cell.shape(), threads, duration, &mut |_, _| {})
 }
 
 #[cfg(test)]

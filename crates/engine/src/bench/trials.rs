@@ -6,7 +6,7 @@
 use super::{Peak, Trainer, median, rounds, spread};
 use crate::api::EngineError;
 use crate::cpu::Shape;
-use diapason_kernels::Pool;
+use diapason_kernels::{Pool, Precision};
 use diapason_model::ModelConfig;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -44,6 +44,7 @@ pub struct Trials {
 /// As [`crate::CpuEngine::new`].
 pub fn trials(
     model: &ModelConfig,
+    precision: Precision,
     shape: Shape,
     count: usize,
     duration: Duration,
@@ -54,7 +55,7 @@ pub fn trials(
     let count = pool.threads();
     let mut trainers = Vec::new();
     for _ in 0..count {
-        trainers.push(Trainer::new(model, shape, 1)?);
+        trainers.push(Trainer::new(model, precision, shape, 1)?);
     }
     let isa = trainers[0].isa();
     let (mut steps, mut turn) = (1, 0.0_f64);
@@ -63,8 +64,8 @@ pub fn trials(
         (steps, turn) = (steps.max(count), turn.max(seconds));
     }
     together(&mut trainers, &mut pool, steps);
-    let mut one = Peak::new(isa, 1, turn / 2.0);
-    let mut all = Peak::new(isa, count, turn / 2.0);
+    let mut one = Peak::new(isa, Precision::F32, 1, turn / 2.0);
+    let mut all = Peak::new(isa, Precision::F32, count, turn / 2.0);
     let total = rounds(duration.as_secs_f64(), turn * (count as f64 + 2.0));
     let mut single = vec![Vec::new(); count];
     let mut shared = vec![Vec::new(); count];

@@ -7,7 +7,8 @@
 use super::passes::Item;
 use super::sizes::{BlockFields, EndFields, Sizes, SmallFields};
 use diapason_kernels::{
-    AdamUpdate, Block, BlockMut, BlockSet, Buffer, Isa, Stretch, adam, add, gemm_transposed, padded,
+    AdamUpdate, Block, BlockMut, BlockSet, Buffer, Isa, Precision, Stretch, adam, add, gemm_transposed,
+    gemm_transposed_half, padded,
 };
 use diapason_model::Layout;
 use std::ops::Range;
@@ -169,7 +170,7 @@ impl Gradient {
                 let (x_from, dy_from) = (base + x.start + rows.start, base + dy.start + columns.start);
                 let width = padded(columns.len());
                 let (strides, shape) = ((x.stride, dy.stride), (rows.len(), columns.len()));
-                product(isa, items, strides, shape, gradient, width, |item| Stretch {
+                product(isa, s.precision, items, strides, shape, gradient, width, |item| Stretch {
                     x: &item.blocks[x_from..],
                     dy: &item.blocks[dy_from..],
                     k: item.tokens,
@@ -217,6 +218,7 @@ impl Gradient {
 /// `out` = X^T dY summed over the items in their order, `stretch` of each, with the row strides and the widths (`shape`) of X and dY.
 fn product<'a>(
     isa: Isa,
+    precision: Precision,
     items: &'a [Item],
     strides: (usize, usize),
     shape: (usize, usize),
@@ -224,9 +226,13 @@ fn product<'a>(
     out_stride: usize,
     stretch: impl Fn(&'a Item) -> Stretch<'a>,
 ) {
+    let multiply = match precision {
+        Precision::F32 => gemm_transposed,
+        Precision::Half => gemm_transposed_half,
+    };
     for (i, item) in items.iter().enumerate() {
         let next = items.get(i + 1).map(&stretch);
-        gemm_transposed(isa, stretch(item), next, strides, shape, i > 0, out, out_stride);
+        multiply(isa, stretch(item), next, strides, shape, i > 0, out, out_stride);
     }
 }
 
@@ -241,7 +247,8 @@ fn head(
     out_stride: usize,
 ) {
     let e = EndFields::new(s);
-    product(isa, items, (s.ld_d, s.ld_v), (rows.len(), columns.len()), out, out_stride, |item| Stretch {
+    let (strides, shape) = ((s.ld_d, s.ld_v), (rows.len(), columns.len()));
+    product(isa, s.precision, items, strides, shape, out, out_stride, |item| Stretch {
         x: &item.ends[e.final_in.start + rows.start..],
         dy: &item.ends[e.logits.start + columns.start..],
         k: item.tokens,

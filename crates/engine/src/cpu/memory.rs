@@ -6,13 +6,13 @@ use super::passes::Item;
 use super::sizes::Sizes;
 use super::weights::Weights;
 use super::{CpuEngine, Shape};
-use diapason_kernels::padded;
+use diapason_kernels::{Precision, padded};
 use diapason_model::{Layout, ModelConfig};
 
 /// Bytes that an engine for `model` allocates, for training on batches of `shape` and for evaluation in batches of
 /// any size.
-pub fn memory_needed(model: &ModelConfig, shape: Shape, threads: usize) -> u128 {
-    needed(model, shape, threads, true)
+pub fn memory_needed(model: &ModelConfig, precision: Precision, shape: Shape, threads: usize) -> u128 {
+    needed(model, precision, shape, threads, true)
 }
 
 /// Bytes that an engine allocates that generates texts with contexts of `positions`: with a cache for each of these numbers of
@@ -24,12 +24,13 @@ pub(crate) fn generation_needed(
     caches: &[usize],
 ) -> u128 {
     let shape = Shape { batch_size: 1, sequence_length: positions };
-    let reading = threads * Reading::bytes(&Sizes::new(model, positions, 1), positions);
+    let precision = Precision::F32;
+    let reading = threads * Reading::bytes(&Sizes::new(model, precision, positions, 1), positions);
     let caches: u128 = caches.iter().map(|&streams| cache_bytes(model, streams, positions)).sum();
-    needed(model, shape, threads, false) + reading as u128 + caches
+    needed(model, precision, shape, threads, false) + reading as u128 + caches
 }
 
-fn needed(model: &ModelConfig, shape: Shape, threads: usize, evaluates: bool) -> u128 {
+fn needed(model: &ModelConfig, precision: Precision, shape: Shape, threads: usize, evaluates: bool) -> u128 {
     // Sizes beyond what a usize holds are absurd, and must not overflow on the way to saying so.
     let rough = 12 * parameters(model);
     if rough > 1 << 46
@@ -38,12 +39,12 @@ fn needed(model: &ModelConfig, shape: Shape, threads: usize, evaluates: bool) ->
         return rough
             + 100 * shape.batch_size as u128 * shape.sequence_length as u128 * model.d_model as u128;
     }
-    let s = Sizes::new(model, shape.sequence_length, shape.batch_size);
+    let s = Sizes::new(model, precision, shape.sequence_length, shape.batch_size);
     let layout = Layout::new(model);
     let items = shape.batch_size.div_ceil(s.sequences);
     // Evaluation may cut a larger batch into larger items.
     let windows = if evaluates { usize::MAX } else { shape.batch_size };
-    let large = Sizes::new(model, shape.sequence_length, windows);
+    let large = Sizes::new(model, precision, shape.sequence_length, windows);
     let passes = s.scratch_len().max(large.scratch_len());
     let evaluation = CpuEngine::evaluation_len(&s).max(CpuEngine::evaluation_len(&large));
     let thread = 4 * (passes + evaluation) + TaskScratch::bytes(&s, &layout);

@@ -22,7 +22,7 @@ pub(crate) use memory::generation_needed;
 pub use memory::{cache_bytes, memory_needed};
 
 use crate::api::{Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update};
-use diapason_kernels::{AdamUpdate, Buffer, Isa, Pool, cross_entropy};
+use diapason_kernels::{AdamUpdate, Buffer, Isa, Pool, Precision, cross_entropy};
 use diapason_model::{Layout, ModelConfig};
 use generate::{Group, Reading};
 use gradient::{Gradient, TaskScratch};
@@ -42,7 +42,7 @@ pub struct Shape {
     pub sequence_length: usize,
 }
 
-/// Forward, backward and Adam in f32 on the processor's vector instructions.
+/// Forward, backward and Adam on the processor's vector instructions; in f32, but for the products, which may be in half precision.
 pub struct CpuEngine {
     id: EngineId,
     isa: Isa,
@@ -82,7 +82,7 @@ impl ThreadScratch {
 }
 
 impl CpuEngine {
-    /// An engine for `model` with these `parameters` (in the order of its layout) and zero moments, on `threads`
+    /// An engine for `model` with these `parameters` (in the order of its layout) and zero moments, in f32 on `threads`
     /// threads. The instruction set is the best of the processor, or the one that the environment variable
     /// `DIAPASON_ISA` names.
     ///
@@ -94,15 +94,37 @@ impl CpuEngine {
         threads: usize,
         shape: Shape,
     ) -> Result<Self, EngineError> {
-        Self::with_isa(Self::isa()?, model, parameters, threads, shape)
+        Self::with_precision(Precision::F32, model, parameters, threads, shape)
     }
 
-    /// The id of every engine that [`CpuEngine::new`] makes here.
+    /// [`CpuEngine::new`] with products in a given precision.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_precision(
+        precision: Precision,
+        model: ModelConfig,
+        parameters: &[f32],
+        threads: usize,
+        shape: Shape,
+    ) -> Result<Self, EngineError> {
+        Self::with_isa(Self::isa()?, precision, model, parameters, threads, shape)
+    }
+
+    /// The id of every engine with products in this precision that is made here.
     ///
     /// # Errors
     /// When `DIAPASON_ISA` names what the processor lacks.
-    pub fn engine_id() -> Result<EngineId, EngineError> {
-        Self::isa().map(id)
+    pub fn engine_id(precision: Precision) -> Result<EngineId, EngineError> {
+        Self::isa().map(|isa| id(isa, precision))
+    }
+
+    /// Whether products in half precision are faster here than in f32; everywhere they give the same.
+    ///
+    /// # Errors
+    /// When `DIAPASON_ISA` names what the processor lacks.
+    pub fn half_is_faster() -> Result<bool, EngineError> {
+        Self::isa().map(Isa::has_pair_products)
     }
 
     fn isa() -> Result<Isa, EngineError> {
@@ -115,7 +137,7 @@ impl CpuEngine {
         }
     }
 
-    /// [`CpuEngine::new`] on a given instruction set.
+    /// [`CpuEngine::with_precision`] on a given instruction set.
     ///
     /// # Errors
     /// When the memory does not suffice.
@@ -124,18 +146,19 @@ impl CpuEngine {
     /// When `parameters` has not the length of the model's layout.
     pub fn with_isa(
         isa: Isa,
+        precision: Precision,
         model: ModelConfig,
         parameters: &[f32],
         threads: usize,
         shape: Shape,
     ) -> Result<Self, EngineError> {
-        Self::check_memory(&model, shape, threads)?;
+        Self::check_memory(&model, precision, shape, threads)?;
         let layout = Layout::new(&model);
         assert_eq!(parameters.len(), layout.total, "parameters of another model");
-        let sizes = Sizes::new(&model, shape.sequence_length, shape.batch_size);
+        let sizes = Sizes::new(&model, precision, shape.sequence_length, shape.batch_size);
         let pool = Pool::new(threads);
         let mut engine = Self {
-            id: id(isa),
+            id: id(isa, precision),
             isa,
             parameters: Buffer::from_slice(parameters),
             first_moment: Buffer::zeroed(layout.total),
@@ -157,8 +180,13 @@ impl CpuEngine {
     ///
     /// # Errors
     /// With both figures when it has not.
-    pub fn check_memory(model: &ModelConfig, shape: Shape, threads: usize) -> Result<(), EngineError> {
-        let needed = memory_needed(model, shape, threads);
+    pub fn check_memory(
+        model: &ModelConfig,
+        precision: Precision,
+        shape: Shape,
+        threads: usize,
+    ) -> Result<(), EngineError> {
+        let needed = memory_needed(model, precision, shape, threads);
         let available = Self::memory_available();
         let gib = |bytes: u128| bytes as f64 / f64::from(1 << 30);
         match available {
@@ -185,7 +213,7 @@ impl CpuEngine {
 
     /// Makes room for batches of this shape; the same as before costs nothing.
     fn resize(&mut self, t: usize, windows: usize) {
-        let sizes = Sizes::new(&self.model, t, windows);
+        let sizes = Sizes::new(&self.model, self.sizes.precision, t, windows);
         if sizes == self.sizes {
             return;
         }
@@ -255,11 +283,11 @@ impl CpuEngine {
 }
 
 /// The arithmetic of this version on an instruction set.
-fn id(isa: Isa) -> EngineId {
+fn id(isa: Isa, precision: Precision) -> EngineId {
     EngineId {
         version: env!("CARGO_PKG_VERSION").to_string(),
         isa: isa.name().to_string(),
-        precision: "f32".to_string(),
+        precision: precision.name().to_string(),
     }
 }
 
@@ -330,7 +358,7 @@ impl Engine for CpuEngine {
         if positions == 0 {
             return;
         }
-        let s = Sizes::new(&self.model, batch.sequence_length, batch.windows());
+        let s = Sizes::new(&self.model, self.sizes.precision, batch.sequence_length, batch.windows());
         let context = Context {
             isa: self.isa,
             sizes: s,

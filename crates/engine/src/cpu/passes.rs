@@ -7,8 +7,8 @@
 use super::sizes::{BlockFields, EndFields, Sizes, SmallFields, split};
 use super::weights::{DOWN, OUTPUT, QKV, UP, Weights};
 use diapason_kernels::{
-    Buffer, Init, Isa, add_rows, attention_backward, attention_forward, cross_entropy_backward, gelu,
-    gelu_backward, gemm, layer_norm, layer_norm_backward,
+    Buffer, Init, Isa, Precision, add_rows, attention_backward, attention_forward, cross_entropy_backward,
+    gelu, gelu_backward, gemm, layer_norm, layer_norm_backward, round_columns,
 };
 use diapason_model::{LAYER_NORM_EPSILON, Layout};
 
@@ -30,6 +30,8 @@ pub(super) struct Scratch<'a> {
     /// GELU's output [n, F].
     pub g: &'a mut [f32],
     pub attention: &'a mut [f32],
+    /// Rounded rows of the left operand of a product.
+    pub rounded: &'a mut [f32],
 }
 
 impl<'a> Scratch<'a> {
@@ -37,8 +39,9 @@ impl<'a> Scratch<'a> {
         let n = s.tokens();
         let (x, rest) = whole.split_at_mut(n * s.ld_d);
         let (y, rest) = rest.split_at_mut(n * s.ld_d);
-        let (g, attention) = rest.split_at_mut(n * s.ld_f);
-        Self { x, y, g, attention }
+        let (g, rest) = rest.split_at_mut(n * s.ld_f);
+        let (rounded, attention) = rest.split_at_mut(s.rounded_len());
+        Self { x, y, g, attention, rounded }
     }
 }
 
@@ -73,6 +76,14 @@ impl Item {
 }
 
 impl Context<'_> {
+    /// The last that the passes do with n rows of `columns` numbers: what is left is for the weight gradients.
+    fn settle(&self, x: &mut [f32], n: usize, columns: usize, stride: usize) {
+        match self.sizes.precision {
+            Precision::F32 => {}
+            Precision::Half => round_columns(self.isa, x, n, columns, stride),
+        }
+    }
+
     /// Forward, loss and backward of one item; `scale` is 1 / positions of the whole batch.
     pub(super) fn train(
         &self,
@@ -107,6 +118,8 @@ impl Context<'_> {
             None => &mut *d_embedded,
         };
         self.head_backward(n, final_in, final_rstd, logits, d_out, small_final, &mut scratch);
+        self.settle(final_in, n, s.d, s.ld_d);
+        self.settle(logits, n, s.v, s.ld_v);
         while let Some((block, kept)) = blocks.next() {
             let small = &mut small_blocks[block * SmallFields::new(s).end..][..SmallFields::new(s).end];
             let dx = match blocks.peek_mut() {
@@ -152,11 +165,11 @@ impl Context<'_> {
                 &k.hidden,
             ],
         );
-        let Scratch { x, y, g, attention } = scratch;
+        let Scratch { x, y, g, attention, rounded } = scratch;
 
         let (scale, bias) = (parameter(&p.attention_norm_scale), parameter(&p.attention_norm_bias));
         layer_norm(isa, x, n, d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, attention_in, attention_rstd, y);
-        gemm(isa, (&y[..], s.ld_d), w(QKV), n, Init::Zero, qkv, s.ld_qkv, &[]);
+        gemm(isa, (&y[..], s.ld_d), w(QKV), n, Init::Zero, qkv, s.ld_qkv, &[], rounded);
         let shape = s.attention();
         for i in 0..n / s.t {
             let qkv = &qkv[i * s.t * s.ld_qkv..][..s.t * s.ld_qkv];
@@ -165,15 +178,15 @@ impl Context<'_> {
             attention_forward(isa, &shape, qkv, out, stats, attention);
         }
         let rows = (&attended[..], s.ld_d);
-        gemm(isa, rows, w(OUTPUT), n, Init::Accumulate, x, s.ld_d, &[]);
+        gemm(isa, rows, w(OUTPUT), n, Init::Accumulate, x, s.ld_d, &[], rounded);
 
         let (scale, bias) = (parameter(&p.mlp_norm_scale), parameter(&p.mlp_norm_bias));
         layer_norm(isa, x, n, d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, mlp_in, mlp_rstd, y);
         let rows = (&y[..], s.ld_d);
-        gemm(isa, rows, w(UP), n, Init::Bias(parameter(&p.up_bias)), hidden, s.ld_f, &[]);
+        gemm(isa, rows, w(UP), n, Init::Bias(parameter(&p.up_bias)), hidden, s.ld_f, &[], rounded);
         gelu(isa, hidden, n, f, s.ld_f, g);
         let rows = (&g[..], s.ld_f);
-        gemm(isa, rows, w(DOWN), n, Init::AccumulateBias(parameter(&p.down_bias)), x, s.ld_d, &[]);
+        gemm(isa, rows, w(DOWN), n, Init::AccumulateBias(parameter(&p.down_bias)), x, s.ld_d, &[], rounded);
     }
 
     /// From `d_out` in `kept` to `dx`, the gradient of the block's input.
@@ -225,15 +238,17 @@ impl Context<'_> {
             small,
             [&m.attention_scale, &m.attention_bias, &m.mlp_scale, &m.mlp_bias, &m.up_bias, &m.down_bias],
         );
-        let Scratch { y, attention, .. } = scratch;
+        let Scratch { y, attention, rounded, .. } = scratch;
 
         // MLP: out = mid + GELU(LayerNorm(mid) Wup + bup) Wdown + bdown.
         add_rows(isa, d_out, n, s.ld_d, d_down_bias);
         let rows = (&d_out[..], s.ld_d);
-        gemm(isa, rows, w(DOWN), n, Init::Zero, d_hidden, s.ld_f, &[]);
+        gemm(isa, rows, w(DOWN), n, Init::Zero, d_hidden, s.ld_f, &[], rounded);
         gelu_backward(isa, hidden, d_hidden, n, f, s.ld_f, d_up_bias);
+        self.settle(hidden, n, f, s.ld_f);
         let rows = (&d_hidden[..], s.ld_f);
-        gemm(isa, rows, w(UP), n, Init::Zero, y, s.ld_d, &[]);
+        gemm(isa, rows, w(UP), n, Init::Zero, y, s.ld_d, &[], rounded);
+        self.settle(d_hidden, n, f, s.ld_f);
         layer_norm_backward(
             isa,
             y,
@@ -249,11 +264,13 @@ impl Context<'_> {
             d_mlp_scale,
             d_mlp_bias,
         );
+        self.settle(mlp_in, n, d, s.ld_d);
+        self.settle(d_out, n, d, s.ld_d);
 
         // Attention: mid = x + Attention(LayerNorm(x) Wqkv) Wout.
         let rows = (&d_mid[..], s.ld_d);
         // Attention reads query, key and value in narrow columns, which the processor does not foresee.
-        gemm(isa, rows, w(OUTPUT), n, Init::Zero, y, s.ld_d, &[qkv, attended]);
+        gemm(isa, rows, w(OUTPUT), n, Init::Zero, y, s.ld_d, &[qkv, attended], rounded);
         let shape = s.attention();
         for i in 0..n / s.t {
             let qkv = &mut qkv[i * s.t * s.ld_qkv..][..s.t * s.ld_qkv];
@@ -261,7 +278,9 @@ impl Context<'_> {
             let stats = &stats[2 * i * s.t * s.h..][..2 * s.t * s.h];
             attention_backward(isa, &shape, qkv, &attended[rows.clone()], &y[rows], stats, attention);
         }
-        gemm(isa, (&qkv[..], s.ld_qkv), w(QKV), n, Init::Zero, y, s.ld_d, &[]);
+        self.settle(attended, n, d, s.ld_d);
+        gemm(isa, (&qkv[..], s.ld_qkv), w(QKV), n, Init::Zero, y, s.ld_d, &[], rounded);
+        self.settle(qkv, n, 3 * d, s.ld_qkv);
         layer_norm_backward(
             isa,
             y,
@@ -277,6 +296,8 @@ impl Context<'_> {
             d_attention_scale,
             d_attention_bias,
         );
+        self.settle(attention_in, n, d, s.ld_d);
+        self.settle(d_mid, n, d, s.ld_d);
     }
 
     /// logits = LayerNorm(x) W.
@@ -291,10 +312,10 @@ impl Context<'_> {
         let s = &self.sizes;
         let scale = &self.parameters[self.layout.final_norm_scale.clone()];
         let bias = &self.parameters[self.layout.final_norm_bias.clone()];
-        let Scratch { x, y, .. } = scratch;
+        let Scratch { x, y, rounded, .. } = scratch;
         layer_norm(self.isa, x, n, s.d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, final_in, final_rstd, y);
         let rows = (&y[..], s.ld_d);
-        gemm(self.isa, rows, &self.weights.head().forward, n, Init::Zero, logits, s.ld_v, &[]);
+        gemm(self.isa, rows, &self.weights.head().forward, n, Init::Zero, logits, s.ld_v, &[], rounded);
     }
 
     /// From the logits' gradient to `dx`, the gradient of the last block's output; `small` = [dscale, dbias].
@@ -312,9 +333,9 @@ impl Context<'_> {
         let scale = &self.parameters[self.layout.final_norm_scale.clone()];
         let bias = &self.parameters[self.layout.final_norm_bias.clone()];
         let (d_scale, d_bias) = small.split_at_mut(s.d);
-        let y = &mut *scratch.y;
+        let Scratch { y, rounded, .. } = scratch;
         let rows = (d_logits, s.ld_v);
-        gemm(self.isa, rows, &self.weights.head().backward, n, Init::Zero, y, s.ld_d, &[]);
+        gemm(self.isa, rows, &self.weights.head().backward, n, Init::Zero, y, s.ld_d, &[], rounded);
         layer_norm_backward(
             self.isa, y, n, s.d, s.ld_d, scale, bias, final_in, final_rstd, None, dx, d_scale, d_bias,
         );

@@ -5,7 +5,7 @@
 //! next one comes. How a batch is cut depends on its shape alone, never on the number of threads: that and
 //! sums in item order make results independent of it.
 
-use diapason_kernels::{AttentionShape, attention_scratch, padded};
+use diapason_kernels::{AttentionShape, Precision, attention_scratch, half_rows_len, padded, rounded_rows};
 use diapason_model::ModelConfig;
 use std::ops::Range;
 
@@ -19,6 +19,8 @@ const LARGEST: usize = 256;
 /// The model's sizes and strides, for windows of one length.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Sizes {
+    /// Of the products.
+    pub precision: Precision,
     /// Symbols V.
     pub v: usize,
     /// Width D.
@@ -42,10 +44,11 @@ pub(super) struct Sizes {
 
 impl Sizes {
     /// For batches of `windows` windows of `t` positions.
-    pub(super) fn new(model: &ModelConfig, t: usize, windows: usize) -> Self {
+    pub(super) fn new(model: &ModelConfig, precision: Precision, t: usize, windows: usize) -> Self {
         let tokens = (windows.saturating_mul(t) / ITEMS).clamp(SMALLEST, LARGEST);
         let (v, d, f) = (model.vocabulary, model.d_model, model.mlp_width());
         Self {
+            precision,
             v,
             d,
             f,
@@ -92,7 +95,24 @@ impl Sizes {
 
     /// Numbers of scratch for one thread in the passes over items.
     pub(super) fn scratch_len(&self) -> usize {
-        self.tokens() * (2 * self.ld_d + self.ld_f) + attention_scratch(&self.attention())
+        let rows = self.tokens() * (2 * self.ld_d + self.ld_f);
+        rows + attention_scratch(&self.attention()) + self.rounded_len()
+    }
+
+    /// Numbers of them for the rounded left operand of a product.
+    pub(super) fn rounded_len(&self) -> usize {
+        match self.precision {
+            Precision::F32 => 0,
+            Precision::Half => half_rows_len(self.tokens(), self.f.max(3 * self.d).max(self.v)),
+        }
+    }
+
+    /// Rows of a field that an item keeps: its positions, and what rounding them in place may need beyond.
+    fn rows(&self) -> usize {
+        match self.precision {
+            Precision::F32 => self.tokens(),
+            Precision::Half => rounded_rows(self.tokens()).max(self.tokens()),
+        }
     }
 }
 
@@ -136,7 +156,7 @@ pub(super) struct BlockFields {
 
 impl BlockFields {
     pub(super) fn new(s: &Sizes) -> Self {
-        let n = s.tokens();
+        let n = s.rows();
         let mut places = Places(0);
         Self {
             attention_in: places.take(n * s.ld_d),
@@ -169,7 +189,7 @@ pub(super) struct EndFields {
 
 impl EndFields {
     pub(super) fn new(s: &Sizes) -> Self {
-        let n = s.tokens();
+        let n = s.rows();
         let mut places = Places(0);
         Self {
             final_in: places.take(n * s.ld_d),

@@ -1,7 +1,7 @@
 //! The weight matrices, packed for the products: once a step, in both orientations.
 
 use super::sizes::Sizes;
-use diapason_kernels::{Isa, Packed, Pool};
+use diapason_kernels::{Isa, Packed, Pool, Precision};
 use diapason_model::Layout;
 use std::ops::Range;
 
@@ -22,10 +22,10 @@ pub(super) struct Matrix {
 }
 
 impl Matrix {
-    fn new(isa: Isa, range: Range<usize>, inputs: usize, outputs: usize) -> Self {
+    fn new(isa: Isa, precision: Precision, range: Range<usize>, inputs: usize, outputs: usize) -> Self {
         Self {
-            forward: Packed::new(isa, inputs, outputs),
-            backward: Packed::new(isa, outputs, inputs),
+            forward: Packed::new(isa, precision, inputs, outputs),
+            backward: Packed::new(isa, precision, outputs, inputs),
             range,
             inputs,
             outputs,
@@ -35,6 +35,12 @@ impl Matrix {
     }
 
     fn pack(&mut self, parameters: &[f32]) {
+        self.copy(parameters);
+        self.forward.finish();
+        self.backward.finish();
+    }
+
+    fn copy(&mut self, parameters: &[f32]) {
         let (inputs, outputs) = (self.inputs, self.outputs / self.parts);
         let w = &parameters[self.range.clone()];
         if self.transposed {
@@ -65,24 +71,25 @@ pub(super) struct Weights {
 impl Weights {
     pub(super) fn new(isa: Isa, s: &Sizes, layout: &Layout) -> Self {
         let (d, f) = (s.d, s.f);
+        let matrix = |range, inputs, outputs| Matrix::new(isa, s.precision, range, inputs, outputs);
         let mut matrices = Vec::with_capacity(PER_BLOCK * s.l + 1);
         for block in &layout.blocks {
             let qkv = block.query.start..block.value.end;
-            matrices.push(Matrix { parts: 3, ..Matrix::new(isa, qkv, d, 3 * d) });
-            matrices.push(Matrix::new(isa, block.output.clone(), d, d));
-            matrices.push(Matrix::new(isa, block.up.clone(), d, f));
-            matrices.push(Matrix::new(isa, block.down.clone(), f, d));
+            matrices.push(Matrix { parts: 3, ..matrix(qkv, d, 3 * d) });
+            matrices.push(matrix(block.output.clone(), d, d));
+            matrices.push(matrix(block.up.clone(), d, f));
+            matrices.push(matrix(block.down.clone(), f, d));
         }
         matrices.push(match &layout.head {
-            Some(range) => Matrix::new(isa, range.clone(), d, s.v),
-            None => Matrix { transposed: true, ..Matrix::new(isa, layout.token_embedding.clone(), d, s.v) },
+            Some(range) => matrix(range.clone(), d, s.v),
+            None => Matrix { transposed: true, ..matrix(layout.token_embedding.clone(), d, s.v) },
         });
         Self { matrices }
     }
 
     /// Bytes that [`Weights::new`] allocates.
     pub(super) fn bytes(s: &Sizes) -> usize {
-        let both = |k, n| Packed::bytes(k, n) + Packed::bytes(n, k);
+        let both = |k, n| Packed::bytes(s.precision, k, n) + Packed::bytes(s.precision, n, k);
         s.l * (both(s.d, 3 * s.d) + both(s.d, s.d) + 2 * both(s.d, s.f)) + both(s.d, s.v)
     }
 

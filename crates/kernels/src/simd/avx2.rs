@@ -1,6 +1,6 @@
 //! 8 lanes: AVX2 with FMA.
 
-use super::Simd;
+use super::{Integers, Simd};
 use std::arch::x86_64::*;
 
 /// Proof that the processor has AVX2 and FMA.
@@ -61,6 +61,7 @@ pub(crate) unsafe fn transpose8(from: *const f32, from_stride: usize, to: *mut f
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx2 {
     const LANES: usize = 8;
+    const TILE: (usize, usize) = (6, 2);
     type V = __m256;
 
     #[inline(always)]
@@ -153,5 +154,61 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn transpose8(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
         unsafe { transpose8(from, from_stride, to, to_stride) }
+    }
+}
+
+// SAFETY of every block below: the token proves that the instructions exist; pointers are the caller's promise.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Integers for Avx2 {
+    type I = __m256i;
+
+    #[inline(always)]
+    fn repeat(self, x: i32) -> __m256i {
+        unsafe { _mm256_set1_epi32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_integers(self, p: *const i32) -> __m256i {
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_integers(self, p: *mut i32, v: __m256i) {
+        unsafe { _mm256_storeu_si256(p.cast(), v) }
+    }
+    #[inline(always)]
+    fn dot(self, a: __m256i, b: __m256i, sum: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)) }
+    }
+    #[inline(always)]
+    fn convert(self, a: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    fn magnitude(self, largest: __m256i, x: __m256) -> __m256i {
+        unsafe {
+            _mm256_max_epi32(largest, _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(i32::MAX)))
+        }
+    }
+    #[inline(always)]
+    fn largest_integer(self, a: __m256i) -> i32 {
+        unsafe {
+            let d = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
+            let e = _mm_max_epi32(d, _mm_shuffle_epi32::<0b01_00_11_10>(d));
+            _mm_cvtsi128_si32(_mm_max_epi32(e, _mm_shuffle_epi32::<0b10_11_00_01>(e)))
+        }
+    }
+    #[inline(always)]
+    fn interleave(self, low: __m256, high: __m256) -> __m256i {
+        unsafe {
+            let high = _mm256_slli_epi32::<16>(_mm256_cvtps_epi32(high));
+            _mm256_blend_epi16::<0xAA>(_mm256_cvtps_epi32(low), high)
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_rounded(self, p: *mut i32, a: __m256, b: __m256) {
+        unsafe {
+            // Packing works on the two halves of a vector apart.
+            let words = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
+            self.store_integers(p, _mm256_permute4x64_epi64::<0b11_01_10_00>(words));
+        }
     }
 }

@@ -25,6 +25,8 @@ pub(crate) use portable::Portable;
 pub(crate) trait Simd: Copy + Send + Sync {
     /// Numbers in a vector; at most 16.
     const LANES: usize;
+    /// Rows (8, 6 or 4) and vectors (3 or 2) of the micro-tile of `gemm.rs`: as many sums as the registers hold beside the operands.
+    const TILE: (usize, usize);
     /// The vector.
     type V: Copy;
 
@@ -126,4 +128,40 @@ pub(crate) trait Simd: Copy + Send + Sync {
         // SAFETY: the caller's promise, in both branches.
         unsafe { if n >= Self::LANES { self.store(p, v) } else { self.store_first(p, v, n) } }
     }
+}
+
+/// Operations on vectors of [`Simd::LANES`] 32-bit integers, and on pairs of 16-bit integers in each: what `half.rs` needs.
+///
+/// Every one gives the same bits on every instruction set, for finite numbers.
+pub(crate) trait Integers: Simd {
+    /// The vector.
+    type I: Copy;
+
+    fn repeat(self, x: i32) -> Self::I;
+    /// # Safety
+    /// `p` is valid for reading LANES numbers.
+    unsafe fn load_integers(self, p: *const i32) -> Self::I;
+    /// # Safety
+    /// `p` is valid for writing LANES numbers.
+    unsafe fn store_integers(self, p: *mut i32, v: Self::I);
+    /// sum + a.low b.low + a.high b.high in each lane, where low and high are the signed 16-bit halves; wraps around.
+    fn dot(self, a: Self::I, b: Self::I, sum: Self::I) -> Self::I;
+    /// To the nearest f32, ties to even.
+    fn convert(self, a: Self::I) -> Self::V;
+    /// a * b + c, rounded once everywhere.
+    #[inline(always)]
+    fn fused(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        self.mul_add(a, b, c)
+    }
+    /// The larger of `largest` and the bits of |x|, lane by lane: infinity is above every number, and what is not a number above
+    /// infinity.
+    fn magnitude(self, largest: Self::I, x: Self::V) -> Self::I;
+    /// The largest lane of non-negative numbers.
+    fn largest_integer(self, a: Self::I) -> i32;
+    /// Both to the nearest integers, ties to even, of 16 bits: `low` in the low halves, `high` in the high halves.
+    fn interleave(self, low: Self::V, high: Self::V) -> Self::I;
+    /// The numbers of `a`, then those of `b`, as [`Integers::interleave`] rounds them, one behind the other.
+    /// # Safety
+    /// `p` is valid for writing LANES numbers of 32 bits.
+    unsafe fn store_rounded(self, p: *mut i32, a: Self::V, b: Self::V);
 }

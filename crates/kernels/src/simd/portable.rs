@@ -1,7 +1,7 @@
 //! 4 lanes by the crate `wide`, for processors that have no file of their own: SSE2, NEON, WebAssembly or plain numbers,
 //! as the target has it. Multiply and add are rounded separately where the target promises no fused operation.
 
-use super::Simd;
+use super::{Integers, Simd};
 use wide::f32x4;
 
 /// Needs nothing.
@@ -10,6 +10,7 @@ pub(crate) struct Portable;
 
 impl Simd for Portable {
     const LANES: usize = 4;
+    const TILE: (usize, usize) = (4, 3);
     type V = f32x4;
 
     #[inline(always)]
@@ -103,5 +104,73 @@ impl Simd for Portable {
         let m = |a: f32, b: f32| if a > b { a } else { b };
         let a = a.to_array();
         m(m(a[0], a[1]), m(a[2], a[3]))
+    }
+}
+
+/// The low and the high half.
+#[inline(always)]
+fn halves(pair: i32) -> (i32, i32) {
+    (i32::from(pair as i16), pair >> 16)
+}
+
+#[inline(always)]
+fn pair(low: f32, high: f32) -> i32 {
+    (low as i32 & 0xFFFF) | (high as i32) << 16
+}
+
+impl Integers for Portable {
+    type I = [i32; 4];
+
+    #[inline(always)]
+    fn repeat(self, x: i32) -> [i32; 4] {
+        [x; 4]
+    }
+    #[inline(always)]
+    unsafe fn load_integers(self, p: *const i32) -> [i32; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[i32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store_integers(self, p: *mut i32, v: [i32; 4]) {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[i32; 4]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    fn dot(self, a: [i32; 4], b: [i32; 4], sum: [i32; 4]) -> [i32; 4] {
+        std::array::from_fn(|i| {
+            let ((a0, a1), (b0, b1)) = (halves(a[i]), halves(b[i]));
+            // Two products of 16-bit numbers overflow together only where both are -2^15 squared.
+            sum[i].wrapping_add((a0 * b0).wrapping_add(a1 * b1))
+        })
+    }
+    #[inline(always)]
+    fn convert(self, a: [i32; 4]) -> f32x4 {
+        f32x4::new(a.map(|a| a as f32))
+    }
+    #[inline(always)]
+    fn fused(self, a: f32x4, b: f32x4, c: f32x4) -> f32x4 {
+        let (a, b, c) = (a.to_array(), b.to_array(), c.to_array());
+        f32x4::new(std::array::from_fn(|i| a[i].mul_add(b[i], c[i])))
+    }
+    #[inline(always)]
+    fn magnitude(self, largest: [i32; 4], x: f32x4) -> [i32; 4] {
+        let x = x.to_array();
+        std::array::from_fn(|i| largest[i].max((x[i].to_bits() & 0x7FFF_FFFF) as i32))
+    }
+    #[inline(always)]
+    fn largest_integer(self, a: [i32; 4]) -> i32 {
+        a[0].max(a[1]).max(a[2].max(a[3]))
+    }
+    #[inline(always)]
+    fn interleave(self, low: f32x4, high: f32x4) -> [i32; 4] {
+        let (low, high) = (self.round(low).to_array(), self.round(high).to_array());
+        std::array::from_fn(|i| pair(low[i], high[i]))
+    }
+    #[inline(always)]
+    unsafe fn store_rounded(self, p: *mut i32, a: f32x4, b: f32x4) {
+        let (a, b) = (self.round(a).to_array(), self.round(b).to_array());
+        let pairs = [pair(a[0], a[1]), pair(a[2], a[3]), pair(b[0], b[1]), pair(b[2], b[3])];
+        // SAFETY: the caller's promise.
+        unsafe { self.store_integers(p, pairs) }
     }
 }

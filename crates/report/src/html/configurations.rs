@@ -149,7 +149,7 @@ fn pass_columns(shown: &Shown<'_>, of_pass: &PassColumns, pass: Pass, push: &mut
     let study = shown.study;
     let group = of_pass.group.as_str();
     let cells = |cell: &dyn Fn(&CellReading) -> String| of_pass.readings.iter().map(cell).collect::<Vec<_>>();
-    if study.spec.seeds > 1 {
+    if study.several_seeds() {
         push(
             group,
             "seeds",

@@ -246,7 +246,7 @@ fn is_stopped(shown: &Shown<'_>, trial: usize) -> bool {
 fn trial_name(shown: &Shown<'_>, trial: usize) -> String {
     let trial = &shown.study.trials[trial];
     let mut name = format!("no. {}: {}", trial.cell + 1, shown.name(trial.cell));
-    if shown.study.spec.seeds > 1 || trial.seed > 0 {
+    if shown.study.several_seeds() {
         let _ = write!(name, ", seed {}", trial.seed);
     }
     if let Some(why) = shown.study.dropped(trial) {

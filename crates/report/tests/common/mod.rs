@@ -29,6 +29,8 @@ pub(crate) fn study() -> Study {
         first_steps: SEED_STEPS,
         enqueued_only: false,
         rule: Rule::None,
+        until_decided: None,
+        search: None,
         tolerance: 0.01,
         cost: Cost::Seconds,
         corpus: CorpusStamp { name: "text8".into(), digest: "sha256:00".into(), request: None },
