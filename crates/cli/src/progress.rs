@@ -277,8 +277,11 @@ impl Training {
 
     /// There are so many trials, and so many of them are over.
     pub(crate) fn study(&mut self, trials: usize, over: usize) {
+        // A study that gets more trials on the way is still the same.
+        if self.trials.is_none() {
+            self.begun = Instant::now();
+        }
         self.trials = Some((trials, over));
-        self.begun = Instant::now();
         self.draw("");
     }
 
