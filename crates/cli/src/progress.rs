@@ -544,7 +544,7 @@ mod tests {
         for width in 20..200 {
             let lines = lines(&runs, width, true);
             assert!(
-                width < 37 || lines.iter().all(|line| console::measure_text_width(line) <= width),
+                width < 40 || lines.iter().all(|line| console::measure_text_width(line) <= width),
                 "{lines:?}"
             );
         }

@@ -5,7 +5,7 @@ use crate::stopped;
 use crate::table::{Align, Column, Table};
 use crate::{Bounds, RESULTS_FILE};
 use diapason_study::{
-    CellReading, Certainty, Cost, Grounds, Interval, Pass, PassDecision, SEED_EARLY_STEP, SEED_LABEL,
+    CellReading, Certainty, Cost, Grounds, Interval, Need, Pass, PassDecision, SEED_EARLY_STEP, SEED_LABEL,
     SeedNumbers, Standing, Study, Timings, Verdict, percent, seed_numbers,
 };
 use diapason_training::Protocol;
@@ -296,7 +296,11 @@ pub(crate) fn answer(study: &Study) -> Vec<(&'static str, String)> {
     match certainty.split_once(": ").filter(|_| verdict.certainty.is_some_and(|c| c != Certainty::Decided)) {
         Some((certainty, missing)) => {
             lines.push(("Certainty", certainty.to_string()));
-            lines.push(("Missing", missing.to_string()));
+            let seeds = decided.grounds.as_ref().ok().and_then(|grounds| grounds.weighed.missing.as_ref());
+            let seeds = seeds.is_some_and(|m| matches!(m.need, Need::SecondSeed | Need::Seeds(_)));
+            let trains = seeds && is_over(study) && study.spec.until_decided.is_none();
+            let how = if trains { "; the same command with --until-decided trains them" } else { "" };
+            lines.push(("Missing", format!("{missing}{how}")));
         }
         None => lines.push(("Certainty", certainty)),
     }
