@@ -1,4 +1,4 @@
-"""The model of `architecture = "seed"` in JAX, Flax and Optax: an independent reference.
+"""The model, with every part that a configuration can choose, in JAX, Flax and Optax: an independent reference.
 
 Nothing here is shared with the Rust code but the definition of the model and the names of the tensors. What
 both compute, both were told in words.
@@ -24,12 +24,30 @@ import time
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "crates" / "engine" / "tests" / "fixture"
 
-# Two small models that differ in everything; the second ties its embeddings and has T = max_len.
+# The parts that a model is put together from; the defaults are those of the notebook.
+PARTS = dict(norm="layer_norm", positions="learned", activation="gelu", mlp_bias=True, qk_norm=False,
+             logit_softcap=0.0, embedding_norm=False, ngram_table=0, value_residual=False,
+             embedding_residual=False, loss_positions="all", tie_embeddings=False)
+
+# Small models that differ in everything. The first two are the notebook's; the others have each value of each part at least once.
 FIXTURES = {
     "untied": dict(vocabulary=27, d_model=32, n_heads=4, n_layers=2, mlp_ratio=4.0, max_len=16,
-                   tie_embeddings=False, windows=4, sequence_length=12, seed=1),
+                   windows=4, sequence_length=12, seed=1),
     "tied": dict(vocabulary=11, d_model=20, n_heads=2, n_layers=1, mlp_ratio=2.5, max_len=10,
                  tie_embeddings=True, windows=3, sequence_length=10, seed=2),
+    "fast": dict(vocabulary=7, d_model=24, n_heads=3, n_layers=3, mlp_ratio=2.0, max_len=12,
+                 windows=4, sequence_length=11, seed=3, norm="rms_norm", positions="rotary",
+                 activation="relu_squared", mlp_bias=False, qk_norm=True, logit_softcap=5.0,
+                 embedding_norm=True, ngram_table=2, value_residual=True),
+    "gated": dict(vocabulary=4, d_model=20, n_heads=2, n_layers=2, mlp_ratio=1.5, max_len=9,
+                  windows=6, sequence_length=9, seed=4, positions="sinusoidal", activation="swiglu",
+                  ngram_table=3, embedding_residual=True, loss_positions="last"),
+    "plain": dict(vocabulary=9, d_model=16, n_heads=2, n_layers=2, mlp_ratio=2.0, max_len=8,
+                  windows=4, sequence_length=7, seed=5, norm="rms_norm", positions="none",
+                  activation="silu", embedding_residual=True, embedding_norm=True),
+    "turned": dict(vocabulary=9, d_model=15, n_heads=3, n_layers=2, mlp_ratio=2.0, max_len=8,
+                   windows=4, sequence_length=8, seed=6, positions="rotary", activation="relu",
+                   value_residual=True, tie_embeddings=True),
 }
 FIXTURE_STEPS = 20
 LEARNING_RATE = 1e-3
@@ -44,7 +62,8 @@ def limit_threads(threads):
 
 def define():
     """Loads JAX and defines the model; the import takes seconds, which `--help` should not."""
-    global jax, jnp, nn, np, optax, Transformer
+    global flax, jax, jnp, nn, np, optax, Transformer
+    import flax
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -53,19 +72,66 @@ def define():
 
     jax.config.update("jax_default_matmul_precision", "highest")
 
+    def rms(x):
+        return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
+
+    def norm(parts, name):
+        return nn.LayerNorm(name=name) if parts["norm"] == "layer_norm" else rms
+
+    def turn(x):
+        """Rotary positions: x [B, T, H, d] as complex numbers, channel i with channel i + d/2."""
+        half = x.shape[-1] // 2
+        angles = jnp.arange(x.shape[1])[:, None] * 10000.0 ** (-jnp.arange(half) / half)
+        z = jax.lax.complex(x[..., :half], x[..., half : 2 * half])
+        z = z * jnp.exp(1j * angles)[None, :, None, :]
+        return jnp.concatenate([z.real, z.imag, x[..., 2 * half :]], axis=-1).astype(x.dtype)
+
+    class Attention(nn.Module):
+        n_heads: int
+        parts: dict
+
+        @nn.compact
+        def __call__(self, x, mask, first_value):
+            """Output and values."""
+            d = x.shape[-1]
+            query, key, value = (
+                nn.DenseGeneral((self.n_heads, d // self.n_heads), use_bias=False, name=name)(x)
+                for name in ("query", "key", "value"))
+            if self.parts["value_residual"] and first_value is not None:
+                w = self.param("value_residual", nn.initializers.constant(0.5), (1,))
+                value = (1 - w) * value + w * first_value
+            if self.parts["qk_norm"]:
+                query, key = rms(query), rms(key)
+            if self.parts["positions"] == "rotary":
+                query, key = turn(query), turn(key)
+            y = nn.dot_product_attention(query, key, value, mask=mask)
+            return nn.DenseGeneral(d, axis=(-2, -1), use_bias=False, name="out")(y), value
+
     class Block(nn.Module):
         n_heads: int
         mlp_width: int
+        parts: dict
 
         @nn.compact
-        def __call__(self, x, mask):
-            y = nn.LayerNorm(name="attention_norm")(x)
-            attention = nn.MultiHeadDotProductAttention(self.n_heads, use_bias=False, name="attention")
-            x = x + attention(y, mask=mask)
-            y = nn.LayerNorm(name="mlp_norm")(x)
-            y = nn.Dense(self.mlp_width, name="up")(y)
-            y = nn.gelu(y, approximate=True)
-            return x + nn.Dense(x.shape[-1], name="down")(y)
+        def __call__(self, x, mask, embedded, first_value):
+            p = self.parts
+            if p["embedding_residual"] and first_value is not None:
+                w = self.param("embedding_residual", lambda key, shape: jnp.array([1.0, 0.0]), (2,))
+                x = w[0] * x + w[1] * embedded
+            y = norm(p, "attention_norm")(x)
+            y, value = Attention(self.n_heads, p, name="attention")(y, mask, first_value)
+            x = x + y
+            y = norm(p, "mlp_norm")(x)
+            activation = {
+                "gelu": lambda y: nn.gelu(y, approximate=True), "relu": nn.relu, "silu": nn.silu,
+                "relu_squared": lambda y: jnp.square(nn.relu(y)), "swiglu": nn.silu,
+            }[p["activation"]]
+            up = nn.Dense(self.mlp_width, use_bias=p["mlp_bias"], name="up")(y)
+            if p["activation"] == "swiglu":
+                y = activation(nn.Dense(self.mlp_width, use_bias=p["mlp_bias"], name="gate")(y)) * up
+            else:
+                y = activation(up)
+            return x + nn.Dense(x.shape[-1], use_bias=p["mlp_bias"], name="down")(y), value
 
     class Transformer(nn.Module):
         vocabulary: int
@@ -74,33 +140,58 @@ def define():
         n_layers: int
         mlp_ratio: float
         max_len: int
-        tie_embeddings: bool
+        parts: dict
 
         @nn.compact
         def __call__(self, tokens):
             """tokens [B, T] to logits [B, T, V]"""
+            p, (_, t) = self.parts, tokens.shape
             embedding = nn.Embed(self.vocabulary, self.d_model, name="token_embedding")
-            positions = self.param("position_embedding", nn.initializers.normal(0.02),
-                                   (self.max_len, self.d_model))
-            x = embedding(tokens) + positions[: tokens.shape[1]]
+            x = embedding(tokens)
+            if p["positions"] == "learned":
+                x = x + self.param("position_embedding", nn.initializers.normal(0.02),
+                                   (self.max_len, self.d_model))[:t]
+            if p["positions"] == "sinusoidal":
+                angles = np.arange(t)[:, None] / 10000.0 ** (np.arange(0, self.d_model, 2) / self.d_model)
+                table = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(t, -1)
+                x = x + table[:, : self.d_model].astype(x.dtype)
+            if p["ngram_table"]:
+                # Each n-gram is a number whose digits are its symbols; V stands for what lies before the window.
+                code = 0
+                for back in reversed(range(p["ngram_table"])):
+                    shifted = jnp.pad(tokens, ((0, 0), (back, 0)), constant_values=self.vocabulary)[:, :t]
+                    code = code * (self.vocabulary + (back > 0)) + shifted
+                rows = self.vocabulary * (self.vocabulary + 1) ** (p["ngram_table"] - 1)
+                x = x + nn.Embed(rows, self.d_model, name="ngram_embedding",
+                                 embedding_init=nn.initializers.zeros_init())(code)
+            if p["embedding_norm"]:
+                x = rms(x)
+            embedded, first_value = x, None
             mask = nn.make_causal_mask(tokens)
             for i in range(self.n_layers):
-                x = Block(self.n_heads, round(self.mlp_ratio * self.d_model), name=f"blocks_{i}")(x, mask)
-            x = nn.LayerNorm(name="final_norm")(x)
-            if self.tie_embeddings:
-                return embedding.attend(x)
-            return nn.Dense(self.vocabulary, use_bias=False, name="head")(x)
+                block = Block(self.n_heads, round(self.mlp_ratio * self.d_model), p, name=f"blocks_{i}")
+                x, value = block(x, mask, embedded, first_value)
+                first_value = value if first_value is None else first_value
+            x = norm(p, "final_norm")(x)
+            if p["tie_embeddings"]:
+                logits = embedding.attend(x)
+            else:
+                logits = nn.Dense(self.vocabulary, use_bias=False, name="head")(x)
+            cap = p["logit_softcap"]
+            return cap * jnp.tanh(logits / cap) if cap else logits
 
 
 def make_model(sizes):
-    names = ["vocabulary", "d_model", "n_heads", "n_layers", "mlp_ratio", "max_len", "tie_embeddings"]
-    return Transformer(**{name: sizes[name] for name in names})
+    names = ["vocabulary", "d_model", "n_heads", "n_layers", "mlp_ratio", "max_len"]
+    parts = flax.core.freeze({name: sizes.get(name, default) for name, default in PARTS.items()})
+    return Transformer(parts=parts, **{name: sizes[name] for name in names})
 
 
 def loss_and_logits(model, params, inputs, targets):
-    """Mean cross-entropy over all positions, nats."""
+    """Mean cross-entropy over all positions, or over the last of each window, nats."""
     logits = model.apply({"params": params}, inputs)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean(), logits
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    return (losses[:, -1] if model.parts["loss_positions"] == "last" else losses).mean(), logits
 
 
 def make_step(model, optimizer):
@@ -124,7 +215,8 @@ def name_in_checkpoints(path):
     """`blocks_0/attention/query/kernel` becomes `blocks.0.attention.query`."""
     name = ".".join(path).replace("blocks_", "blocks.")
     for ours, theirs in [
-        ("token_embedding", "token_embedding.embedding"), ("head", "head.kernel"),
+        ("token_embedding", "token_embedding.embedding"), ("ngram_embedding", "ngram_embedding.embedding"),
+        ("head", "head.kernel"), ("mlp.gate_bias", ".gate.bias"), ("mlp.gate", ".gate.kernel"),
         ("attention.query", "attention.query.kernel"), ("attention.key", "attention.key.kernel"),
         ("attention.value", "attention.value.kernel"), ("attention.output", "attention.out.kernel"),
         ("mlp.up_bias", ".up.bias"), ("mlp.up", ".up.kernel"),
@@ -158,6 +250,8 @@ def random_parameters(template, rng):
             x = 1.0 + 0.2 * x
         elif kind == "bias":
             x = 0.2 * x
+        elif kind.endswith("_residual"):
+            x = 0.6 + 0.2 * x
         elif kind == "kernel":
             fan_in = np.prod(leaf.shape[:-1]) if path[-2].key == "out" else leaf.shape[0]
             x = x / np.sqrt(fan_in)
@@ -237,7 +331,7 @@ def read_safetensors(path):
 
 
 def metadata_of(sizes):
-    metadata = {key: json.dumps(value) for key, value in sizes.items()}
+    metadata = {key: json.dumps(value) for key, value in (PARTS | sizes).items()}
     return metadata | {"learning_rate": json.dumps(LEARNING_RATE), "steps": json.dumps(FIXTURE_STEPS)}
 
 
@@ -375,7 +469,7 @@ def train(arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="The seed's model in JAX, Flax and Optax.")
+    parser = argparse.ArgumentParser(description="The model in JAX, Flax and Optax.")
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("fixture", help="write the fixtures of the engine's tests")
     command.set_defaults(run=write_fixtures)

@@ -4,9 +4,10 @@
 //! calls the crates below; after that point nothing is optional or checked twice. The doc comments in this
 //! file are the program's help, so they are written for someone who has never seen the program.
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use diapason_study::{Range, Rule, RuleError, Sampler, SearchError};
-use diapason_training::{Config, PrecisionChoice};
+use diapason_training::{Config, PrecisionChoice, RECIPES};
 use std::path::PathBuf;
 
 /// Finds the right character-level Transformer for a text, on the machine you have.
@@ -119,8 +120,8 @@ Examples:
       Your own grid; the last key varies fastest.
   diapason tune --corpus my.txt --grid d_model=64,128 --grid n_layers=1,2,4,8 --rule halving:eta=3
       The same choice for less training: what falls behind is stopped at a few steps on the way.
-  diapason tune --corpus my.txt --range learning_rate=1e-4..1e-2:log --grid d_model=64,128 --sampler tpe --samples 30
-      Thirty configurations, drawn where losses are low.
+  diapason tune --corpus my.txt --range learning_rate=1e-4..1e-2:log --sampler tpe --samples 30
+      Thirty learning rates, drawn where losses are low.
   diapason tune --corpus my.txt --grid d_model=64,128 --until-decided
       More seeds of what the verdict needs them of, until it is decided.
   diapason tune --corpus builtin:english --seeds 3 --set batch_size=32 --out my-study --json
@@ -162,6 +163,9 @@ pub(crate) struct Tune {
     /// How many configurations to draw [default: 16]
     #[arg(long, value_name = "N", value_parser = |text: &str| between(text, 1, 100_000), help_heading = "Search")]
     pub(crate) samples: Option<u64>,
+    /// A preset of keys; those given by --set win over it. `diapason config --recipe NAME` prints it
+    #[arg(long, value_name = "NAME", value_parser = recipes(), help_heading = "Search")]
+    pub(crate) recipe: Option<String>,
 
     /// Set one key for every configuration; `diapason config` lists the keys
     #[arg(long, value_name = "KEY=V", help_heading = "Search")]
@@ -366,6 +370,10 @@ The keys of --set, with defaults: `diapason config`."
 pub(crate) struct Train {
     #[command(flatten)]
     pub(crate) text: Text,
+
+    /// A preset of keys; those given by --set win over it. `diapason config --recipe NAME` prints it
+    #[arg(long, value_name = "NAME", value_parser = recipes(), help_heading = "Training")]
+    pub(crate) recipe: Option<String>,
 
     /// Set one key of the configuration; `diapason config` lists the keys
     #[arg(long, value_name = "KEY=V", help_heading = "Training")]
@@ -668,7 +676,7 @@ Rules:
   hyperband:eta=3[,first=STEP]                the same in brackets
   median:startup=5,warmup=0.2                 ends what is worse than half of those before it
   patience:N                                  ends after N evaluations without improvement
-  as-seed                                     the notebook's early stopping: at the fifth improvement
+  as-seed                                     the notebook's early stopping
   none                                        all to the end
 
 Examples:
@@ -676,7 +684,7 @@ Examples:
   diapason replay text8 --storage postgresql://anna@db.example.org/studies --rule median --json")]
 pub(crate) struct Replay {
     /// Name of the study, or its folder; may be left out where --storage has one study
-    #[arg(value_name = "STUDY")]
+    #[arg(value_name = "NAME")]
     pub(crate) name: Option<String>,
 
     #[command(flatten)]
@@ -691,17 +699,22 @@ pub(crate) struct Replay {
     pub(crate) json: bool,
 }
 
-/// List the keys of the configuration: name, default, meaning.
+/// List the keys of the configuration: name, default, meaning; or the values that a recipe has.
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = "\
 Examples:
   diapason config
   diapason config learning_rate
+  diapason config --recipe fast
   diapason config --json")]
 pub(crate) struct ShowConfig {
     /// Only this key
     #[arg(value_name = "KEY")]
     pub(crate) key: Option<String>,
+
+    /// The values of this preset in place of the defaults
+    #[arg(long, value_name = "NAME", value_parser = recipes())]
+    pub(crate) recipe: Option<String>,
 
     /// One JSON object on stdout
     #[arg(long, help_heading = "Output")]
@@ -734,6 +747,10 @@ pub(crate) struct Bench {
     /// What to time
     #[arg(value_enum, value_name = "WHAT", default_value_t = What::Step)]
     pub(crate) what: What,
+
+    /// A preset of keys; those given by --set win over it. `diapason config --recipe NAME` prints it
+    #[arg(long, value_name = "NAME", value_parser = recipes())]
+    pub(crate) recipe: Option<String>,
 
     /// Set one key of the configuration; `diapason config` lists the keys
     #[arg(long, value_name = "KEY=V")]
@@ -1021,6 +1038,11 @@ fn fraction(text: &str) -> Result<f64, String> {
         Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
         _ => Err("must be a number from 0 to 1".to_string()),
     }
+}
+
+/// The names of the presets.
+fn recipes() -> PossibleValuesParser {
+    PossibleValuesParser::new(RECIPES.map(|recipe| recipe.name))
 }
 
 /// A path that can be written into a checkpoint or a study. The parser has refused what is not UTF-8.

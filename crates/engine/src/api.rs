@@ -43,7 +43,7 @@ pub struct Update {
 /// What a step says of its batch, before the update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepMetrics {
-    /// Mean cross-entropy over all positions, nats. Not finite when the run has diverged.
+    /// Mean cross-entropy over the positions that count, nats. Not finite when the run has diverged.
     pub loss: f64,
 }
 
@@ -137,6 +137,12 @@ pub trait Engine: Send {
     /// changes while it goes on. An engine that has no threads of its own does nothing.
     fn set_threads(&mut self, threads: usize) {
         let _ = threads;
+    }
+
+    /// What dropout leaves out of the next batch is drawn for this update (numbers from 1) of a run with this seed. A model without dropout
+    /// has no use for it.
+    fn draw_masks(&mut self, seed: u64, update: u64) {
+        let _ = (seed, update);
     }
 
     /// Forward, loss, backward, update, on one batch.

@@ -7,7 +7,7 @@
 
 use diapason_engine::{Batch, CpuEngine, Engine, Precision, Scores, Shape, Update};
 use diapason_kernels::Isa;
-use diapason_model::{Architecture, Layout, ModelConfig};
+use diapason_model::{Activation, Layout, LossPositions, ModelConfig, Norm, Positions};
 use diapason_random::{Purpose, Stream};
 use diapason_reference::{adam, cross_entropy, logits, loss_and_gradient};
 
@@ -39,8 +39,10 @@ impl Case {
 
     fn engine(&self, isa: Isa, threads: usize) -> CpuEngine {
         let shape = Shape { batch_size: self.windows(), sequence_length: self.sequence_length };
-        CpuEngine::with_isa(isa, Precision::F32, self.model.clone(), &self.parameters, threads, shape)
-            .unwrap()
+        let mut engine =
+            CpuEngine::with_isa(isa, Precision::F32, self.model, &self.parameters, threads, shape).unwrap();
+        engine.draw_masks(MASKS.0, MASKS.1);
+        engine
     }
 
     fn wide(&self) -> Vec<f64> {
@@ -53,65 +55,137 @@ fn symbols(step: u64, n: usize, vocabulary: usize) -> Vec<u8> {
     (0..n as u64).map(|i| stream.below(i, vocabulary as u64) as u8).collect()
 }
 
-/// (what, (V, D, H, L, mlp_ratio, max_len, tied), (B, T))
-type Sizes = (&'static str, (usize, usize, usize, usize, f64, usize, bool), (usize, usize));
+/// (what, (V, D, H, L, mlp_ratio, max_len), parts, (B, T))
+type Sizes = (&'static str, (usize, usize, usize, usize, f64, usize), ModelConfig, (usize, usize));
 
 fn cases() -> Vec<Case> {
-    let sizes: [Sizes; 17] = [
-        ("all even", (27, 32, 4, 2, 4.0, 16, false), (4, 16)),
-        ("width 20, T below max_len", (27, 20, 2, 2, 2.5, 11, false), (3, 7)),
-        ("heads of one channel", (5, 7, 7, 2, 1.0, 8, false), (2, 5)),
-        ("width 1", (3, 1, 1, 2, 4.0, 4, false), (2, 3)),
-        ("width 2, tied", (4, 2, 1, 1, 0.5, 4, true), (3, 4)),
-        ("one position", (27, 24, 3, 2, 4.0, 1, false), (6, 1)),
-        ("one window", (27, 48, 4, 1, 4.0, 12, false), (1, 9)),
-        ("one window of one position, tied", (27, 18, 2, 2, 4.0, 12, true), (1, 1)),
-        ("one symbol", (1, 16, 2, 1, 4.0, 6, false), (2, 4)),
-        ("two symbols, tied", (2, 17, 1, 2, 2.0, 6, true), (5, 3)),
-        ("256 symbols, narrow MLP", (256, 18, 3, 1, 0.5, 8, false), (2, 6)),
-        ("256 symbols, tied", (256, 40, 5, 1, 2.5, 8, true), (3, 8)),
-        ("odd head size, three layers", (27, 51, 3, 3, 4.0, 9, false), (7, 9)),
-        ("more windows than shards", (27, 12, 2, 1, 4.0, 5, false), (67, 3)),
-        ("longer than a tile", (45, 96, 2, 1, 4.0, 80, true), (5, 70)),
-        ("longer than two tiles", (27, 24, 2, 1, 1.0, 150, false), (2, 150)),
-        ("wider than a rectangle", (27, 264, 3, 1, 2.5, 4, false), (2, 3)),
+    let seed = ModelConfig::default();
+    let tied = ModelConfig { tie_embeddings: true, ..seed };
+    let fast = ModelConfig {
+        norm: Norm::RmsNorm,
+        positions: Positions::Rotary,
+        activation: Activation::ReluSquared,
+        mlp_bias: false,
+        qk_norm: true,
+        logit_softcap: 2.0,
+        embedding_norm: true,
+        ngram_table: 2,
+        value_residual: true,
+        ..seed
+    };
+    let other = ModelConfig {
+        positions: Positions::Sinusoidal,
+        activation: Activation::Swiglu,
+        ngram_table: 3,
+        embedding_residual: true,
+        dropout: 0.3,
+        loss_positions: LossPositions::Last,
+        ..seed
+    };
+    let sizes: Vec<Sizes> = vec![
+        ("all even", (27, 32, 4, 2, 4.0, 16), seed, (4, 16)),
+        ("width 20, T below max_len", (27, 20, 2, 2, 2.5, 11), seed, (3, 7)),
+        ("heads of one channel", (5, 7, 7, 2, 1.0, 8), seed, (2, 5)),
+        ("width 1", (3, 1, 1, 2, 4.0, 4), seed, (2, 3)),
+        ("width 2, tied", (4, 2, 1, 1, 0.5, 4), tied, (3, 4)),
+        ("one position", (27, 24, 3, 2, 4.0, 1), seed, (6, 1)),
+        ("one window", (27, 48, 4, 1, 4.0, 12), seed, (1, 9)),
+        ("one window of one position, tied", (27, 18, 2, 2, 4.0, 12), tied, (1, 1)),
+        ("one symbol", (1, 16, 2, 1, 4.0, 6), seed, (2, 4)),
+        ("two symbols, tied", (2, 17, 1, 2, 2.0, 6), tied, (5, 3)),
+        ("256 symbols, narrow MLP", (256, 18, 3, 1, 0.5, 8), seed, (2, 6)),
+        ("256 symbols, tied", (256, 40, 5, 1, 2.5, 8), tied, (3, 8)),
+        ("odd head size, three layers", (27, 51, 3, 3, 4.0, 9), seed, (7, 9)),
+        ("more windows than shards", (27, 12, 2, 1, 4.0, 5), seed, (67, 3)),
+        ("longer than a tile", (45, 96, 2, 1, 4.0, 80), tied, (5, 70)),
+        ("longer than two tiles", (27, 24, 2, 1, 1.0, 150), seed, (2, 150)),
+        ("wider than a rectangle", (27, 264, 3, 1, 2.5, 4), seed, (2, 3)),
+        ("fast", (27, 32, 4, 3, 4.0, 16), fast, (4, 16)),
+        ("fast, odd heads", (27, 51, 3, 3, 2.0, 9), fast, (7, 9)),
+        ("fast, heads of one channel", (5, 7, 7, 2, 1.0, 8), fast, (2, 5)),
+        (
+            "fast, tied, one window",
+            (27, 48, 4, 2, 4.0, 12),
+            ModelConfig { tie_embeddings: true, ..fast },
+            (1, 9),
+        ),
+        ("fast, one position, 256 symbols", (256, 24, 3, 2, 1.0, 1), fast, (6, 1)),
+        ("fast, longer than two tiles", (27, 24, 2, 2, 1.0, 150), fast, (2, 150)),
+        ("fast, more windows than shards", (27, 12, 2, 2, 4.0, 5), fast, (67, 3)),
+        ("other", (27, 32, 4, 3, 4.0, 16), other, (4, 16)),
+        ("other, odd width", (5, 51, 3, 3, 2.0, 9), other, (7, 8)),
+        ("other, many windows", (4, 12, 2, 2, 1.5, 5), other, (67, 3)),
+        (
+            "other, all positions, no bias, wide",
+            (3, 264, 3, 2, 1.0, 4),
+            ModelConfig { mlp_bias: false, loss_positions: LossPositions::All, ..other },
+            (2, 3),
+        ),
+        (
+            "hashed trigrams, ReLU",
+            (256, 8, 2, 2, 2.0, 8),
+            ModelConfig { ngram_table: 3, activation: Activation::Relu, ..seed },
+            (2, 6),
+        ),
+        (
+            "SiLU, no positions",
+            (27, 20, 2, 2, 2.0, 8),
+            ModelConfig { activation: Activation::Silu, positions: Positions::None, ..seed },
+            (3, 7),
+        ),
+        (
+            "dropout, tied, no bias",
+            (27, 21, 3, 2, 2.0, 8),
+            ModelConfig { dropout: 0.1, mlp_bias: false, ..tied },
+            (40, 7),
+        ),
+        (
+            "mixtures without a norm",
+            (27, 20, 2, 4, 1.0, 8),
+            ModelConfig { value_residual: true, embedding_residual: true, ..seed },
+            (3, 7),
+        ),
+        (
+            "mixtures of a norm, turned",
+            (27, 30, 2, 3, 1.0, 8),
+            ModelConfig {
+                embedding_residual: true,
+                positions: Positions::Rotary,
+                ..ModelConfig { embedding_norm: true, ..seed }
+            },
+            (3, 7),
+        ),
     ];
     sizes
         .into_iter()
-        .map(
-            |(what, (vocabulary, d_model, n_heads, n_layers, mlp_ratio, max_len, tie_embeddings), (b, t))| {
-                let model = ModelConfig {
-                    architecture: Architecture::Seed,
-                    vocabulary,
-                    d_model,
-                    n_heads,
-                    n_layers,
-                    mlp_ratio,
-                    max_len,
-                    tie_embeddings,
-                }
+        .map(|(what, (vocabulary, d_model, n_heads, n_layers, mlp_ratio, max_len), parts, (b, t))| {
+            let model = ModelConfig { vocabulary, d_model, n_heads, n_layers, mlp_ratio, max_len, ..parts }
                 .validated()
                 .unwrap();
-                // Every tensor random, biases and scales too, so that every path carries numbers.
-                let layout = Layout::new(&model);
-                let mut parameters = vec![0.0; layout.total];
-                for (index, tensor) in layout.tensors.iter().enumerate() {
-                    let stream = Stream::new(1, Purpose::Test, index as u64);
-                    let (shift, std) = match (tensor.name.ends_with("scale"), tensor.shape.len()) {
-                        (true, _) => (1.0, 0.2),
-                        (false, 2) => (0.0, (tensor.shape[0] as f64).powf(-0.5)),
-                        _ => (0.0, 0.2),
-                    };
-                    for (i, p) in parameters[tensor.range.clone()].iter_mut().enumerate() {
-                        *p = (shift + std * stream.normal(i as u64)) as f32;
-                    }
+            // Every tensor random, biases and scales too, so that every path carries numbers.
+            let layout = Layout::new(&model);
+            let mut parameters = vec![0.0; layout.total];
+            for (index, tensor) in layout.tensors.iter().enumerate() {
+                let stream = Stream::new(1, Purpose::Test, index as u64);
+                let (shift, std) = match (tensor.name.ends_with("scale"), tensor.shape.len()) {
+                    (true, _) => (1.0, 0.2),
+                    _ if tensor.name.ends_with("residual") => (0.6, 0.2),
+                    _ if tensor.name == "ngram_embedding" => (0.0, 0.3),
+                    (false, 2) => (0.0, (tensor.shape[0] as f64).powf(-0.5)),
+                    _ => (0.0, 0.2),
+                };
+                for (i, p) in parameters[tensor.range.clone()].iter_mut().enumerate() {
+                    *p = (shift + std * stream.normal(i as u64)) as f32;
                 }
-                let (inputs, targets) = (symbols(1, b * t, vocabulary), symbols(2, b * t, vocabulary));
-                Case { what, model, parameters, sequence_length: t, inputs, targets }
-            },
-        )
+            }
+            let (inputs, targets) = (symbols(1, b * t, vocabulary), symbols(2, b * t, vocabulary));
+            Case { what, model, parameters, sequence_length: t, inputs, targets }
+        })
         .collect()
 }
+
+/// What dropout leaves out in every test.
+const MASKS: (u64, u64) = (9, 4);
 
 /// Every case on every instruction set.
 fn cases_and_isas() -> impl Iterator<Item = (Case, Isa)> {
@@ -146,8 +220,10 @@ fn bits(x: &[f32]) -> Vec<u32> {
 fn loss_and_gradient_of_every_tensor() {
     for case in cases() {
         let (what, batch) = (case.what, case.batch());
+        let masks = Stream::new(MASKS.0, Purpose::Dropout, MASKS.1);
+        let (t, wide) = (batch.sequence_length, case.wide());
         let (loss, expected) =
-            loss_and_gradient(&case.model, &case.wide(), batch.inputs, batch.targets, batch.sequence_length);
+            loss_and_gradient(&case.model, &wide, batch.inputs, batch.targets, t, Some(&masks));
         let layout = Layout::new(&case.model);
         for isa in Isa::available() {
             let what = format!("{what}, {isa}");
@@ -176,6 +252,34 @@ fn loss_and_gradient_of_every_tensor() {
                 }
             }
         }
+    }
+}
+
+/// Rounding products to 12 bits moves gradients a little; what is rounded at the wrong moment, or twice, moves them far.
+#[test]
+fn half_precision_of_every_part() {
+    for case in cases() {
+        let (what, batch) = (case.what, case.batch());
+        let masks = Stream::new(MASKS.0, Purpose::Dropout, MASKS.1);
+        let (t, wide) = (batch.sequence_length, case.wide());
+        let (loss, expected) =
+            loss_and_gradient(&case.model, &wide, batch.inputs, batch.targets, t, Some(&masks));
+        let shape = Shape { batch_size: case.windows(), sequence_length: t };
+        let (precision, parameters) = (Precision::Half, &case.parameters);
+        let mut engine = CpuEngine::with_precision(precision, case.model, parameters, 2, shape).unwrap();
+        engine.draw_masks(MASKS.0, MASKS.1);
+        let mut gradient = vec![f32::NAN; parameters.len()];
+        let metrics = engine.gradient(batch, &mut gradient);
+        assert!(
+            (metrics.loss - loss).abs() <= 2e-3 * loss.max(1.0),
+            "{what}: loss {}, not {loss}",
+            metrics.loss
+        );
+        let square = |x: f64| x * x;
+        let apart: f64 = gradient.iter().zip(&expected).map(|(x, y)| square(f64::from(*x) - y)).sum();
+        let length: f64 = expected.iter().map(|y| square(*y)).sum();
+        let error = (apart / length.max(1e-12)).sqrt();
+        assert!(error <= 0.01, "{what}: the gradient is off by {error:.1e} of its length");
     }
 }
 

@@ -2,23 +2,44 @@
 //! whole context gives.
 
 use diapason_engine::{CpuEngine, Engine, Shape};
-use diapason_model::{Architecture, ModelConfig, initialise};
+use diapason_model::{Activation, Layout, ModelConfig, Norm, Positions, initialise};
 
 const V: usize = 27;
 
-/// Wide enough for the threads to share products, and no multiple of a vector.
-fn engine(d_model: usize, threads: usize) -> CpuEngine {
-    let model = ModelConfig {
-        architecture: Architecture::Seed,
-        vocabulary: V,
-        d_model,
-        n_heads: 4,
-        n_layers: 2,
-        mlp_ratio: 4.0,
-        max_len: 16,
-        tie_embeddings: false,
+/// The notebook's model, and two that between them have every part that generation treats in its own way.
+fn parts() -> [ModelConfig; 3] {
+    let seed = ModelConfig { vocabulary: V, ..ModelConfig::default() };
+    let fast = ModelConfig {
+        norm: Norm::RmsNorm,
+        positions: Positions::Rotary,
+        activation: Activation::ReluSquared,
+        mlp_bias: false,
+        qk_norm: true,
+        logit_softcap: 15.0,
+        embedding_norm: true,
+        ngram_table: 3,
+        value_residual: true,
+        ..seed
     };
-    let parameters = initialise(&model, 3);
+    let gated = ModelConfig {
+        positions: Positions::Sinusoidal,
+        activation: Activation::Swiglu,
+        ngram_table: 2,
+        embedding_residual: true,
+        ..seed
+    };
+    [seed, fast, gated]
+}
+
+/// Wide enough for the threads to share products, and no multiple of a vector.
+fn engine(parts: ModelConfig, d_model: usize, threads: usize) -> CpuEngine {
+    let model = ModelConfig { d_model, n_heads: 4, n_layers: 2, mlp_ratio: 4.0, max_len: 16, ..parts };
+    let mut parameters = initialise(&model, 3);
+    // What starts at zero would hide where it is looked up.
+    if let Some(range) = Layout::new(&model).ngram_embedding {
+        let from = parameters[..range.len() % 1000].to_vec();
+        parameters[range].iter_mut().zip(from.iter().cycle()).for_each(|(p, x)| *p = 0.5 * x);
+    }
     let shape = Shape { batch_size: 1, sequence_length: 16 };
     CpuEngine::new(model, &parameters, threads, shape).unwrap()
 }
@@ -45,11 +66,11 @@ fn decoded(engine: &mut CpuEngine, streams: &[usize]) -> Vec<Vec<f32>> {
 
 #[test]
 fn the_same_bits_on_any_threads_and_beside_any_streams() {
-    for d_model in [32, 132] {
+    for (parts, d_model) in parts().into_iter().flat_map(|parts| [(parts, 32), (parts, 132)]) {
         let streams: Vec<usize> = (0..19).collect();
-        let together = decoded(&mut engine(d_model, 1), &streams);
+        let together = decoded(&mut engine(parts, d_model, 1), &streams);
         for threads in [1, 2, 3] {
-            let mut engine = engine(d_model, threads);
+            let mut engine = engine(parts, d_model, threads);
             assert_eq!(decoded(&mut engine, &streams), together, "{threads} threads");
             for few in [&streams[..1], &streams[4..6], &streams[7..12], &streams[3..18]] {
                 for (position, (own, all)) in decoded(&mut engine, few).iter().zip(&together).enumerate() {
@@ -63,13 +84,15 @@ fn the_same_bits_on_any_threads_and_beside_any_streams() {
 
 #[test]
 fn a_position_more_is_as_reading_all_anew() {
-    let mut engine = engine(132, 2);
-    for (i, row) in decoded(&mut engine, &[5]).iter().enumerate() {
-        let context: Vec<u8> = (0..5 + i).map(|p| symbol(5, p)).collect();
-        let (mut cache, mut anew) = (engine.cache(1, 16), vec![0.0; V]);
-        engine.prefill(&mut cache, &context, &mut anew);
-        for (a, b) in row.iter().zip(&anew) {
-            assert!((a - b).abs() < 1e-4, "{i}: {a} {b}");
+    for parts in parts() {
+        let mut engine = engine(parts, 132, 2);
+        for (i, row) in decoded(&mut engine, &[5]).iter().enumerate() {
+            let context: Vec<u8> = (0..5 + i).map(|p| symbol(5, p)).collect();
+            let (mut cache, mut anew) = (engine.cache(1, 16), vec![0.0; V]);
+            engine.prefill(&mut cache, &context, &mut anew);
+            for (a, b) in row.iter().zip(&anew) {
+                assert!((a - b).abs() < 1e-4, "{i}: {a} {b}");
+            }
         }
     }
 }

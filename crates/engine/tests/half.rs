@@ -3,7 +3,7 @@
 
 use diapason_corpus::english::generate;
 use diapason_engine::{Batch, CpuEngine, Engine, Precision, Scores, Shape, Update};
-use diapason_model::{Architecture, Layout, ModelConfig, initialise};
+use diapason_model::{Layout, ModelConfig, initialise};
 use diapason_reference::loss_and_gradient;
 
 /// Windows in a batch, characters in a window.
@@ -12,7 +12,6 @@ const T: usize = 32;
 
 fn model(d_model: usize, n_heads: usize, tie_embeddings: bool) -> ModelConfig {
     ModelConfig {
-        architecture: Architecture::Seed,
         vocabulary: 27,
         d_model,
         n_heads,
@@ -20,6 +19,7 @@ fn model(d_model: usize, n_heads: usize, tie_embeddings: bool) -> ModelConfig {
         mlp_ratio: 4.0,
         max_len: 64,
         tie_embeddings,
+        ..ModelConfig::default()
     }
 }
 
@@ -41,7 +41,7 @@ fn text() -> Vec<u8> {
 
 fn engine(precision: Precision, model: &ModelConfig, parameters: &[f32], threads: usize) -> CpuEngine {
     let shape = Shape { batch_size: B, sequence_length: T };
-    CpuEngine::with_precision(precision, model.clone(), parameters, threads, shape).unwrap()
+    CpuEngine::with_precision(precision, *model, parameters, threads, shape).unwrap()
 }
 
 fn update(number: u64) -> Update {
@@ -50,7 +50,7 @@ fn update(number: u64) -> Update {
 
 /// Trains for some steps in half precision; the parameters.
 fn trained(model: &ModelConfig, text: &[u8], seed: u64, steps: u64) -> Vec<f32> {
-    let mut half = engine(Precision::Half, model, &initialise(model, seed), 1);
+    let mut half = engine(Precision::Half, model, &initialise(model, seed), 2);
     for step in 1..=steps {
         let (inputs, targets) = batch_of(text, step as usize);
         let batch = Batch { inputs: &inputs, targets: &targets, sequence_length: T };
@@ -69,25 +69,159 @@ fn relative(x: &[f32], y: &[f64]) -> f64 {
 #[test]
 fn gradients_are_near_those_of_the_reference() {
     let text = text();
-    for (d, heads, tied, steps) in [(128, 4, false, 0), (128, 4, false, 150), (72, 3, true, 100)] {
+    for (d, heads, tied, steps) in [(128, 4, false, 0), (128, 4, false, 40), (72, 3, true, 30)] {
         let model = model(d, heads, tied);
         let parameters = trained(&model, &text, 5, steps);
         let (inputs, targets) = batch_of(&text, 1000);
         let wide: Vec<f64> = parameters.iter().map(|&p| f64::from(p)).collect();
-        let (loss, expected) = loss_and_gradient(&model, &wide, &inputs, &targets, T);
+        let (loss, expected) = loss_and_gradient(&model, &wide, &inputs, &targets, T, None);
         let batch = Batch { inputs: &inputs, targets: &targets, sequence_length: T };
         let mut found = vec![0.0; parameters.len()];
-        let mut half = engine(Precision::Half, &model, &parameters, 1);
-        let metrics = half.gradient(batch, &mut found);
-        println!("{d} {steps} loss {loss} off by {:.1e}", metrics.loss / loss - 1.0);
+        let metrics = engine(Precision::Half, &model, &parameters, 1).gradient(batch, &mut found);
         assert!((metrics.loss / loss - 1.0).abs() < 1e-4, "loss {} for {loss}", metrics.loss);
-        let mut largest = 0.0f64;
         for tensor in Layout::new(&model).tensors {
-            // Keys' biases aside there is none whose gradient is zero by symmetry.
             let error = relative(&found[tensor.range.clone()], &expected[tensor.range.clone()]);
-            println!("{} {:?} {error:.2e}", tensor.name, tensor.shape);
-            largest = largest.max(error);
+            assert!(error <= 3e-3, "{d} {steps} {}: {error:.1e}", tensor.name);
+            // Far more than in f32, so half precision was at work.
+            assert!(error > 2e-5, "{d} {steps} {}: {error:.1e}", tensor.name);
         }
-        println!("{d} {steps}: {largest:.1e}");
+    }
+}
+
+#[test]
+fn the_error_leans_to_no_side() {
+    let (text, model) = (text(), model(48, 4, false));
+    let layout = Layout::new(&model);
+    // For each tensor the error along the gradient, as a share of it: a bias would make steps longer or shorter.
+    let mut shares = vec![Vec::new(); layout.tensors.len()];
+    for seed in 0..24 {
+        let parameters = initialise(&model, seed);
+        let (inputs, targets) = batch_of(&text, seed as usize);
+        let batch = Batch { inputs: &inputs, targets: &targets, sequence_length: T };
+        let gradient = |precision| {
+            let mut gradient = vec![0.0; parameters.len()];
+            engine(precision, &model, &parameters, 1).gradient(batch, &mut gradient);
+            gradient
+        };
+        let (half, single) = (gradient(Precision::Half), gradient(Precision::F32));
+        for (tensor, shares) in layout.tensors.iter().zip(&mut shares) {
+            let pairs = || half[tensor.range.clone()].iter().zip(&single[tensor.range.clone()]);
+            let error: f64 = pairs().map(|(h, s)| f64::from(h - s) * f64::from(*s)).sum();
+            shares.push(error / pairs().map(|(_, s)| f64::from(*s) * f64::from(*s)).sum::<f64>());
+        }
+    }
+    let mut worst = 0.0f64;
+    for (tensor, shares) in layout.tensors.iter().zip(&shares) {
+        let n = shares.len() as f64;
+        let mean = shares.iter().sum::<f64>() / n;
+        let variance = shares.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0);
+        let t = mean / (variance / n).sqrt();
+        worst = worst.max(t.abs());
+        assert!(mean.abs() < 2e-4, "{}: {mean:.1e}", tensor.name);
+        assert!(variance > 0.0, "{}", tensor.name);
+    }
+    // The largest of 30 values of Student's t with 23 degrees of freedom: above 4.5 once in 200 times by chance; the data never change.
+    assert!(worst < 4.5, "{worst}");
+}
+
+#[test]
+fn awkward_sizes() {
+    // d_model, heads, vocabulary, tied, windows, characters: among them chunks of one row, and one more row than chunks have.
+    for (d, heads, vocabulary, tied, windows, t) in [
+        (7, 7, 5, false, 2, 5),
+        (20, 2, 27, true, 1, 129),
+        (40, 5, 256, false, 3, 64),
+        (136, 4, 27, false, 2, 33),
+        (24, 3, 27, true, 6, 1),
+        (1, 1, 3, false, 2, 3),
+    ] {
+        let model = ModelConfig { max_len: t, vocabulary, ..model(d, heads, tied) };
+        let parameters = initialise(&model, 3);
+        let symbols: Vec<u8> = (0..=windows * t).map(|i| (i * i * 7 % 251 % vocabulary) as u8).collect();
+        let batch = Batch { inputs: &symbols[..windows * t], targets: &symbols[1..], sequence_length: t };
+        let shape = Shape { batch_size: windows, sequence_length: t };
+        let gradient = |precision| {
+            let mut engine = CpuEngine::with_precision(precision, model, &parameters, 2, shape).unwrap();
+            let mut gradient = vec![0.0; parameters.len()];
+            let loss = engine.gradient(batch, &mut gradient).loss;
+            // The second time everything has been rounded in place before.
+            let mut again = vec![0.0; parameters.len()];
+            assert_eq!(engine.gradient(batch, &mut again).loss.to_bits(), loss.to_bits());
+            assert_eq!(again, gradient);
+            (loss, gradient)
+        };
+        let ((half_loss, half), (loss, single)) = (gradient(Precision::Half), gradient(Precision::F32));
+        let single: Vec<f64> = single.iter().map(|&x| f64::from(x)).collect();
+        let error = relative(&half, &single);
+        assert!(
+            error < 3e-3 && (half_loss / loss - 1.0).abs() < 1e-3,
+            "{d} {t}: {error:.1e}, {half_loss} {loss}"
+        );
+    }
+}
+
+#[test]
+fn a_run_moves_between_engines_and_precisions() {
+    let (text, model) = (text(), model(64, 4, false));
+    let step = |engine: &mut CpuEngine, number: u64| {
+        let (inputs, targets) = batch_of(&text, number as usize);
+        engine.step(Batch { inputs: &inputs, targets: &targets, sequence_length: T }, &update(number)).loss
+    };
+    let start = initialise(&model, 1);
+    let mut whole = engine(Precision::Half, &model, &start, 1);
+    let losses: Vec<f64> = (1..=6).map(|n| step(&mut whole, n)).collect();
+    // The same in two pieces on other numbers of threads, the state carried over as a checkpoint does.
+    let mut first = engine(Precision::Half, &model, &start, 2);
+    let mut found: Vec<f64> = (1..=3).map(|n| step(&mut first, n)).collect();
+    let carry = |from: &CpuEngine, precision| {
+        let mut to = engine(precision, &model, &start, 3);
+        let state = from.state();
+        to.with_state(&mut |own| {
+            own.parameters.copy_from_slice(state.parameters);
+            own.first_moment.copy_from_slice(state.first_moment);
+            own.second_moment.copy_from_slice(state.second_moment);
+        });
+        to
+    };
+    let mut second = carry(&first, Precision::Half);
+    found.extend((4..=6).map(|n| step(&mut second, n)));
+    assert_eq!(found, losses);
+    assert_eq!(second.state().parameters, whole.state().parameters);
+    // In f32 it goes on with the very same parameters, a little differently.
+    let mut single = carry(&first, Precision::F32);
+    assert_eq!(single.state().parameters, first.state().parameters);
+    let loss = step(&mut single, 4);
+    assert!(loss != losses[3] && (loss - losses[3]).abs() < 1e-4, "{loss} {}", losses[3]);
+    assert_eq!([&single, &second].map(|engine| engine.id().precision.as_str()), ["f32", "half"]);
+}
+
+#[test]
+fn scores_do_not_depend_on_the_company() {
+    let (text, model) = (text(), model(64, 4, false));
+    let mut half = engine(Precision::Half, &model, &initialise(&model, 1), 2);
+    let (inputs, targets) = batch_of(&text, 1);
+    let (mut all, mut one) = (Scores::default(), Scores::default());
+    half.evaluate(Batch { inputs: &inputs, targets: &targets, sequence_length: T }, &mut all);
+    for w in 0..B {
+        let own = w * T..(w + 1) * T;
+        let (inputs, targets) = (&inputs[own.clone()], &targets[own.clone()]);
+        half.evaluate(Batch { inputs, targets, sequence_length: T }, &mut one);
+        assert_eq!(one.losses, all.losses[own]);
+    }
+}
+
+#[test]
+fn what_is_not_finite_comes_to_light() {
+    let (text, model) = (text(), model(64, 4, false));
+    let (inputs, targets) = batch_of(&text, 1);
+    let batch = Batch { inputs: &inputs, targets: &targets, sequence_length: T };
+    for tensor in Layout::new(&model).tensors {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut parameters = initialise(&model, 1);
+            parameters[tensor.range.start] = bad;
+            let mut engine = engine(Precision::Half, &model, &parameters, 1);
+            // The first row of the embedding is that of a frequent symbol; every position of the others is in use.
+            assert!(!engine.step(batch, &update(1)).loss.is_finite(), "{} {bad}", tensor.name);
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! The model and Adam against numbers that JAX, Flax and Optax computed.
 //!
-//! `reference/jax_reference.py` wrote the two files in `tests/fixture`: initial weights, twenty batches, logits and
+//! `reference/jax_reference.py` wrote the files in `tests/fixture`, which between them have every value of every part of a model: initial weights, twenty batches, logits and
 //! gradients of the first batch, the losses of twenty Adam steps, all computed in `f64`. Whatever computes the
 //! model goes through the same checks: the plain reference in both formats, and the engine, which crosses
 //! its seam only.
 
 use diapason_engine::{Batch, CpuEngine, Engine, Precision, Shape, Update};
 use diapason_kernels::Isa;
-use diapason_model::{Architecture, Layout, ModelConfig};
+use diapason_model::{Layout, ModelConfig};
 use diapason_reference::{Float, adam};
 use safetensors::SafeTensors;
 
@@ -36,18 +36,15 @@ impl Fixture {
         let metadata = header.metadata().clone().unwrap();
         let number = |key: &str| metadata[key].parse::<f64>().unwrap();
         let size = |key: &str| metadata[key].parse::<usize>().unwrap();
-        let model = ModelConfig {
-            architecture: Architecture::Seed,
-            vocabulary: size("vocabulary"),
-            d_model: size("d_model"),
-            n_heads: size("n_heads"),
-            n_layers: size("n_layers"),
-            mlp_ratio: number("mlp_ratio"),
-            max_len: size("max_len"),
-            tie_embeddings: metadata["tie_embeddings"].parse().unwrap(),
-        }
-        .validated()
-        .unwrap();
+        // Sizes and parts are there as JSON, under the names that they have in a checkpoint.
+        let others = ["windows", "sequence_length", "seed", "steps", "learning_rate"];
+        let fields: Vec<String> = metadata
+            .iter()
+            .filter(|(key, _)| !others.contains(&key.as_str()))
+            .map(|(key, value)| format!("{key:?}:{value}"))
+            .collect();
+        let model: ModelConfig = serde_json::from_str(&format!("{{{}}}", fields.join(","))).unwrap();
+        let model = model.validated().unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let floats = |name: &str| -> Vec<f32> {
             let data = file.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}")).data();
@@ -97,8 +94,8 @@ impl Fixture {
         fixture
     }
 
-    fn both() -> [Self; 2] {
-        [Self::read("untied"), Self::read("tied")]
+    fn all() -> [Self; 6] {
+        ["untied", "tied", "fast", "gated", "plain", "turned"].map(Self::read)
     }
 }
 
@@ -187,7 +184,7 @@ impl<F: Float> Plain<F> {
     fn new(fixture: &Fixture) -> Self {
         let parameters: Vec<F> = fixture.weights.iter().map(|&w| F::from_f64(f64::from(w))).collect();
         let zeros = vec![F::ZERO; parameters.len()];
-        Self { model: fixture.model.clone(), parameters, first_moment: zeros.clone(), second_moment: zeros }
+        Self { model: fixture.model, parameters, first_moment: zeros.clone(), second_moment: zeros }
     }
 }
 
@@ -209,6 +206,7 @@ impl<F: Float> Implementation for Plain<F> {
             inputs,
             targets,
             sequence_length,
+            None,
         );
         (loss.to_f64(), gradient.into_iter().map(F::to_f64).collect())
     }
@@ -227,6 +225,7 @@ impl<F: Float> Implementation for Plain<F> {
             inputs,
             targets,
             sequence_length,
+            None,
         );
         let settings = adam::Settings { number, learning_rate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
         adam::update(
@@ -242,14 +241,14 @@ impl<F: Float> Implementation for Plain<F> {
 
 #[test]
 fn the_reference_in_f64() {
-    for fixture in Fixture::both() {
+    for fixture in Fixture::all() {
         check("f64", &fixture, &mut Plain::<f64>::new(&fixture), &DOUBLE);
     }
 }
 
 #[test]
 fn the_reference_in_f32() {
-    for fixture in Fixture::both() {
+    for fixture in Fixture::all() {
         check("f32", &fixture, &mut Plain::<f32>::new(&fixture), &SINGLE);
     }
 }
@@ -303,15 +302,14 @@ impl<E: Engine> Implementation for Through<E> {
 
 #[test]
 fn the_cpu_engine() {
-    for fixture in Fixture::both() {
+    for fixture in Fixture::all() {
         for isa in Isa::available() {
             let shape = Shape {
                 batch_size: fixture.batches[0].0.len() / fixture.sequence_length,
                 sequence_length: fixture.sequence_length,
             };
-            let engine =
-                CpuEngine::with_isa(isa, Precision::F32, fixture.model.clone(), &fixture.weights, 2, shape)
-                    .unwrap();
+            let (model, weights) = (fixture.model, &fixture.weights);
+            let engine = CpuEngine::with_isa(isa, Precision::F32, model, weights, 2, shape).unwrap();
             check(isa.name(), &fixture, &mut Through(engine), &ENGINE);
         }
     }

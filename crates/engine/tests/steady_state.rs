@@ -7,7 +7,7 @@
 
 use diapason_corpus::windows::{Windows, training_windows};
 use diapason_engine::{Batch, CpuEngine, Engine, Precision, Scores, Shape, Update, memory_needed};
-use diapason_model::{Architecture, ModelConfig, initialise};
+use diapason_model::{Activation, LossPositions, ModelConfig, Norm, Positions, initialise};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
 use std::process::{Command, Stdio};
@@ -32,16 +32,15 @@ struct Run {
 }
 
 impl Run {
-    fn new(threads: usize, precision: Precision) -> Self {
+    fn new(parts: ModelConfig, precision: Precision, threads: usize) -> Self {
         let model = ModelConfig {
-            architecture: Architecture::Seed,
             vocabulary: 27,
             d_model: 64,
             n_heads: 4,
             n_layers: 2,
             mlp_ratio: 4.0,
             max_len: 32,
-            tie_embeddings: false,
+            ..parts
         };
         let shape = Shape { batch_size: 20, sequence_length: 32 };
         let parameters = initialise(&model, 0);
@@ -55,6 +54,7 @@ impl Run {
         for _ in 0..count {
             training_windows(&self.text, 0, self.step, 20, 32, &mut self.windows);
             self.step += 1;
+            self.engine.draw_masks(0, self.step);
             let update =
                 Update { number: self.step, learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
             let Windows { inputs, targets, sequence_length } = &self.windows;
@@ -62,6 +62,33 @@ impl Run {
             assert!(self.engine.step(batch, &update).loss.is_finite());
         }
     }
+}
+
+/// The notebook's parts, and most of the others.
+fn parts() -> [ModelConfig; 3] {
+    let seed = ModelConfig::default();
+    let fast = ModelConfig {
+        norm: Norm::RmsNorm,
+        positions: Positions::Rotary,
+        activation: Activation::ReluSquared,
+        mlp_bias: false,
+        qk_norm: true,
+        logit_softcap: 15.0,
+        embedding_norm: true,
+        ngram_table: 2,
+        value_residual: true,
+        ..seed
+    };
+    let other = ModelConfig {
+        positions: Positions::Sinusoidal,
+        activation: Activation::Swiglu,
+        ngram_table: 3,
+        embedding_residual: true,
+        dropout: 0.1,
+        loss_positions: LossPositions::Last,
+        ..seed
+    };
+    [seed, fast, other]
 }
 
 /// This program again, to run nothing but `test` in `role`.
@@ -78,10 +105,10 @@ fn steps_allocate_nothing() {
         assert!(output.status.success(), "{output:#?}");
         return;
     }
-    for (threads, precision) in
-        [1, 2, 3].into_iter().flat_map(|n| [(n, Precision::F32), (n, Precision::Half)])
-    {
-        let mut run = Run::new(threads, precision);
+    let precisions = [Precision::F32, Precision::Half];
+    let runs = precisions.into_iter().flat_map(|precision| parts().map(|parts| (precision, parts)));
+    for (threads, (precision, parts)) in runs.flat_map(|run| [1, 2, 3].map(|threads| (threads, run))) {
+        let mut run = Run::new(parts, precision, threads);
         run.steps(FIRST);
         let region = Region::new(ALLOCATOR);
         run.steps(WATCHED);
@@ -111,22 +138,25 @@ fn memory_is_what_was_said() {
         assert!(output.status.success(), "{output:#?}");
         return;
     }
-    let model = |vocabulary, d_model, n_layers, tie_embeddings| ModelConfig {
-        architecture: Architecture::Seed,
+    let [seed, fast, other] = parts();
+    let model = |vocabulary, d_model, n_layers, parts: ModelConfig| ModelConfig {
         vocabulary,
         d_model,
         n_heads: 4,
         n_layers,
         mlp_ratio: 4.0,
         max_len: 64,
-        tie_embeddings,
+        ..parts
     };
+    let tied = ModelConfig { tie_embeddings: true, ..seed };
     let cases = [
-        (model(27, 64, 2, false), 20, 32),
-        (model(27, 128, 2, false), 1, 64),
-        (model(27, 128, 1, true), 100, 8),
-        (model(256, 20, 3, false), 4, 8),
-        (model(256, 64, 1, true), 7, 50),
+        (model(27, 64, 2, seed), 20, 32),
+        (model(27, 128, 2, seed), 1, 64),
+        (model(27, 128, 1, tied), 100, 8),
+        (model(256, 20, 3, seed), 4, 8),
+        (model(256, 64, 1, tied), 7, 50),
+        (model(27, 128, 3, fast), 20, 32),
+        (model(27, 64, 2, other), 40, 32),
     ];
     for (model, batch_size, sequence_length) in cases {
         for (threads, precision) in [(1, Precision::F32), (3, Precision::F32), (2, Precision::Half)] {
@@ -142,7 +172,7 @@ fn memory_is_what_was_said() {
             let region = Region::new(ALLOCATOR);
             let parameters = initialise(&model, 0);
             let mut engine =
-                CpuEngine::with_precision(precision, model.clone(), &parameters, threads, shape).unwrap();
+                CpuEngine::with_precision(precision, model, &parameters, threads, shape).unwrap();
             drop(parameters);
             let update = Update { number: 1, learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
             engine.step(batch(batch_size * sequence_length), &update);
@@ -165,7 +195,7 @@ fn memory_is_what_was_said() {
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod system_calls {
-    use super::{FIRST, Precision, ROLE, Run, WATCHED, again};
+    use super::{FIRST, ModelConfig, Precision, ROLE, Run, WATCHED, again};
     use seccompiler::{
         BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
         SeccompRule,
@@ -205,7 +235,11 @@ mod system_calls {
     /// The process with a role: some steps freely, then some under the filter; then waits to be killed, since ending
     /// takes more system calls.
     fn watched(role: &str) {
-        let mut run = Run::new(role.trim_end_matches("+control").parse().unwrap(), Precision::F32);
+        let mut run = Run::new(
+            ModelConfig::default(),
+            Precision::F32,
+            role.trim_end_matches("+control").parse().unwrap(),
+        );
         run.steps(FIRST);
         let mut out = std::io::stdout().lock();
         out.flush().unwrap();

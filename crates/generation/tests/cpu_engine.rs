@@ -2,13 +2,12 @@
 
 use diapason_engine::{CpuEngine, Engine, Shape};
 use diapason_generation::{Request, generate};
-use diapason_model::{Architecture, ModelConfig, initialise};
+use diapason_model::{ModelConfig, initialise};
 use std::ops::ControlFlow;
 
 #[test]
 fn the_cache_changes_nothing() {
     let model = ModelConfig {
-        architecture: Architecture::Seed,
         vocabulary: 27,
         d_model: 48,
         n_heads: 4,
@@ -16,6 +15,7 @@ fn the_cache_changes_nothing() {
         mlp_ratio: 2.0,
         max_len: 20,
         tie_embeddings: false,
+        ..ModelConfig::default()
     };
     // Weights of a size at which the predictions are far from equal.
     let parameters: Vec<f32> = initialise(&model, 1).iter().map(|x| 3.0 * x).collect();
@@ -56,7 +56,6 @@ fn the_cache_changes_nothing() {
 #[test]
 fn many_texts_are_what_each_would_be_alone() {
     let model = ModelConfig {
-        architecture: Architecture::Seed,
         vocabulary: 27,
         d_model: 40,
         n_heads: 2,
@@ -64,11 +63,12 @@ fn many_texts_are_what_each_would_be_alone() {
         mlp_ratio: 4.0,
         max_len: 16,
         tie_embeddings: false,
+        ..ModelConfig::default()
     };
     let parameters = initialise(&model, 5);
     let shape = Shape { batch_size: 1, sequence_length: 9 };
     let texts = |seeds: Vec<u64>, threads: usize| {
-        let mut engine = CpuEngine::new(model.clone(), &parameters, threads, shape).unwrap();
+        let mut engine = CpuEngine::new(model, &parameters, threads, shape).unwrap();
         let mut texts = vec![Vec::new(); seeds.len()];
         let request = Request {
             prompt: vec![7, 20, 13],

@@ -3,7 +3,7 @@
 use diapason_corpus::Alphabet;
 use diapason_engine::{Batch, Cache, Engine, EngineId, Scores, State, StateMut, StepMetrics, Update};
 use diapason_generation::{GenerationError, Request, generate, start_symbol};
-use diapason_model::{Architecture, ModelConfig};
+use diapason_model::ModelConfig;
 use diapason_random::{Purpose, Stream};
 use std::ops::ControlFlow;
 
@@ -21,7 +21,6 @@ struct Hash {
 impl Hash {
     fn new() -> Self {
         let model = ModelConfig {
-            architecture: Architecture::Seed,
             vocabulary: V,
             d_model: 4,
             n_heads: 1,
@@ -29,6 +28,7 @@ impl Hash {
             mlp_ratio: 1.0,
             max_len: 16,
             tie_embeddings: false,
+            ..ModelConfig::default()
         };
         let id = EngineId { version: "0".into(), isa: "test".into(), precision: "f32".into() };
         Self { id, model, scale: 3.0, prefills: Vec::new(), decodes: 0 }

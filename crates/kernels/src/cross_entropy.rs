@@ -35,20 +35,35 @@ fn forward<S: Simd>(
 }
 
 dispatch! {
-    /// The sum of the losses of all rows, and in place of the logits their gradient times `scale`.
-    pub fn cross_entropy_backward(logits: &mut [f32], n: usize, stride: usize, targets: &[u8], scale: f32) -> f64 = backward;
+    /// The sum of the losses of all rows, and in place of the logits their gradient times `scale`. With `cap` c > 0 the logits are
+    /// c tanh(x / c), and the gradient is that of x: times 1 - (logit / c)^2.
+    pub fn cross_entropy_backward(logits: &mut [f32], n: usize, stride: usize, targets: &[u8], scale: f32, cap: f32) -> f64 = backward;
 }
 
 #[inline(always)]
-fn backward<S: Simd>(s: S, logits: &mut [f32], n: usize, stride: usize, targets: &[u8], scale: f32) -> f64 {
+fn backward<S: Simd>(
+    s: S,
+    logits: &mut [f32],
+    n: usize,
+    stride: usize,
+    targets: &[u8],
+    scale: f32,
+    cap: f32,
+) -> f64 {
     assert!(n <= 256 && stride >= n);
     let mut total = 0.0;
+    let mut slopes = [1.0; 256];
     for (r, &target) in targets.iter().enumerate() {
         let row = &mut logits[r * stride..r * stride + n];
         let mut exponentials = [0.0; 256];
         let (largest, sum) = softmax_parts(s, row, &mut exponentials);
         let target = usize::from(target);
         total += f64::from(loss(largest, sum, row[target]));
+        if cap > 0.0 {
+            for (slope, &z) in slopes.iter_mut().zip(&*row) {
+                *slope = 1.0 - (z / cap) * (z / cap);
+            }
+        }
         let factor = s.splat(scale / sum);
         for j in (0..n).step_by(S::LANES) {
             // SAFETY: j < n <= 256; a vector at j ends before 256 + LANES only if n - j < LANES, when n - j are used.
@@ -58,6 +73,11 @@ fn backward<S: Simd>(s: S, logits: &mut [f32], n: usize, stride: usize, targets:
             }
         }
         row[target] -= scale;
+        if cap > 0.0 {
+            for (z, slope) in row.iter_mut().zip(slopes) {
+                *z *= slope;
+            }
+        }
     }
     total
 }
@@ -105,7 +125,7 @@ mod tests {
                 let (mut losses, mut hits) = (vec![0.0; m], vec![false; m]);
                 cross_entropy(isa, &z, n, stride, &targets, &mut losses, &mut hits);
                 let mut dz = z.clone();
-                let total = cross_entropy_backward(isa, &mut dz, n, stride, &targets, 0.5);
+                let total = cross_entropy_backward(isa, &mut dz, n, stride, &targets, 0.5, 0.0);
                 let (mut expected_total, mut expected) = (0.0, Vec::new());
                 for r in 0..m {
                     let row: Vec<f64> = z[r * stride..r * stride + n].iter().map(|&x| f64::from(x)).collect();
@@ -116,6 +136,16 @@ mod tests {
                     let gradient: Vec<f64> =
                         (0..n).map(|j| 0.5 * (row[j].exp() / sum - f64::from(u8::from(j == t)))).collect();
                     assert_close(&dz[r * stride..r * stride + n], &gradient, 2e-7, "gradient");
+                    // A cap multiplies each number by the slope of the tanh that its logit came from.
+                    let cap = 10.0;
+                    let mut capped = z[r * stride..r * stride + n].to_vec();
+                    cross_entropy_backward(isa, &mut capped, n, n, &targets[r..=r], 0.5, cap);
+                    let gradient: Vec<f64> = gradient
+                        .iter()
+                        .zip(&row)
+                        .map(|(g, z)| g * (1.0 - (z / f64::from(cap)).powi(2)))
+                        .collect();
+                    assert_close(&capped, &gradient, 2e-7, "capped");
                     assert_eq!(hits[r], row.iter().all(|&x| x <= row[t]));
                 }
                 assert_close(&losses, &expected, 1e-6, "losses");
@@ -138,7 +168,7 @@ mod tests {
                     let mut z = [0.0, 0.0];
                     z[place] = bad;
                     assert!(
-                        !cross_entropy_backward(isa, &mut z, 2, 2, &[0], 1.0).is_finite(),
+                        !cross_entropy_backward(isa, &mut z, 2, 2, &[0], 1.0, 0.0).is_finite(),
                         "{isa} {bad} {place}"
                     );
                 }

@@ -275,7 +275,7 @@ mod tests {
     use super::*;
     use crate::Precision;
     use crate::testing::{assert_close, numbers};
-    use crate::{gelu, gemm};
+    use crate::{Activation, activate, gemm};
 
     /// The plain reference, in f64.
     fn plain(
@@ -328,7 +328,7 @@ mod tests {
                         gemm(isa, (&a, k), &packed, m, init, &mut many, n, &[], &mut []);
                         assert_eq!(alone, many, "{what}");
                         let mut activated = vec![0.0; m * n];
-                        gelu(isa, &many, m, n, n, &mut activated);
+                        activate(isa, Activation::Gelu, &many, m, n, n, &mut activated, n);
                         for pool in &mut pools {
                             let mut team = start.clone();
                             gemm_few(isa, Some(pool), (&a, k), &packed, m, init, true, &mut team, n);

@@ -48,7 +48,7 @@ fn quantum(largest: i32) -> (f32, f32) {
     // What is not a number stays so.
     let largest = if largest < TINY { TINY } else { largest };
     // Not a number for an infinity too.
-    (largest * (1.0 / LARGEST) + (largest - largest), LARGEST / largest)
+    (largest * (1.0 / LARGEST) + 0.0 * largest, LARGEST / largest)
 }
 
 /// Row stride of a row of A with k numbers when it is rounded.

@@ -4,6 +4,7 @@
 //! a vector type (`simd`) and compiled for each instruction set ([`Isa`]); a thread pool deals out items of
 //! work ([`Pool`]). This is the only crate with `unsafe`: public functions are safe and check their operands.
 
+mod activation;
 mod adam;
 mod attention;
 mod blocks;
@@ -15,13 +16,18 @@ mod gemm;
 mod half;
 mod isa;
 mod layer_norm;
+mod mixture;
 mod peak;
 mod pool;
+mod queries_keys;
+mod rms_norm;
 mod simd;
+mod softcap;
 #[cfg(test)]
 mod testing;
 mod vector;
 
+pub use activation::{Activation, activate, activate_backward};
 pub use adam::{AdamUpdate, adam};
 pub use attention::{
     AttentionShape, attention_backward, attention_forward, attention_scratch, attention_step,
@@ -30,13 +36,16 @@ pub use blocks::{Block, BlockMut, BlockSet};
 pub use buffer::Buffer;
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use few::gemm_few;
-pub use gelu::{gelu, gelu_backward};
 pub use gemm::{Init, Packed, Precision, Stretch, gemm, gemm_transposed, padded};
 pub use half::{gemm_transposed_half, half_rows_len, round_columns, rounded_rows};
 pub use isa::Isa;
 pub use layer_norm::{layer_norm, layer_norm_backward};
+pub use mixture::{mix, mix_backward};
 pub use peak::{flop_per_peak_iteration, peak, peak_of_pairs, read};
 pub use pool::Pool;
+pub use queries_keys::{HeadShape, queries_keys, queries_keys_backward};
+pub use rms_norm::{rms_norm, rms_norm_backward};
+pub use softcap::softcap;
 pub use vector::{add, add_rows};
 
 /// Numbers from the first of row 0 to the last of row `rows` - 1, for rows of `columns` numbers `stride` apart.

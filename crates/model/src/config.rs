@@ -1,9 +1,11 @@
-//! The sizes of a model, checked.
+//! The sizes and the parts of a model, checked.
 
+use crate::NGRAM_ROWS;
 use serde::{Deserialize, Serialize};
 
-/// The family of models. One for now; the recipes to come add others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+/// What earlier versions wrote in place of the parts: the one family of models that there was, which is the default of
+/// every part. Read, never written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Architecture {
     /// Pre-LayerNorm, learned positions, GELU: the model of the notebook that this program started from.
@@ -11,11 +13,68 @@ pub enum Architecture {
     Seed,
 }
 
-/// The sizes of a model. Make one with [`ModelConfig::validated`]: everything that takes one relies on it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// How rows of the residual stream are normalised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Norm {
+    /// LayerNorm with scale and bias (Ba, Kiros, Hinton, 2016).
+    #[default]
+    LayerNorm,
+    /// x / sqrt(mean(x^2) + epsilon) (Zhang and Sennrich, 2019), without parameters: each is followed by a matrix that can
+    /// hold a scale.
+    RmsNorm,
+}
+
+/// How a model knows where in its window a symbol stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Positions {
+    /// A learned row for each position, added to the embedding.
+    #[default]
+    Learned,
+    /// A fixed row of sines and cosines, added to the embedding (Vaswani et al., 2017).
+    Sinusoidal,
+    /// Queries and keys are turned by angles that grow with the position (Su et al., 2021).
+    Rotary,
+    /// By the causal mask alone.
+    None,
+}
+
+/// What stands between the matrices of the MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// GELU in its tanh form (Hendrycks and Gimpel, 2016).
+    #[default]
+    Gelu,
+    /// max(x, 0).
+    Relu,
+    /// max(x, 0)^2 (So et al., 2021).
+    ReluSquared,
+    /// x / (1 + e^-x) (Elfwing et al., 2017).
+    Silu,
+    /// silu(x Wgate) * (x Wup): a third matrix (Shazeer, 2020).
+    Swiglu,
+}
+
+/// Which positions of a window the training loss is the mean of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum LossPositions {
+    /// Every one.
+    #[default]
+    All,
+    /// The last one, which sees a whole window.
+    Last,
+}
+
+/// The sizes and the parts of a model. Make one with [`ModelConfig::validated`]: everything that takes one relies on it.
+/// The default is the model of the notebook, for 27 symbols.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// The family.
+    /// Read from old files.
+    #[serde(skip_serializing)]
     pub architecture: Architecture,
     /// Number of symbols V, 1 to 256.
     pub vocabulary: usize,
@@ -25,12 +84,67 @@ pub struct ModelConfig {
     pub n_heads: usize,
     /// Number of blocks L.
     pub n_layers: usize,
-    /// Hidden width of the MLP in units of `d_model`; `mlp_ratio * d_model` is a whole number.
+    /// Hidden width F of the MLP in units of `d_model`; `mlp_ratio * d_model` is a whole number. With SwiGLU both gate and up
+    /// have that width.
     pub mlp_ratio: f64,
-    /// Rows of the position table: the longest context.
+    /// The longest context; rows of the position table where there is one.
     pub max_len: usize,
     /// Whether the output matrix is the token embedding transposed.
     pub tie_embeddings: bool,
+    /// How rows are normalised.
+    pub norm: Norm,
+    /// How positions are told apart.
+    pub positions: Positions,
+    /// What stands between the matrices of the MLP.
+    pub activation: Activation,
+    /// Whether the MLP's matrices have biases.
+    pub mlp_bias: bool,
+    /// Whether queries and keys are normalised, each head by the root of its mean square (Henry et al., 2020).
+    pub qk_norm: bool,
+    /// c in c tanh(logits / c); 0: logits as they are.
+    pub logit_softcap: f64,
+    /// Whether the sum of embeddings is divided by the root of its mean square.
+    pub embedding_norm: bool,
+    /// n of the n-grams that have a row each, added to the embedding: 2, 3, or 0 for none.
+    pub ngram_table: usize,
+    /// Whether values are mixed with those of the first block (Zhou et al., 2024).
+    pub value_residual: bool,
+    /// Whether each block but the first reads a mixture of the residual stream and the embedding.
+    pub embedding_residual: bool,
+    /// Whether the matrices that write to the residual stream, and the output matrix, start at zero.
+    pub zero_init: bool,
+    /// Share of each branch's output that is left out in training (Srivastava et al., 2014).
+    pub dropout: f64,
+    /// Which positions the training loss counts.
+    pub loss_positions: LossPositions,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            architecture: Architecture::Seed,
+            vocabulary: 27,
+            d_model: 256,
+            n_heads: 8,
+            n_layers: 4,
+            mlp_ratio: 4.0,
+            max_len: 128,
+            tie_embeddings: false,
+            norm: Norm::LayerNorm,
+            positions: Positions::Learned,
+            activation: Activation::Gelu,
+            mlp_bias: true,
+            qk_norm: false,
+            logit_softcap: 0.0,
+            embedding_norm: false,
+            ngram_table: 0,
+            value_residual: false,
+            embedding_residual: false,
+            zero_init: false,
+            dropout: 0.0,
+            loss_positions: LossPositions::All,
+        }
+    }
 }
 
 /// Why sizes do not make a model.
@@ -57,6 +171,12 @@ pub enum ConfigError {
         d_model: usize,
         /// The number of heads.
         n_heads: usize,
+    },
+    /// n-grams of another length.
+    #[error("ngram_table is {ngram_table}, but must be 0 (none), 2 or 3")]
+    Ngram {
+        /// The length.
+        ngram_table: usize,
     },
     /// The MLP's width is no whole number.
     #[error("mlp_ratio {mlp_ratio} times d_model {d_model} is not a whole number")]
@@ -106,7 +226,25 @@ impl ModelConfig {
         if hidden < 1.0 || (hidden - hidden.round()).abs() > 1e-9 {
             return Err(ConfigError::FractionalMlp { mlp_ratio: self.mlp_ratio, d_model: self.d_model });
         }
+        let number = |key, value: f64, low: f64, high: f64, word: &str| {
+            if value >= low && value <= high {
+                return Ok(());
+            }
+            let (value, low) = (value.to_string(), low.to_string());
+            Err(ConfigError::OutOfRange { key, value, low, high: word.to_string() })
+        };
+        number("logit_softcap", self.logit_softcap, 0.0, 1e6, "1000000")?;
+        number("dropout", self.dropout, 0.0, 0.99, "0.99")?;
+        if !matches!(self.ngram_table, 0 | 2 | 3) {
+            return Err(ConfigError::Ngram { ngram_table: self.ngram_table });
+        }
         Ok(self)
+    }
+
+    /// The same without what matters for training alone: two models that are equal in this way compute the same from the same
+    /// weights.
+    pub fn for_inference(&self) -> Self {
+        Self { zero_init: false, dropout: 0.0, loss_positions: LossPositions::All, ..*self }
     }
 
     /// Hidden width F of the MLP.
@@ -114,12 +252,39 @@ impl ModelConfig {
         (self.mlp_ratio * self.d_model as f64).round() as usize
     }
 
+    /// Outputs of the MLP's first product: F, or 2 F where a gate has its own.
+    pub fn up_width(&self) -> usize {
+        self.mlp_width() * if self.activation == Activation::Swiglu { 2 } else { 1 }
+    }
+
+    /// Rows of the table of n-grams; 0: no table.
+    pub fn ngram_rows(&self) -> usize {
+        match self.ngram_table {
+            0 => 0,
+            n => (self.vocabulary * (self.vocabulary + 1).pow(n as u32 - 1)).min(NGRAM_ROWS),
+        }
+    }
+
+    /// The row of position `t` of `window`: the symbols there and at the n - 1 positions before, read as the digits of a number, a
+    /// position before the window counting as the symbol V. Where that number can exceed [`NGRAM_ROWS`] it is hashed to one below
+    /// (Knuth's multiplicative method), so that some n-grams share a row.
+    pub fn ngram_row(&self, window: &[u8], t: usize) -> usize {
+        let mut code = 0;
+        for back in (1..self.ngram_table).rev() {
+            let symbol = t.checked_sub(back).map_or(self.vocabulary, |at| usize::from(window[at]));
+            code = code * (self.vocabulary + 1) + symbol;
+        }
+        code = code * self.vocabulary + usize::from(window[t]);
+        let all = self.vocabulary * (self.vocabulary + 1).pow(self.ngram_table as u32 - 1);
+        if all <= NGRAM_ROWS {
+            return code;
+        }
+        ((code as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - NGRAM_ROWS.ilog2())) as usize
+    }
+
     /// Number of parameters.
     pub fn parameters(&self) -> usize {
-        let (v, d, f) = (self.vocabulary, self.d_model, self.mlp_width());
-        let block = 4 * d * d + 2 * d * f + f + d + 4 * d;
-        let head = if self.tie_embeddings { 0 } else { d * v };
-        (v + self.max_len) * d + self.n_layers * block + 2 * d + head
+        crate::Layout::new(self).total
     }
 
     /// Floating-point operations of one training step on `tokens` positions in windows of
@@ -129,7 +294,7 @@ impl ModelConfig {
     pub fn training_flop(&self, tokens: usize, sequence_length: usize) -> f64 {
         let (v, d, f) = (self.vocabulary as f64, self.d_model as f64, self.mlp_width() as f64);
         let layers = self.n_layers as f64;
-        let matrices = layers * (4.0 * d * d + 2.0 * d * f) + d * v;
+        let matrices = layers * (4.0 * d * d + d * (self.up_width() as f64 + f)) + d * v;
         tokens as f64 * (6.0 * matrices + 12.0 * layers * d * sequence_length as f64)
     }
 }
@@ -139,18 +304,8 @@ mod tests {
     use super::*;
 
     fn seed(d_model: usize, n_heads: usize, n_layers: usize) -> ModelConfig {
-        ModelConfig {
-            architecture: Architecture::Seed,
-            vocabulary: 27,
-            d_model,
-            n_heads,
-            n_layers,
-            mlp_ratio: 4.0,
-            max_len: 128,
-            tie_embeddings: false,
-        }
+        ModelConfig { d_model, n_heads, n_layers, ..ModelConfig::default() }
     }
-
     #[test]
     fn the_notebooks_parameter_counts() {
         assert_eq!(seed(256, 8, 4).parameters(), 3_202_048);
@@ -176,5 +331,73 @@ mod tests {
         assert!(ModelConfig { mlp_ratio: f64::NAN, ..seed(256, 8, 4) }.validated().is_err());
         assert!(ModelConfig { mlp_ratio: 0.3, ..seed(256, 8, 4) }.validated().is_err());
         assert!(ModelConfig { mlp_ratio: 2.5, ..seed(256, 8, 4) }.validated().is_ok());
+        assert!(ModelConfig { ngram_table: 1, ..seed(256, 8, 4) }.validated().is_err());
+        assert!(ModelConfig { dropout: 1.0, ..seed(256, 8, 4) }.validated().is_err());
+        assert!(ModelConfig { dropout: f64::NAN, ..seed(256, 8, 4) }.validated().is_err());
+        assert!(ModelConfig { logit_softcap: -1.0, ..seed(256, 8, 4) }.validated().is_err());
+    }
+
+    #[test]
+    fn the_parts_count() {
+        let model = seed(256, 8, 4);
+        let matrices = 4 * 12 * 256 * 256 + 256 * 27;
+        let fast = ModelConfig {
+            norm: Norm::RmsNorm,
+            positions: Positions::Rotary,
+            mlp_bias: false,
+            ngram_table: 2,
+            value_residual: true,
+            ..model
+        };
+        assert_eq!(fast.parameters(), matrices + (27 + 27 * 28) * 256 + 3);
+        assert_eq!(fast.training_flop(64 * 32, 32), model.training_flop(64 * 32, 32));
+        // A gate is half as much again of the MLP.
+        let gated = ModelConfig { activation: Activation::Swiglu, ..fast };
+        assert_eq!(gated.parameters() - fast.parameters(), 4 * 4 * 256 * 256);
+        let flop = gated.training_flop(64 * 32, 32) - fast.training_flop(64 * 32, 32);
+        assert_eq!(flop, 6.0 * (64 * 32) as f64 * (4 * 4 * 256 * 256) as f64);
+        let mixed = ModelConfig { embedding_residual: true, ..fast };
+        assert_eq!(mixed.parameters() - fast.parameters(), 2 * 3);
+    }
+
+    #[test]
+    fn each_ngram_has_a_row() {
+        let table = |vocabulary, ngram_table| ModelConfig { vocabulary, ngram_table, ..seed(8, 2, 1) };
+        assert_eq!(table(27, 0).ngram_rows(), 0);
+        assert_eq!(table(27, 2).ngram_rows(), 27 * 28);
+        assert_eq!(table(27, 3).ngram_rows(), 27 * 28 * 28);
+        assert_eq!(table(256, 3).ngram_rows(), NGRAM_ROWS);
+        for n in [2, 3] {
+            let model = table(3, n);
+            let mut seen = vec![0; model.ngram_rows()];
+            for t in 0..n {
+                // Every content of the t positions before and the one itself.
+                for code in 0..3usize.pow(t as u32 + 1) {
+                    let window: Vec<u8> = (0..=t).map(|i| (code / 3usize.pow(i as u32) % 3) as u8).collect();
+                    seen[model.ngram_row(&window, t)] += 1;
+                }
+            }
+            // A symbol cannot be missing behind one that is there.
+            let impossible = if n == 3 { 3 * 3 } else { 0 };
+            assert_eq!(seen.iter().filter(|&&count| count == 0).count(), impossible, "{n}");
+            assert!(seen.iter().all(|&count| count <= 1), "{n}");
+        }
+        // Hashed: inside of the table, by all symbols, and not all to one place.
+        let model = table(256, 3);
+        let row = |a, b, c| model.ngram_row(&[9, a, b, c], 3);
+        let rows: std::collections::BTreeSet<usize> = (0..=255).map(|x| row(x, 7, 200)).collect();
+        assert!(rows.len() > 250 && rows.iter().all(|&row| row < NGRAM_ROWS), "{}", rows.len());
+        assert_ne!(row(1, 2, 3), row(1, 3, 2));
+    }
+
+    #[test]
+    fn old_files_name_a_family() {
+        let old = r#"{"architecture":"seed","vocabulary":27,"d_model":64,"n_heads":8,"n_layers":2,"mlp_ratio":4.0,
+            "max_len":128,"tie_embeddings":true}"#;
+        let model: ModelConfig = serde_json::from_str(old).unwrap();
+        assert_eq!(model, ModelConfig { tie_embeddings: true, ..seed(64, 8, 2) });
+        let new = serde_json::to_string(&model).unwrap();
+        assert!(!new.contains("architecture") && new.contains(r#""norm":"layer_norm""#), "{new}");
+        assert_eq!(serde_json::from_str::<ModelConfig>(&new).unwrap(), model);
     }
 }

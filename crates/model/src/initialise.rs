@@ -10,11 +10,15 @@ const TRUNCATED_STD: f64 = 0.879_625_661_034_239_8;
 ///
 /// | tensor | start |
 /// |---|---|
-/// | `token_embedding` | normal, standard deviation 1/sqrt(D) |
+/// | `token_embedding` | normal, standard deviation 1/sqrt(D); 1 where `embedding_norm` divides by the size of the sum and the head is not tied |
+/// | `ngram_embedding` | 0 |
 /// | `position_embedding` | normal, standard deviation 0.02 |
 /// | matrices \[in, out\] | LeCun normal: truncated at two standard deviations, variance 1/in |
+/// | the same with `zero_init`: `output`, `down`, `head` | 0 |
 /// | biases | 0 |
 /// | LayerNorm scales | 1 |
+/// | `value_residual` | 0.5 |
+/// | `embedding_residual` | 1 for the residual stream, 0 for the embedding |
 pub fn initialise(model: &ModelConfig, seed: u64) -> Vec<f32> {
     let mut parameters = vec![0.0; model.parameters()];
     initialise_into(model, seed, &mut parameters);
@@ -32,14 +36,24 @@ pub fn initialise_into(model: &ModelConfig, seed: u64, parameters: &mut [f32]) {
         let stream = Stream::new(seed, Purpose::Initialisation, index as u64);
         let values = &mut parameters[tensor.range.clone()];
         let name = tensor.name.as_str();
-        if name == "token_embedding" || name == "position_embedding" {
-            let std = if name == "token_embedding" { 1.0 / (model.d_model as f64).sqrt() } else { 0.02 };
-            fill(values, |i| stream.normal(i) * std);
-        } else if tensor.shape.len() == 2 {
-            let std = 1.0 / (tensor.shape[0] as f64).sqrt() / TRUNCATED_STD;
-            fill(values, |i| stream.truncated_normal(i) * std);
-        } else {
-            values.fill(if name.ends_with("scale") { 1.0 } else { 0.0 });
+        let part = name.rsplit('.').next().unwrap_or(name);
+        match part {
+            "token_embedding" => {
+                let whole = model.embedding_norm && !model.tie_embeddings;
+                let std = if whole { 1.0 } else { 1.0 / (model.d_model as f64).sqrt() };
+                fill(values, |i| stream.normal(i) * std);
+            }
+            "position_embedding" => fill(values, |i| stream.normal(i) * 0.02),
+            "ngram_embedding" => values.fill(0.0),
+            "output" | "down" | "head" if model.zero_init => values.fill(0.0),
+            "value_residual" => values.fill(0.5),
+            "embedding_residual" => values.copy_from_slice(&[1.0, 0.0]),
+            "scale" => values.fill(1.0),
+            _ if tensor.shape.len() == 2 => {
+                let std = 1.0 / (tensor.shape[0] as f64).sqrt() / TRUNCATED_STD;
+                fill(values, |i| stream.truncated_normal(i) * std);
+            }
+            _ => values.fill(0.0),
         }
     }
 }
@@ -53,20 +67,10 @@ fn fill(values: &mut [f32], draw: impl Fn(u64) -> f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Architecture;
 
     #[test]
     fn moments_of_each_tensor() {
-        let model = ModelConfig {
-            architecture: Architecture::Seed,
-            vocabulary: 27,
-            d_model: 128,
-            n_heads: 4,
-            n_layers: 2,
-            mlp_ratio: 4.0,
-            max_len: 128,
-            tie_embeddings: false,
-        };
+        let model = ModelConfig { d_model: 128, n_heads: 4, n_layers: 2, ..ModelConfig::default() };
         let parameters = initialise(&model, 3);
         for tensor in &Layout::new(&model).tensors {
             let values = &parameters[tensor.range.clone()];
@@ -94,5 +98,38 @@ mod tests {
         initialise_into(&model, 3, &mut again);
         assert_eq!(parameters, again);
         assert_ne!(parameters, initialise(&model, 4));
+    }
+    #[test]
+    fn starts_of_the_parts() {
+        let model = ModelConfig {
+            d_model: 64,
+            n_heads: 4,
+            n_layers: 2,
+            embedding_norm: true,
+            ngram_table: 2,
+            value_residual: true,
+            embedding_residual: true,
+            zero_init: true,
+            ..ModelConfig::default()
+        };
+        let parameters = initialise(&model, 1);
+        let layout = Layout::new(&model);
+        let of = |range: &std::ops::Range<usize>| &parameters[range.clone()];
+        let square = |x: &[f32]| x.iter().map(|&x| f64::from(x * x)).sum::<f64>() / x.len() as f64;
+        assert!((square(of(&layout.token_embedding)) - 1.0).abs() < 0.1);
+        let last = &layout.blocks[1];
+        assert_eq!(of(last.value_residual.as_ref().unwrap()), [0.5]);
+        assert_eq!(of(last.embedding_residual.as_ref().unwrap()), [1.0, 0.0]);
+        for zero in [
+            layout.ngram_embedding.as_ref().unwrap(),
+            &last.output,
+            &last.down,
+            layout.head.as_ref().unwrap(),
+        ] {
+            assert!(of(zero).iter().all(|&x| x == 0.0));
+        }
+        assert!(square(of(&last.query)) > 0.01 && square(of(&last.up)) > 0.01);
+        let tied = ModelConfig { tie_embeddings: true, ..model };
+        assert!(square(&initialise(&tied, 1)[..27 * 64]) < 0.02);
     }
 }

@@ -4,22 +4,37 @@
 //! flat `f32` vector, [`initialise`] fills that vector. Engines, checkpoints and reports all read the same
 //! layout, so a tensor has one name and one place in the whole program.
 //!
-//! The model of `architecture = "seed"`: decoder-only, pre-LayerNorm, V symbols, D = `d_model`, H = `n_heads`,
-//! F = `mlp_ratio` x D:
+//! A model is put together from parts, each a key of the configuration with a value by name. Decoder-only, pre-norm, V symbols, D =
+//! `d_model`, H = `n_heads`, F = `mlp_ratio` x D:
 //!
-//! - x = E\[token\] + P\[position\]
-//! - each block: x += Attention(LayerNorm(x)); x += MLP(LayerNorm(x)). Attention: query, key, value and output
-//!   projections without bias, head size D/H, scores scaled by 1/sqrt(D/H), causal. MLP: D -> F with bias, GELU
-//!   (tanh form), F -> D with bias. LayerNorm: scale and bias, epsilon 1e-6.
-//! - final LayerNorm, logits = x W without bias; W is its own matrix, or E transposed if `tie_embeddings`.
+//! - x = E\[token\] + P\[position\] + T\[n-gram\], as far as there are such tables; then with `embedding_norm` its RMSNorm. P is
+//!   learned or made of sines and cosines, T has a row for the last n symbols (`ngram_table`).
+//! - each block: with `embedding_residual` x = a x + b x0, a and b learned, x0 the embedding; x += Attention(Norm(x)); x +=
+//!   MLP(Norm(x)), each branch with `dropout` in training. Norm: LayerNorm with scale and bias, or RMSNorm without parameters; epsilon 1e-6.
+//! - Attention: query, key, value and output projections without bias, head size D/H, scores scaled by 1/sqrt(D/H), causal.
+//!   With `value_residual` v = (1 - w) v + w v0, w learned, v0 the first block's values. Queries and keys of each head go through
+//!   RMSNorm (`qk_norm`), then are turned (`positions = "rotary"`).
+//! - MLP: down(activation(up(x))), D -> F -> D, with biases or without (`mlp_bias`). SwiGLU: down(silu(gate(x)) * up(x)).
+//! - the norm once more, logits = x W without bias, W its own matrix, or E transposed if `tie_embeddings`; then with
+//!   `logit_softcap` c the logits are c tanh(logits / c).
+//!
+//! The defaults are the model of the notebook that this program started from.
 
 mod config;
 mod initialise;
 mod layout;
 
-pub use config::{Architecture, ConfigError, ModelConfig};
+pub use config::{Activation, Architecture, ConfigError, LossPositions, ModelConfig, Norm, Positions};
 pub use initialise::{initialise, initialise_into};
-pub use layout::{BlockTensors, Layout, Tensor};
+pub use layout::{BlockTensors, Layout, NormTensors, Tensor};
 
-/// The epsilon inside the square root of every LayerNorm.
-pub const LAYER_NORM_EPSILON: f32 = 1e-6;
+/// The epsilon inside the square root of every norm.
+pub const NORM_EPSILON: f32 = 1e-6;
+
+/// Rows of a table of n-grams, at most; a power of two.
+pub const NGRAM_ROWS: usize = 1 << 17;
+
+/// The angle of rotary and sinusoidal positions: position / 10000^exponent, exponents from 0 to 1 over the channels.
+pub fn angle(position: usize, exponent: f64) -> f64 {
+    position as f64 / libm::pow(10_000.0, exponent)
+}

@@ -1,43 +1,26 @@
-//! Embedding: x\[b,t\] = E\[token\] + P\[t\].
+//! Embedding: each position is the sum of rows from some tables.
 //!
-//! Shapes: E \[V, D\], P \[max_len, D\], symbols \[B, T\], x \[B, T, D\].
+//! Shapes: a table \[rows, D\], one row number for each of the n positions, x \[n, D\].
 
 use crate::Float;
 use crate::float::add_to;
 
-/// x\[b,t\] = E\[symbols\[b,t\]\] + P\[t\].
-pub fn forward<F: Float>(
-    tokens: &[F],
-    positions: &[F],
-    symbols: &[u8],
-    sequence_length: usize,
-    d_model: usize,
-) -> Vec<F> {
-    assert_eq!(symbols.len() % sequence_length, 0);
-    let mut x = Vec::with_capacity(symbols.len() * d_model);
-    for (n, &symbol) in symbols.iter().enumerate() {
-        let token = &tokens[usize::from(symbol) * d_model..][..d_model];
-        let position = &positions[n % sequence_length * d_model..][..d_model];
-        x.extend(token.iter().zip(position).map(|(&e, &p)| e + p));
+/// x\[n\] += table\[rows\[n\]\].
+pub fn forward<F: Float>(table: &[F], rows: &[usize], x: &mut [F]) {
+    let d_model = x.len() / rows.len().max(1);
+    assert_eq!(x.len(), rows.len() * d_model);
+    for (x, &row) in x.chunks_mut(d_model).zip(rows) {
+        add_to(x, &table[row * d_model..][..d_model]);
     }
-    x
 }
 
-/// (dE, dP): dE\[v\] = sum of dx over the places that hold symbol v; dP\[t\] = sum of dx over the windows.
-pub fn backward<F: Float>(
-    symbols: &[u8],
-    dx: &[F],
-    sequence_length: usize,
-    d_model: usize,
-    vocabulary: usize,
-    max_len: usize,
-) -> (Vec<F>, Vec<F>) {
-    assert_eq!((dx.len(), symbols.len() % sequence_length), (symbols.len() * d_model, 0));
-    let mut dtokens = vec![F::ZERO; vocabulary * d_model];
-    let mut dpositions = vec![F::ZERO; max_len * d_model];
-    for (n, (&symbol, dx)) in symbols.iter().zip(dx.chunks(d_model)).enumerate() {
-        add_to(&mut dtokens[usize::from(symbol) * d_model..][..d_model], dx);
-        add_to(&mut dpositions[n % sequence_length * d_model..][..d_model], dx);
+/// dtable\[row\] = sum of dx over the positions that name this row; the table has `len` numbers.
+pub fn backward<F: Float>(rows: &[usize], dx: &[F], len: usize) -> Vec<F> {
+    let d_model = dx.len() / rows.len().max(1);
+    assert_eq!(dx.len(), rows.len() * d_model);
+    let mut dtable = vec![F::ZERO; len];
+    for (dx, &row) in dx.chunks(d_model).zip(rows) {
+        add_to(&mut dtable[row * d_model..][..d_model], dx);
     }
-    (dtokens, dpositions)
+    dtable
 }

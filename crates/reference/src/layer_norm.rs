@@ -4,7 +4,7 @@
 //! of each per row: h = (x - m) r; y = h scale + bias.
 
 use crate::Float;
-use diapason_model::LAYER_NORM_EPSILON;
+use diapason_model::NORM_EPSILON;
 
 /// y = (x - m) r scale + bias.
 pub fn forward<F: Float>(x: &[F], scale: &[F], bias: &[F]) -> Vec<F> {
@@ -49,5 +49,5 @@ fn moments<F: Float>(row: &[F]) -> (F, F) {
     let count = F::from_f64(row.len() as f64);
     let mean = row.iter().copied().sum::<F>() / count;
     let variance = row.iter().map(|&x| (x - mean) * (x - mean)).sum::<F>() / count;
-    (mean, F::ONE / (variance + F::from_f64(f64::from(LAYER_NORM_EPSILON))).sqrt())
+    (mean, F::ONE / (variance + F::from_f64(f64::from(NORM_EPSILON))).sqrt())
 }

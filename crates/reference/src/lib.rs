@@ -8,16 +8,22 @@
 //! Only tests use this crate. All matrices are row-major; N = B x T counts positions, B windows, T positions in
 //! a window, D = `d_model`, H heads, F the MLP's width, V symbols. Functions panic when lengths do not fit.
 
+pub mod activation;
 pub mod adam;
 pub mod attention;
 pub mod bias;
 pub mod cross_entropy;
+pub mod dropout;
 pub mod embedding;
 mod float;
 pub mod gelu;
 pub mod layer_norm;
 pub mod matmul;
+pub mod mixture;
 mod model;
+pub mod positions;
+pub mod rms_norm;
+pub mod softcap;
 
 pub use float::Float;
 pub use model::{logits, loss, loss_and_gradient};

@@ -4,10 +4,11 @@
 //! the gradient of s. It is compared with central differences of fourth order along random directions, and
 //! along single coordinates. In `f64` these agree to 1e-9 or better at the step chosen here.
 
-use diapason_model::{Architecture, Layout, ModelConfig};
+use diapason_model::{Activation, Layout, LossPositions, ModelConfig, Norm, Positions};
 use diapason_random::{Purpose, Stream};
 use diapason_reference::{
-    adam, attention, bias, cross_entropy, embedding, gelu, layer_norm, loss, loss_and_gradient, matmul,
+    activation, adam, attention, bias, cross_entropy, dropout, embedding, gelu, layer_norm, loss,
+    loss_and_gradient, matmul, mixture, positions, rms_norm, softcap,
 };
 
 /// Relative to the largest term that goes into the derivative.
@@ -152,15 +153,118 @@ fn attention_() {
 
 #[test]
 fn embedding_() {
-    let (v, d, max_len, t) = (4, 3, 6, 5);
+    let (rows, d) = (4, 3);
     let inputs = [0, 1, 1, 3, 0, 3, 3, 3, 1, 0];
-    let (tokens, positions, dy) = (normal(1, v * d), normal(2, max_len * d), normal(3, inputs.len() * d));
-    let (dtokens, dpositions) = embedding::backward(&inputs, &dy, t, d, v, max_len);
-    let f = |e: &[f64], p: &[f64]| dot(&embedding::forward(e, p, &inputs, t, d), &dy);
-    check_all("dE", &|e| f(e, &positions), &tokens, &dtokens);
-    check_all("dP", &|p| f(&tokens, p), &positions, &dpositions);
-    // Symbol 2 does not occur, and no window has a sixth position.
-    assert!(dtokens[2 * d..3 * d].iter().chain(&dpositions[t * d..]).all(|&g| g == 0.0));
+    let (table, x, dy) = (normal(1, rows * d), normal(2, inputs.len() * d), normal(3, inputs.len() * d));
+    let dtable = embedding::backward(&inputs, &dy, table.len());
+    let f = |table: &[f64]| {
+        let mut x = x.clone();
+        embedding::forward(table, &inputs, &mut x);
+        dot(&x, &dy)
+    };
+    check_all("dtable", &f, &table, &dtable);
+    // Row 2 is not named.
+    assert!(dtable[2 * d..3 * d].iter().all(|&g| g == 0.0));
+}
+
+#[test]
+fn rms_norm_() {
+    for (n, d) in [(1, 2), (4, 8), (3, 33)] {
+        let (x, dy) = (normal(1, n * d), normal(2, n * d));
+        check_all("dx", &|x| dot(&rms_norm::forward(x, d), &dy), &x, &rms_norm::backward(&x, d, &dy));
+    }
+    // By hand: the mean square of (3, 4) is 12.5. And the epsilon.
+    let y = rms_norm::forward(&[3.0, 4.0], 2);
+    assert!((y[0] - 3.0 / 12.500_001f64.sqrt()).abs() < 1e-14, "{y:?}");
+    let y = rms_norm::forward(&[1e-3, -1e-3], 2);
+    assert!((y[0] - 0.5f64.sqrt()).abs() < 1e-7, "{y:?}");
+}
+
+#[test]
+fn positions_() {
+    for (b, t, d, h) in [(1, 3, 8, 2), (2, 5, 10, 2), (2, 2, 3, 3), (1, 4, 5, 1)] {
+        let (x, dy) = (normal(1, b * t * d), normal(2, b * t * d));
+        let dx = positions::rotary_backward(&dy, t, d, h);
+        check_all("dx", &|x| dot(&positions::rotary_forward(x, t, d, h), &dy), &x, &dx);
+    }
+    // By hand: two heads of four channels at position 3; pairs (0, 2) and (1, 3), angles 3 and 3 / 100.
+    let x: Vec<f64> = (0..3 * 8).map(|_| 0.0).chain([1.0, 0.0, 0.0, 2.0, 0.0, 5.0, 1.0, 0.0]).collect();
+    let y = positions::rotary_forward(&x, 4, 8, 2);
+    let (c0, s0, c1, s1) = (3f64.cos(), 3f64.sin(), 0.03f64.cos(), 0.03f64.sin());
+    let expected = [c0, -2.0 * s1, s0, 2.0 * c1, -s0, 5.0 * c1, c0, 5.0 * s1];
+    assert!(y[24..].iter().zip(expected).all(|(y, e)| (y - e).abs() < 1e-14), "{y:?}");
+    // What attention sees depends on how far apart two positions are, not on where they are.
+    let (q, k) = (normal(1, 6), normal(2, 6));
+    let everywhere = |x: &[f64]| positions::rotary_forward(&x.repeat(9), 9, 6, 1);
+    let (q, k) = (everywhere(&q), everywhere(&k));
+    let score = |i: usize, j: usize| dot(&q[6 * i..][..6], &k[6 * j..][..6]);
+    assert!((score(3, 1) - score(8, 6)).abs() < 1e-13 && (score(3, 1) - score(3, 2)).abs() > 1e-3);
+    // The table: sin and cos in turns.
+    let table = positions::sinusoidal::<f64>(3, 5);
+    let expected = [2f64.sin(), 2f64.cos(), (2.0 / 10_000f64.powf(0.4)).sin()];
+    assert!(table[10..13].iter().zip(expected).all(|(x, e)| (x - e).abs() < 1e-15), "{table:?}");
+    assert_eq!(table[..5], [0.0, 1.0, 0.0, 1.0, 0.0]);
+}
+
+#[test]
+fn activations() {
+    type Forward = fn(&[f64]) -> Vec<f64>;
+    type Backward = fn(&[f64], &[f64]) -> Vec<f64>;
+    let all: [(&str, Forward, Backward, [f64; 2]); 3] = [
+        ("relu", activation::relu_forward, activation::relu_backward, [0.0, 2.0]),
+        ("relu squared", activation::relu_squared_forward, activation::relu_squared_backward, [0.0, 4.0]),
+        (
+            "silu",
+            activation::silu_forward,
+            activation::silu_backward,
+            [-2.0 / (1.0 + 2f64.exp()), 2.0 / (1.0 + (-2f64).exp())],
+        ),
+    ];
+    let (x, dy) = (normal(1, 40), normal(2, 40));
+    for (what, forward, backward, by_hand) in all {
+        check_all(what, &|x| dot(&forward(x), &dy), &x, &backward(&x, &dy));
+        let y = forward(&[-2.0, 2.0]);
+        assert!((y[0] - by_hand[0]).abs() < 1e-15 && (y[1] - by_hand[1]).abs() < 1e-15, "{what}: {y:?}");
+    }
+    let value = normal(3, 40);
+    let (dgate, dvalue) = activation::swiglu_backward(&x, &value, &dy);
+    check_all("dgate", &|gate| dot(&activation::swiglu_forward(gate, &value), &dy), &x, &dgate);
+    check_all("dvalue", &|value| dot(&activation::swiglu_forward(&x, value), &dy), &value, &dvalue);
+    assert_eq!(activation::swiglu_forward(&[0.0, 1e3], &[5.0, 3.0]), [0.0, 3e3]);
+}
+
+#[test]
+fn softcap_() {
+    let (x, dy) = (normal(1, 30), normal(2, 30));
+    for c in [0.7, 15.0] {
+        check_all("dx", &|x| dot(&softcap::forward(x, c), &dy), &x, &softcap::backward(&x, c, &dy));
+    }
+    let y = softcap::forward(&[30.0, -1e9, 0.0], 15.0);
+    assert!((y[0] - 15.0 * 2f64.tanh()).abs() < 1e-14 && y[1..] == [-15.0, 0.0], "{y:?}");
+}
+
+#[test]
+fn mixture_() {
+    let (x, z, dy, w) = (normal(1, 20), normal(2, 20), normal(3, 20), normal(4, 2));
+    let (dx, dz, da, db) = mixture::backward(&x, &z, w[0], w[1], &dy);
+    check_all("dx", &|x| dot(&mixture::forward(x, &z, w[0], w[1]), &dy), &x, &dx);
+    check_all("dz", &|z| dot(&mixture::forward(&x, z, w[0], w[1]), &dy), &z, &dz);
+    check_all("da, db", &|w| dot(&mixture::forward(&x, &z, w[0], w[1]), &dy), &w, &[da, db]);
+}
+
+#[test]
+fn dropout_factors() {
+    let stream = Stream::new(5, Purpose::Dropout, 7);
+    let (n, d) = (40, 100);
+    let factors: Vec<f64> = dropout::factors(&stream, 0.2, 1, n, d);
+    // Each is 0 or what makes up for the zeros; about one in five is 0.
+    let kept = 65536.0 / (65536.0f64 * 0.8).round();
+    assert!(factors.iter().all(|&factor| factor == 0.0 || factor == kept));
+    let zeros = factors.iter().filter(|&&factor| factor == 0.0).count() as f64;
+    assert!((zeros / (n * d) as f64 - 0.2).abs() < 0.02, "{zeros}");
+    assert_ne!(factors, dropout::factors::<f64>(&stream, 0.2, 0, n, d));
+    assert_ne!(factors, dropout::factors::<f64>(&Stream::new(5, Purpose::Dropout, 8), 0.2, 1, n, d));
+    assert!(dropout::factors::<f64>(&stream, 0.0, 1, n, d).iter().all(|&factor| factor == 1.0));
 }
 
 #[test]
@@ -192,49 +296,89 @@ fn adam_by_hand() {
     assert!((p[0] - (2.0 / 3.0 - step)).abs() < 1e-14 && p[1] == 5.0, "{p:?}");
 }
 
-/// (vocabulary, d_model, heads, layers, mlp_ratio, max_len, tied), (windows, sequence_length)
-type Case = ((usize, usize, usize, usize, f64, usize, bool), (usize, usize));
+/// A small model of these parts: vocabulary, d_model, heads, layers, mlp_ratio, max_len.
+fn sized(size: (usize, usize, usize, usize, f64, usize), parts: ModelConfig) -> ModelConfig {
+    let (vocabulary, d_model, n_heads, n_layers, mlp_ratio, max_len) = size;
+    ModelConfig { vocabulary, d_model, n_heads, n_layers, mlp_ratio, max_len, ..parts }.validated().unwrap()
+}
 
 #[test]
 fn whole_model() {
-    let cases: [Case; 8] = [
-        ((5, 8, 2, 1, 4.0, 6, false), (2, 6)),
-        ((5, 8, 2, 1, 4.0, 6, true), (2, 6)),
-        ((7, 12, 3, 2, 2.5, 9, false), (3, 4)),
-        ((7, 12, 3, 2, 2.5, 9, true), (3, 4)),
-        ((27, 16, 16, 1, 0.5, 8, false), (1, 8)),
-        ((3, 6, 1, 3, 1.0, 4, true), (4, 3)),
-        ((2, 4, 4, 2, 4.0, 1, false), (5, 1)),
-        ((1, 4, 2, 1, 4.0, 5, false), (2, 5)),
+    let seed = ModelConfig::default();
+    let tied = ModelConfig { tie_embeddings: true, ..seed };
+    let fast = ModelConfig {
+        norm: Norm::RmsNorm,
+        positions: Positions::Rotary,
+        activation: Activation::ReluSquared,
+        mlp_bias: false,
+        qk_norm: true,
+        logit_softcap: 2.0,
+        embedding_norm: true,
+        ngram_table: 2,
+        value_residual: true,
+        ..seed
+    };
+    let other = ModelConfig {
+        positions: Positions::Sinusoidal,
+        activation: Activation::Swiglu,
+        ngram_table: 3,
+        embedding_residual: true,
+        dropout: 0.3,
+        loss_positions: LossPositions::Last,
+        ..seed
+    };
+    let cases = [
+        (sized((5, 8, 2, 1, 4.0, 6), seed), (2, 6)),
+        (sized((5, 8, 2, 1, 4.0, 6), tied), (2, 6)),
+        (sized((7, 12, 3, 2, 2.5, 9), seed), (3, 4)),
+        (sized((7, 12, 3, 2, 2.5, 9), tied), (3, 4)),
+        (sized((27, 16, 16, 1, 0.5, 8), seed), (1, 8)),
+        (sized((3, 6, 1, 3, 1.0, 4), tied), (4, 3)),
+        (sized((2, 4, 4, 2, 4.0, 1), seed), (5, 1)),
+        (sized((1, 4, 2, 1, 4.0, 5), seed), (2, 5)),
+        (sized((7, 12, 3, 3, 2.0, 9), fast), (3, 5)),
+        (sized((4, 10, 2, 1, 2.0, 5), ModelConfig { tie_embeddings: true, ..fast }), (2, 5)),
+        (sized((5, 8, 2, 3, 1.5, 6), other), (3, 6)),
+        (sized((5, 8, 2, 2, 1.5, 6), ModelConfig { mlp_bias: false, ..other }), (3, 4)),
+        // Each part for itself, on the model of the notebook.
+        (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { norm: Norm::RmsNorm, ..seed }), (2, 6)),
+        (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { positions: Positions::Rotary, ..seed }), (2, 6)),
+        (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { positions: Positions::Sinusoidal, ..seed }), (2, 6)),
+        (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { positions: Positions::None, ..seed }), (2, 6)),
+        // Few hidden values, none of which comes across the bend within a step of the differences.
+        (sized((5, 8, 2, 2, 1.0, 6), ModelConfig { activation: Activation::Relu, ..seed }), (1, 5)),
+        (sized((5, 8, 2, 2, 1.0, 6), ModelConfig { activation: Activation::ReluSquared, ..seed }), (1, 5)),
+        (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { activation: Activation::Silu, ..seed }), (2, 6)),
+        (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { activation: Activation::Swiglu, ..seed }), (2, 6)),
+        (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { mlp_bias: false, ..seed }), (2, 6)),
+        (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { qk_norm: true, ..seed }), (2, 6)),
+        (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { logit_softcap: 1.5, ..tied }), (2, 6)),
+        (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { embedding_norm: true, ..tied }), (2, 6)),
+        (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { ngram_table: 2, ..seed }), (2, 6)),
+        (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { ngram_table: 3, ..tied }), (2, 6)),
+        (sized((5, 8, 2, 3, 2.0, 6), ModelConfig { value_residual: true, ..seed }), (2, 6)),
+        (sized((5, 8, 2, 3, 2.0, 6), ModelConfig { embedding_residual: true, ..seed }), (2, 6)),
+        (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { dropout: 0.5, ..seed }), (2, 6)),
+        (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { loss_positions: LossPositions::Last, ..seed }), (3, 4)),
     ];
-    for ((vocabulary, d_model, n_heads, n_layers, mlp_ratio, max_len, tie_embeddings), (windows, t)) in cases
-    {
-        let model = ModelConfig {
-            architecture: Architecture::Seed,
-            vocabulary,
-            d_model,
-            n_heads,
-            n_layers,
-            mlp_ratio,
-            max_len,
-            tie_embeddings,
-        }
-        .validated()
-        .unwrap();
+    let masks = Stream::new(3, Purpose::Dropout, 1);
+    for (model, (windows, t)) in cases {
         let layout = Layout::new(&model);
         // Every tensor random, biases too, so that every path carries a gradient.
         let mut parameters = normal(21, layout.total);
         for tensor in &layout.tensors {
             let (shift, std) = match (tensor.name.ends_with("scale"), tensor.shape.len()) {
                 (true, _) => (1.0, 0.2),
+                _ if tensor.name.ends_with("residual") => (0.6, 0.2),
                 (false, 2) => (0.0, 1.0 / (tensor.shape[0] as f64).sqrt()),
                 _ => (0.0, 0.2),
             };
             parameters[tensor.range.clone()].iter_mut().for_each(|p| *p = shift + std * *p);
         }
+        let vocabulary = model.vocabulary;
         let (inputs, targets) = (symbols(22, windows * t, vocabulary), symbols(23, windows * t, vocabulary));
-        let f = |p: &[f64]| loss(&model, p, &inputs, &targets, t);
-        let (value, gradient) = loss_and_gradient(&model, &parameters, &inputs, &targets, t);
+        let f = |p: &[f64]| loss(&model, p, &inputs, &targets, t, Some(&masks));
+        let (value, gradient) = loss_and_gradient(&model, &parameters, &inputs, &targets, t, Some(&masks));
         assert_eq!(value, f(&parameters));
         let what = format!("{model:?}, {windows} x {t}");
         check(&what, &f, &parameters, &gradient, 5, std::iter::empty());
@@ -255,26 +399,20 @@ fn whole_model() {
                 (0..range.len()).step_by(range.len().div_ceil(5)),
             );
         }
+        // Without masks nothing is dropped out.
+        let whole = loss(&model, &parameters, &inputs, &targets, t, None);
+        assert_eq!(whole == value, model.dropout == 0.0, "{what}");
     }
 }
 
 #[test]
 fn f32_is_the_same_model() {
-    let model = ModelConfig {
-        architecture: Architecture::Seed,
-        vocabulary: 27,
-        d_model: 24,
-        n_heads: 3,
-        n_layers: 2,
-        mlp_ratio: 4.0,
-        max_len: 16,
-        tie_embeddings: false,
-    };
+    let model = ModelConfig { d_model: 24, n_heads: 3, n_layers: 2, max_len: 16, ..ModelConfig::default() };
     let single = diapason_model::initialise(&model, 5);
     let double: Vec<f64> = single.iter().map(|&p| f64::from(p)).collect();
     let (inputs, targets) = (symbols(1, 36, 27), symbols(2, 36, 27));
-    let (loss32, gradient32) = loss_and_gradient(&model, &single, &inputs, &targets, 12);
-    let (loss64, gradient64) = loss_and_gradient(&model, &double, &inputs, &targets, 12);
+    let (loss32, gradient32) = loss_and_gradient(&model, &single, &inputs, &targets, 12, None);
+    let (loss64, gradient64) = loss_and_gradient(&model, &double, &inputs, &targets, 12, None);
     assert!((f64::from(loss32) / loss64 - 1.0).abs() < 1e-6);
     let largest = gradient64.iter().fold(0f64, |a, g| a.max(g.abs()));
     let error = gradient32.iter().zip(&gradient64).fold(0f64, |a, (&x, y)| a.max((f64::from(x) - y).abs()));

@@ -234,7 +234,7 @@ fn more_samples(study: &Study) -> Result<Option<Action>, StudyError> {
     if drawn as u64 >= search.samples || !study.trials.iter().all(|trial| study.is_over(trial)) {
         return Ok(None);
     }
-    let cells = search.next(&study.spec, &study.cells[..drawn], &study.ranks());
+    let cells = search.next(&study.spec, drawn, &study.cells, &study.ranks());
     if cells.is_empty() {
         return Ok(None);
     }
@@ -243,7 +243,11 @@ fn more_samples(study: &Study) -> Result<Option<Action>, StudyError> {
     for seed in 0..study.spec.seeds {
         for (place, cell) in (drawn..).zip(&cells) {
             let bracket = ladders.as_ref().map(|ladders| ladders.bracket(place));
-            trials.push(Trial::sampled(place, cell, seed, bracket).new_trial(cell, &study.spec)?);
+            trials.push(Trial::to_come(place, cell, seed, bracket).new_trial(
+                cell,
+                &study.spec,
+                Some(place),
+            )?);
         }
     }
     let (first, last) = (drawn + 1, drawn + cells.len());

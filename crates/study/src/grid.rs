@@ -215,12 +215,12 @@ mod tests {
     #[test]
     fn any_key_numeric_or_named() {
         let axes =
-            ["learning_rate=1e-3,3e-3", "architecture=seed", "tie_embeddings=true,false", "mlp_ratio=4,2.5"];
+            ["learning_rate=1e-3,3e-3", "norm=layer_norm", "tie_embeddings=true,false", "mlp_ratio=4,2.5"];
         let cells = Grid::parse(&axes).unwrap().cells(&Config::default(), 27).unwrap();
         assert_eq!(cells.len(), 8);
         assert_eq!(
             cells[7].params.to_string(),
-            "learning_rate=0.003 architecture=seed tie_embeddings=false mlp_ratio=2.5"
+            "learning_rate=0.003 norm=layer_norm tie_embeddings=false mlp_ratio=2.5"
         );
         assert_eq!((cells[7].config.learning_rate, cells[7].config.mlp_ratio), (3e-3, 2.5));
         assert!(cells[0].config.tie_embeddings);

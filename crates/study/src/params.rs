@@ -107,20 +107,20 @@ mod tests {
             ("mlp_ratio", Value::Float(4.0)),
             ("epsilon", Value::Float(1e-8)),
             ("learning_rate", Value::Float(0.001)),
-            ("architecture", Value::String("seed".into())),
+            ("norm", Value::String("layer_norm".into())),
         ]);
         assert_eq!(
             params.to_string(),
-            "n_layers=4 mlp_ratio=4 epsilon=1e-8 learning_rate=0.001 architecture=seed"
+            "n_layers=4 mlp_ratio=4 epsilon=1e-8 learning_rate=0.001 norm=layer_norm"
         );
         assert_eq!(
             params.folder_name(),
-            "n_layers=4,mlp_ratio=4,epsilon=1e-8,learning_rate=0.001,architecture=seed"
+            "n_layers=4,mlp_ratio=4,epsilon=1e-8,learning_rate=0.001,norm=layer_norm"
         );
         let json = serde_json::to_string(&params).unwrap();
         assert_eq!(
             json,
-            r#"{"n_layers":4,"mlp_ratio":4.0,"epsilon":1e-8,"learning_rate":0.001,"architecture":"seed"}"#
+            r#"{"n_layers":4,"mlp_ratio":4.0,"epsilon":1e-8,"learning_rate":0.001,"norm":"layer_norm"}"#
         );
         assert_eq!(serde_json::from_str::<Params>(&json).unwrap(), params);
     }

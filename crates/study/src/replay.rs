@@ -76,6 +76,18 @@ pub enum ReplayError {
         /// The step.
         step: u64,
     },
+    /// A curve that the study's own patience cut before the rule would have.
+    #[error(
+        "rule {rule}: the study's own patience of {patience} ended trial {number} before the rule would have: what it would have come to is not known"
+    )]
+    Cut {
+        /// The rule.
+        rule: Rule,
+        /// The trial.
+        number: i64,
+        /// The key of its configuration.
+        patience: u64,
+    },
     /// A rule that the study could not have had, or a study that is not as this program writes it.
     #[error(transparent)]
     Study(#[from] StudyError),
@@ -91,6 +103,7 @@ impl ReplayError {
             Self::Pruned { .. } => {
                 Some("replay a study of the same grid that was begun without --rule".to_string())
             }
+            Self::Cut { .. } => Some("replay a study that was begun with --set patience=0".to_string()),
             Self::AsSeed { .. } => Some("none and as-seed can be replayed".to_string()),
             Self::Study(error) => error.hint(),
             _ => None,
@@ -457,6 +470,7 @@ impl<'a> Played<'a> {
                 stopped_early: true,
                 ..self.read(place, step)?
             }),
+            None if stop.is_none() && end.stopped_early => Err(self.cut(place)),
             None => Ok(end),
         }
     }
@@ -472,6 +486,7 @@ impl<'a> Played<'a> {
                 let read = self.read(place, step)?;
                 Ok(TrialRecord { state: TrialState::Complete, stopped_early: true, best: read.last, ..read })
             }
+            SeedRule::Lost | SeedRule::RanThrough if end.stopped_early => Err(self.cut(place)),
             SeedRule::Lost => {
                 let message = "the notebook's rule would have left no number".to_string();
                 let failure = TrialFailure { message, diverged_at: None, last_finite_loss: None };
@@ -479,6 +494,12 @@ impl<'a> Played<'a> {
             }
             SeedRule::RanThrough | SeedRule::Undecided => Ok(TrialRecord { best: end.last, ..end }),
         }
+    }
+
+    /// The rule would have let the trial go on, and the study did not.
+    fn cut(&self, place: usize) -> ReplayError {
+        let (number, patience) = (self.study.trials[place].shown_number(), self.config(place).patience);
+        ReplayError::Cut { rule: self.rule, number, patience }
     }
 
     fn config(&self, place: usize) -> &Config {

@@ -277,6 +277,7 @@ fn work_to_the_end(
         if advanced.changed {
             study = Study::load(&mut storage, id, study.spec, vocabulary, &home.folder)?;
         }
+        let trials = study.trials.len();
         let grown;
         (study, grown) = work_on(corpus, study, storage, id, home, engines, interrupt, observe)?;
         if interrupt.load(Ordering::Relaxed) {
@@ -285,7 +286,8 @@ fn work_to_the_end(
         let shorter = study.shorter();
         // What does not get longer by being tried again is left.
         let extends = !shorter.is_empty() && before.as_ref() != Some(&shorter);
-        if !extends && !grown && director::next(&study)?.is_empty() {
+        let more = extends || grown && study.trials.len() > trials;
+        if !more {
             if let Some(Until::Open(why)) = study.until_decided() {
                 observe(&StudyEvent::Note { text: format!("no more seeds: {why}") });
             }
@@ -525,7 +527,10 @@ impl Study {
     fn enqueue(&self, storage: &mut Storage, id: StudyId) -> Result<(), StudyError> {
         let new = self.trials.iter().filter(|trial| trial.stored.is_none());
         let new: Vec<NewTrial> = new
-            .map(|trial| trial.new_trial(&self.cells[trial.cell], &self.spec))
+            .map(|trial| {
+                let sample = self.spec.search.is_some().then_some(trial.cell);
+                trial.new_trial(&self.cells[trial.cell], &self.spec, sample)
+            })
             .collect::<Result<_, _>>()?;
         if !new.is_empty() {
             storage.enqueue(id, &new)?;

@@ -242,16 +242,18 @@ macro_rules! as_text {
 as_text!(Sampler, Range);
 
 impl Range {
-    /// What Optuna calls it.
-    pub(crate) fn distribution(&self) -> Distribution {
+    /// What Optuna calls it. `value` is one of its values, or what another program enqueued, which may lie outside.
+    pub(crate) fn distribution(&self, value: f64) -> Distribution {
+        let (low, high) = (self.low.min(value), self.high.max(value));
+        let step = self.step.filter(|_| (low, high) == (self.low, self.high));
         match self.whole {
             true => Distribution::Int {
-                low: self.low as i64,
-                high: self.high as i64,
+                low: low as i64,
+                high: high as i64,
                 log: self.log,
-                step: self.step.map_or(1, |step| step as i64),
+                step: step.map_or(1, |step| step as i64),
             },
-            false => Distribution::Float { low: self.low, high: self.high, log: self.log, step: self.step },
+            false => Distribution::Float { low, high, log: self.log, step },
         }
     }
 
@@ -497,11 +499,17 @@ impl Search {
         Ok(cells)
     }
 
-    /// The next round, after the samples `cells`, all of which are over: `history` has what is known of them, parameters
-    /// and rank, in any order. Empty if there are to be no more, or if no more are found.
-    pub(crate) fn next(&self, spec: &StudySpec, cells: &[Cell], history: &[(Params, f64)]) -> Vec<Cell> {
-        let begin = cells.len() as u64;
-        let round = self.round_of(cells.len());
+    /// The next round, after `drawn` samples, all of which are over: `history` has what is known of them, parameters and
+    /// rank, in any order. Other cells than `cells`; none if there are to be no more, or if no more are found.
+    pub(crate) fn next(
+        &self,
+        spec: &StudySpec,
+        drawn: usize,
+        cells: &[Cell],
+        history: &[(Params, f64)],
+    ) -> Vec<Cell> {
+        let begin = drawn as u64;
+        let round = self.round_of(drawn);
         let mut drawing = Drawing::new(self, spec, cells);
         let mut suggestions: Vec<Option<tpe::TpeOptimizer>> =
             drawing.keys.iter().map(|key| key.tpe(history)).collect();
@@ -720,10 +728,10 @@ mod tests {
         loop {
             let mut history: Vec<(Params, f64)> =
                 cells.iter().map(|cell| (cell.params.clone(), loss(cell))).collect();
-            let next = search.next(&spec, &cells, &history);
+            let next = search.next(&spec, cells.len(), &cells, &history);
             // The order in which results are told makes no difference.
             history.reverse();
-            assert_eq!(search.next(&spec, &cells, &history), next);
+            assert_eq!(search.next(&spec, cells.len(), &cells, &history), next);
             if next.is_empty() {
                 break;
             }

@@ -318,7 +318,11 @@ impl Study {
 
     /// What the rule will do to a study that nobody has begun, in a line; none without rungs.
     pub(crate) fn outline(&self) -> Option<String> {
-        let ladders = Ladders::of(&self.spec)?;
+        let begun = self.trials.iter().any(|trial| trial.record.is_some());
+        let Some(ladders) = Ladders::of(&self.spec) else {
+            let warning = self.spec.rule.not_reproducible().filter(|_| !begun)?;
+            return Some(format!("rule {}: {warning}", self.spec.rule));
+        };
         let brackets: BTreeSet<usize> = self.trials.iter().filter_map(|trial| trial.bracket).collect();
         let of = |bracket: &usize| {
             let ladder = ladders.ladder(*bracket);
@@ -334,7 +338,6 @@ impl Study {
         let brackets: Vec<String> = brackets.iter().filter_map(of).collect();
         let all: f64 = self.trials.iter().map(|trial| self.cells[trial.cell].config.steps as f64).sum();
         let ahead: f64 = self.trials.iter().filter_map(|trial| self.ahead(trial)).sum();
-        let begun = self.trials.iter().any(|trial| trial.record.is_some());
         if brackets.is_empty() || begun {
             return None;
         }
@@ -614,9 +617,10 @@ impl Study {
             reason += &format!(" ({unfinished} of {} trials have not finished)", self.trials.len());
         } else if let Some(share) = self.trained_share().filter(|_| !self.spec.rule.is_none()) {
             reason += &format!(
-                " (rule {}: {} of the training that all trials to their last step would have been)",
+                " (rule {}: {} of the training that all trials to their last step would have been{})",
                 self.spec.rule,
-                percent(share)
+                percent(share),
+                self.spec.rule.not_reproducible().map_or(String::new(), |why| format!("; {why}"))
             );
         }
         let (certainty, certainty_text) = match &decided.grounds {

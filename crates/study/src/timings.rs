@@ -42,7 +42,8 @@ const WORTH_ALONE: f64 = 0.05;
 const WORTH_ALL: f64 = 0.01;
 
 /// Keys of a configuration that a step takes equally long for, whatever their value.
-const NEUTRAL: [&str; 10] = [
+const NEUTRAL: [&str; 11] = [
+    "zero_init",
     "steps",
     "learning_rate",
     "beta1",
@@ -338,7 +339,7 @@ fn fill(
     if bench.len() < wanted {
         let parameters = initialise(&kind.model, 0);
         while bench.len() < wanted {
-            let mut engine = (engines.make)(kind.model.clone(), kind.config, 1).ok()?;
+            let mut engine = (engines.make)(kind.model, kind.config, 1).ok()?;
             engine.with_state(&mut |state| {
                 state.parameters.copy_from_slice(&parameters);
                 state.first_moment.fill(0.0);
@@ -454,7 +455,9 @@ mod tests {
         let (a, b) = (Config::default(), Config { learning_rate: 1.0, steps: 7, ..Config::default() });
         assert_eq!(
             Timings::key(&a),
-            "architecture=seed,d_model=256,n_heads=8,n_layers=4,mlp_ratio=4,max_len=128,tie_embeddings=false,\
+            "d_model=256,n_heads=8,n_layers=4,mlp_ratio=4,max_len=128,tie_embeddings=false,norm=layer_norm,\
+             positions=learned,activation=gelu,mlp_bias=true,qk_norm=false,logit_softcap=0,embedding_norm=false,\
+             ngram_table=0,value_residual=false,embedding_residual=false,dropout=0,loss_positions=all,\
              batch_size=64,sequence_length=32"
         );
         assert_ne!(Timings::key(&a), Timings::key(&Config { batch_size: 1, ..a.clone() }));

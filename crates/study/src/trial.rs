@@ -350,30 +350,38 @@ impl Trial {
         self.stored.as_ref().map_or(self.number as i64, |stored| stored.number)
     }
 
-    /// The trial to be enqueued.
-    pub(crate) fn new_trial(&self, cell: &Cell, spec: &StudySpec) -> Result<NewTrial, StudyError> {
+    /// The trial to be enqueued; `sample`: the sample that it is, in a study that draws its configurations.
+    pub(crate) fn new_trial(
+        &self,
+        cell: &Cell,
+        spec: &StudySpec,
+        sample: Option<usize>,
+    ) -> Result<NewTrial, StudyError> {
         let trajectory = Trajectories::of(spec).of_config(&cell.config);
         let params = cell.params.0.iter().map(|(key, value)| {
             let values: Vec<Json> = match spec.grid.axis(key) {
-                Some(axis) => axis.values.iter().map(json).collect(),
+                // What another program enqueued may be none of them.
+                Some(axis) => {
+                    let other = Some(value).filter(|value| !axis.values.contains(value));
+                    axis.values.iter().chain(other).map(json).collect()
+                }
                 None => vec![json(value)],
             };
             param(spec, key, json(value), &values)
         });
-        let sample = spec.search.as_ref().filter(|search| (self.cell as u64) < search.samples);
         Ok(NewTrial {
             key: item_key(&trajectory, self.seed),
             params: params.collect::<Result<_, _>>()?,
             user_attributes: beginning(self.seed, &self.folder),
             system_attributes: std::iter::once(configuration(&cell.config))
                 .chain(self.bracket.map(|bracket| (BRACKET.to_string(), bracket.into())))
-                .chain(sample.map(|_| (SAMPLE.to_string(), self.cell.into())))
+                .chain(sample.map(|sample| (SAMPLE.to_string(), sample.into())))
                 .collect(),
         })
     }
 
     /// A trial that is to be enqueued while the study runs.
-    pub(crate) fn sampled(cell: usize, of: &Cell, seed: u64, bracket: Option<usize>) -> Self {
+    pub(crate) fn to_come(cell: usize, of: &Cell, seed: u64, bracket: Option<usize>) -> Self {
         let folder = folder_of(&of.params, seed);
         Self { number: 0, cell, seed, folder, bracket, record: None, stored: None }
     }
@@ -385,7 +393,7 @@ impl Trial {
         seed: u64,
         spec: &StudySpec,
     ) -> Result<NewTrial, StudyError> {
-        let mut new = Self::sampled(cell, of, seed, None).new_trial(of, spec)?;
+        let mut new = Self::to_come(cell, of, seed, None).new_trial(of, spec, None)?;
         new.system_attributes.push((MORE_SEEDS.to_string(), true.into()));
         Ok(new)
     }
@@ -410,8 +418,10 @@ fn configuration(config: &Config) -> (String, Json) {
 
 /// A parameter as Optuna has it. A numeric one stays numeric for ever; names keep the choices they began with.
 fn param(spec: &StudySpec, name: &str, value: Json, values: &[Json]) -> Result<Param, StudyError> {
-    if let Some(range) = spec.search.as_ref().and_then(|search| search.range(name)) {
-        return Ok(Param { name: name.to_string(), value, distribution: range.distribution() });
+    if let (Some(range), Some(number)) =
+        (spec.search.as_ref().and_then(|search| search.range(name)), value.as_f64())
+    {
+        return Ok(Param { name: name.to_string(), value, distribution: range.distribution(number) });
     }
     let both = [Json::Bool(false), Json::Bool(true)];
     let choices = if value.is_boolean() { &both } else { values };

@@ -6,7 +6,7 @@
 
 use diapason_random::{Purpose, Stream};
 use diapason_study::{
-    Candidate, Certainty, Evidence, Params, SpanLosses, Tolerance, Weighed, compare, weigh,
+    Candidate, Certainty, Evidence, Need, Params, SpanLosses, Tolerance, Weighed, compare, weigh,
 };
 use std::io::Write;
 
@@ -298,6 +298,68 @@ fn what_is_decided_is_right_at_its_rate() {
     edge.costs = vec![1.0, 2.0, 3.0];
     let tally = choices(&edge, 600);
     assert!(tally.decided_wrongly / tally.studies <= 0.05 + 2.0 * tally.error(0.05), "{tally:?}");
+}
+
+/// What came of a study that was begun with one seed and given the seeds that its verdict asked for, up to eight.
+#[derive(Debug, Default)]
+struct GoneOn {
+    decided: u64,
+    decided_wrongly: u64,
+    /// Trainings of those that were decided, and what they would have been with as many seeds for every configuration.
+    trained: usize,
+    trained_evenly: usize,
+}
+
+fn until_decided(truth: &Truth, number: u64, sum: &mut GoneOn) {
+    const MOST: usize = 8;
+    let (losses, _) = Truth { seeds: MOST as u64, ..truth.clone() }.draw(number);
+    let mut seeds = vec![1; losses.len()];
+    loop {
+        let of =
+            |(of, &n): (&SpanLosses, &usize)| of.range(..n as u64).map(|(s, x)| (*s, x.clone())).collect();
+        let there: Vec<SpanLosses> = losses.iter().zip(&seeds).map(of).collect();
+        let found = weighed(truth, &compare(&there, CONFIDENCE).unwrap());
+        let Some(missing) = found.missing else {
+            sum.decided += 1;
+            sum.decided_wrongly += u64::from(!truth.is_right(found.decision.chosen));
+            sum.trained += seeds.iter().sum::<usize>();
+            sum.trained_evenly += seeds.len() * seeds.iter().max().unwrap();
+            return;
+        };
+        let more = match missing.need {
+            Need::SecondSeed => 1,
+            Need::Seeds(more) => more,
+            Need::TooManySeeds | Need::Text => return,
+        };
+        let before = seeds.clone();
+        for place in missing.candidates {
+            seeds[place] = (seeds[place] + more).min(MOST);
+        }
+        if seeds == before {
+            return;
+        }
+    }
+}
+
+#[test]
+fn seeds_for_what_needs_them_decide_rightly() {
+    let mut any_kind = GoneOn::default();
+    (0..400).for_each(|number| until_decided(&any(number), number, &mut any_kind));
+    assert!(any_kind.decided >= 150, "{any_kind:?}");
+    assert!(
+        any_kind.decided_wrongly as f64 <= 400.0 * 0.05 + 2.0 * (400.0f64 * 0.05 * 0.95).sqrt(),
+        "{any_kind:?}"
+    );
+    assert!(any_kind.trained < any_kind.trained_evenly, "{any_kind:?}");
+    let mut edge = Truth::new(vec![2.0 * (1.0 + TOLERANCE) + 1e-5, 2.0, 2.1], 3, EVEN);
+    edge.costs = vec![1.0, 2.0, 3.0];
+    let mut at_the_edge = GoneOn::default();
+    (0..400).for_each(|number| until_decided(&edge, number, &mut at_the_edge));
+    assert!(
+        at_the_edge.decided_wrongly as f64 <= 400.0 * 0.05 + 2.0 * (400.0f64 * 0.05 * 0.95).sqrt(),
+        "{at_the_edge:?}"
+    );
+    say(format!("seeds where they are needed, 400 studies each: any {any_kind:?}; edge {at_the_edge:?}"));
 }
 
 fn studies_asked() -> u64 {

@@ -187,6 +187,9 @@ fn what_cannot_be_replayed_says_why() {
     let enqueued = StudySpec { enqueued_only: true, ..spec.clone() };
     let text = refused(&enqueued, Hooks::default(), "none");
     assert!(text.contains("no trials of its own"), "{text}");
+    let impatient = Config { patience: 1, min_improvement: 0.05, ..config() };
+    let text = refused(&StudySpec { config: impatient, ..spec.clone() }, Hooks::default(), "patience:3");
+    assert!(text.contains("the study's own patience of 1 ended trial "), "{text}");
     let failed = StudySpec { ..asked(&corpus, &[&format!("learning_rate={TOO_FAST}")], 1) };
     assert_eq!(refused(&failed, Hooks::default(), "none"), "rule none: no configuration has a result");
 }

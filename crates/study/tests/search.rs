@@ -202,8 +202,7 @@ fn what_cannot_be_drawn_is_refused() {
         change(&mut spec);
         spec
     };
-    let search =
-        |change: &dyn Fn(&mut Search)| with(&|spec| spec.search.iter_mut().for_each(|search| change(search)));
+    let search = |change: &dyn Fn(&mut Search)| with(&|spec| spec.search.iter_mut().for_each(change));
     for (spec, part) in [
         (search(&|search| search.samples = 0), "samples is 0"),
         (search(&|search| search.ranges.push(search.ranges[0].clone())), "learning_rate has two ranges"),

@@ -13,14 +13,20 @@
 //! | tensor | shape |
 //! |---|---|
 //! | `token_embedding` | \[V, D\] |
+//! | `ngram_embedding` | \[rows, D\]; rows as [`ModelConfig::ngram_row`] has them |
 //! | `position_embedding` | \[max_len, D\] |
+//! | `blocks.N.embedding_residual` | \[2\], from the second block on |
 //! | `blocks.N.attention_norm.scale`, `.bias` | \[D\] |
 //! | `blocks.N.attention.query`, `.key`, `.value`, `.output` | \[D, D\], `[in, out]`; head h owns columns h D/H .. (h+1) D/H of the first three |
+//! | `blocks.N.attention.value_residual` | \[1\], from the second block on |
 //! | `blocks.N.mlp_norm.scale`, `.bias` | \[D\] |
+//! | `blocks.N.mlp.gate`, `blocks.N.mlp.gate_bias` | \[D, F\], \[F\] |
 //! | `blocks.N.mlp.up`, `blocks.N.mlp.up_bias` | \[D, F\], \[F\] |
 //! | `blocks.N.mlp.down`, `blocks.N.mlp.down_bias` | \[F, D\], \[D\] |
 //! | `final_norm.scale`, `.bias` | \[D\] |
 //! | `head` | \[D, V\]; absent if the embeddings are tied |
+//!
+//! Those that the model's parts do not call for are absent: the names in a file say what the model is made of.
 //!
 //! `checkpoint.safetensors` also has Adam's moments, as `adam.m.NAME` and `adam.v.NAME`, of the same shapes;
 //! `best.safetensors` has the weights alone. The metadata are strings:
@@ -384,10 +390,12 @@ fn weights<'a>(
     // A damaged mark does not make a checkpoint of ours a plain file.
     if file.text(MARK).is_some() || file.text(DIGEST).is_some() {
         let header = file.header()?;
-        if header.model != *model {
+        // How the other model was trained does not matter to its weights.
+        let (found, expected) = (header.model.for_inference(), model.for_inference());
+        if found != expected {
             return Err(CheckpointError::Architecture {
                 path: path.to_path_buf(),
-                differences: model_differences(&header.model, model),
+                differences: model_differences(&found, &expected),
             });
         }
         if header.alphabet != alphabet {

@@ -6,7 +6,7 @@
 //! read it. The defaults are those of the notebook that this program started from.
 
 use diapason_engine::Precision;
-use diapason_model::{Architecture, ModelConfig};
+use diapason_model::{Activation, Architecture, LossPositions, ModelConfig, Norm, Positions};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -38,7 +38,8 @@ impl PrecisionChoice {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The family of models.
+    /// Read from files of earlier versions, which name the one family of models that there was.
+    #[serde(skip_serializing)]
     pub architecture: Architecture,
     /// Width of the residual stream.
     pub d_model: usize,
@@ -48,10 +49,36 @@ pub struct Config {
     pub n_layers: usize,
     /// Hidden width of the MLP in units of `d_model`.
     pub mlp_ratio: f64,
-    /// Rows of the position table: the longest context.
+    /// The longest context; rows of the position table.
     pub max_len: usize,
     /// Whether the output matrix is the token embedding transposed.
     pub tie_embeddings: bool,
+    /// How rows of the residual stream are normalised.
+    pub norm: Norm,
+    /// How positions are told apart.
+    pub positions: Positions,
+    /// What stands between the matrices of the MLP.
+    pub activation: Activation,
+    /// Whether the MLP's matrices have biases.
+    pub mlp_bias: bool,
+    /// Whether each head of queries and keys is normalised.
+    pub qk_norm: bool,
+    /// c in c tanh(logits / c); 0: none.
+    pub logit_softcap: f64,
+    /// Whether the sum of embeddings is normalised.
+    pub embedding_norm: bool,
+    /// n of the n-grams that have a row each in a table that is added to the embedding; 0: none.
+    pub ngram_table: usize,
+    /// Whether values are mixed with those of the first block.
+    pub value_residual: bool,
+    /// Whether blocks read a mixture of the residual stream and the embedding.
+    pub embedding_residual: bool,
+    /// Whether output projections and output matrix start at zero.
+    pub zero_init: bool,
+    /// Share of each branch's output that is left out in training.
+    pub dropout: f64,
+    /// Which positions the training loss counts.
+    pub loss_positions: LossPositions,
     /// Windows in a training batch.
     pub batch_size: usize,
     /// Characters in a window; at most `max_len`.
@@ -91,6 +118,19 @@ impl Default for Config {
             mlp_ratio: 4.0,
             max_len: 128,
             tie_embeddings: false,
+            norm: Norm::LayerNorm,
+            positions: Positions::Learned,
+            activation: Activation::Gelu,
+            mlp_bias: true,
+            qk_norm: false,
+            logit_softcap: 0.0,
+            embedding_norm: false,
+            ngram_table: 0,
+            value_residual: false,
+            embedding_residual: false,
+            zero_init: false,
+            dropout: 0.0,
+            loss_positions: LossPositions::All,
             batch_size: 64,
             sequence_length: 32,
             steps: 20_000,
@@ -110,14 +150,26 @@ impl Default for Config {
 
 /// One line of description per key, in the order of the file. The test `every_key_is_described` holds it to
 /// the fields of [`Config`].
-const DESCRIPTIONS: [(&str, &str); 20] = [
-    ("architecture", "family of models: \"seed\" (pre-LayerNorm, learned positions, GELU)"),
+const DESCRIPTIONS: &[(&str, &str)] = &[
     ("d_model", "width of the residual stream"),
     ("n_heads", "attention heads in each block; divides d_model"),
     ("n_layers", "number of blocks"),
-    ("mlp_ratio", "hidden width of the MLP in units of d_model"),
-    ("max_len", "rows of the position table: the longest context"),
+    ("mlp_ratio", "hidden width of the MLP in units of d_model; with swiglu that of gate and up each"),
+    ("max_len", "the longest context; rows of the position table"),
     ("tie_embeddings", "use the token embedding, transposed, as the output matrix"),
+    ("norm", "layer_norm (scale and bias) or rms_norm (no parameters)"),
+    ("positions", "learned, sinusoidal, rotary or none"),
+    ("activation", "of the MLP: gelu, relu, relu_squared, silu or swiglu (a third matrix, the gate)"),
+    ("mlp_bias", "biases in the MLP"),
+    ("qk_norm", "divide each head's queries and keys by the root of their mean square"),
+    ("logit_softcap", "c in c tanh(logits / c), as in 15; 0: logits as they are"),
+    ("embedding_norm", "divide the sum of embeddings by the root of its mean square"),
+    ("ngram_table", "add a learned row for the last 2 or 3 symbols to the embedding; 0: none"),
+    ("value_residual", "mix each block's values with the first block's, by a learned weight"),
+    ("embedding_residual", "mix the embedding into what each block reads, by learned weights"),
+    ("zero_init", "output projections and the output matrix start at zero"),
+    ("dropout", "share of the outputs of attention and MLP that is left out in training"),
+    ("loss_positions", "the training loss is the mean over all positions of a window, or its last"),
     ("batch_size", "windows in a training batch"),
     ("sequence_length", "characters in a window; at most max_len"),
     ("steps", "training steps"),
@@ -134,6 +186,43 @@ const DESCRIPTIONS: [(&str, &str); 20] = [
     ("min_improvement", "how far the validation loss must fall to count as an improvement, nats"),
     ("checkpoint_seconds", "seconds between checkpoints"),
     ("precision", "of the matrix products: \"f32\", \"half\" (12 bits), \"auto\" (half where faster)"),
+];
+
+/// A preset: a name for some keys and their values. Whatever else is set by name wins over it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is, in one line.
+    pub description: &'static str,
+    /// The keys that differ from the defaults, with their values as [`Config::set`] takes them.
+    pub values: &'static [(&'static str, &'static str)],
+}
+
+/// All presets, the defaults first.
+pub const RECIPES: [Recipe; 2] = [
+    Recipe {
+        name: "seed",
+        description: "the notebook that this program started from: the defaults",
+        values: &[],
+    },
+    Recipe {
+        name: "fast",
+        description: "learns more from each character",
+        values: &[
+            ("norm", "rms_norm"),
+            ("positions", "rotary"),
+            ("activation", "relu_squared"),
+            ("mlp_bias", "false"),
+            ("qk_norm", "true"),
+            ("logit_softcap", "15"),
+            ("embedding_norm", "true"),
+            ("ngram_table", "2"),
+            ("value_residual", "true"),
+            ("zero_init", "true"),
+            ("learning_rate", "0.003"),
+        ],
+    },
 ];
 
 /// A key, for help and listings.
@@ -180,6 +269,12 @@ pub enum ConfigError {
         /// Largest value allowed.
         high: String,
     },
+    /// A preset that does not exist.
+    #[error("there is no recipe `{name}`")]
+    UnknownRecipe {
+        /// What was written.
+        name: String,
+    },
     /// A window that is longer than the position table.
     #[error(
         "sequence_length {sequence_length} is longer than max_len {max_len}, the rows of the position table"
@@ -204,8 +299,15 @@ impl ConfigError {
                 "known keys: {}",
                 DESCRIPTIONS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
             )),
+            Self::UnknownRecipe { .. } => Some(format!(
+                "known recipes: {}",
+                RECIPES.iter().map(|recipe| recipe.name).collect::<Vec<_>>().join(", ")
+            )),
             Self::WindowTooLong { sequence_length, .. } => {
                 Some(format!("set max_len={sequence_length} as well, or a shorter sequence_length"))
+            }
+            Self::Model(diapason_model::ConfigError::FractionalMlp { d_model, .. }) => {
+                Some(format!("mlp_ratio may be any whole number divided by {d_model}"))
             }
             Self::Model(diapason_model::ConfigError::HeadsDoNotDivide { d_model, .. }) => {
                 let divisors: Vec<String> =
@@ -218,6 +320,37 @@ impl ConfigError {
 }
 
 impl Config {
+    /// The configuration that a preset stands for.
+    ///
+    /// # Errors
+    /// A name that no preset has.
+    pub fn recipe(name: &str) -> Result<Self, ConfigError> {
+        let recipe = RECIPES
+            .iter()
+            .find(|recipe| recipe.name == name)
+            .ok_or_else(|| ConfigError::UnknownRecipe { name: name.to_string() })?;
+        let mut config = Self::default();
+        for (key, value) in recipe.values {
+            config.set(key, value)?;
+        }
+        Ok(config)
+    }
+
+    /// The preset from which this configuration differs in the fewest keys (the first of equals), and these keys with their values.
+    pub fn nearest_recipe(&self) -> (&'static Recipe, Vec<(&'static str, Value)>) {
+        let mut nearest = (&RECIPES[0], self.differences(&Self::default()));
+        for recipe in &RECIPES {
+            // Every preset is made of keys that there are: a test makes each.
+            let differences = Self::recipe(recipe.name).map(|config| self.differences(&config));
+            if let Ok(differences) = differences.map_err(|_| ())
+                && differences.len() < nearest.1.len()
+            {
+                nearest = (recipe, differences);
+            }
+        }
+        (nearest.0, nearest.1.into_iter().map(|(key, value, _)| (key, value)).collect())
+    }
+
     /// Every key with its default and its description, in order.
     pub fn keys() -> Vec<KeyDoc> {
         let defaults = Self::default();
@@ -303,6 +436,19 @@ impl Config {
             mlp_ratio: self.mlp_ratio,
             max_len: self.max_len,
             tie_embeddings: self.tie_embeddings,
+            norm: self.norm,
+            positions: self.positions,
+            activation: self.activation,
+            mlp_bias: self.mlp_bias,
+            qk_norm: self.qk_norm,
+            logit_softcap: self.logit_softcap,
+            embedding_norm: self.embedding_norm,
+            ngram_table: self.ngram_table,
+            value_residual: self.value_residual,
+            embedding_residual: self.embedding_residual,
+            zero_init: self.zero_init,
+            dropout: self.dropout,
+            loss_positions: self.loss_positions,
         };
         Ok(model.validated()?)
     }
@@ -355,7 +501,7 @@ impl Config {
         let table = self.table();
         let mut text = String::new();
         for (name, description) in DESCRIPTIONS {
-            if let Some(value) = table.get(name) {
+            if let Some(value) = table.get(*name) {
                 text += &format!("# {description}\n{name} = {value}\n");
             }
         }
@@ -441,8 +587,9 @@ mod tests {
     fn keys_are_set_by_name() {
         let mut config = Config::default();
         for (key, value) in [
-            ("architecture", "seed"),
-            ("architecture", "\"seed\""),
+            ("norm", "rms_norm"),
+            ("positions", "\"rotary\""),
+            ("logit_softcap", "15"),
             ("precision", "half"),
             ("d_model", "512"),
             ("steps", "50_000"),
@@ -458,6 +605,9 @@ mod tests {
             learning_rate: 3e-4,
             mlp_ratio: 2.0,
             tie_embeddings: true,
+            norm: Norm::RmsNorm,
+            positions: Positions::Rotary,
+            logit_softcap: 15.0,
             precision: PrecisionChoice::Half,
             ..Config::default()
         };
@@ -493,8 +643,8 @@ mod tests {
             ("d_model", "1\nsteps = 3", "expected a whole number, 0 or more"),
             ("learning_rate", "fast", "learning_rate = \"fast\": expected a number"),
             ("tie_embeddings", "1", "tie_embeddings = 1: expected true or false"),
-            ("architecture", "mamba", "architecture = \"mamba\": expected `seed`"),
-            ("architecture", "3", "architecture = 3: expected a name"),
+            ("norm", "batch_norm", "norm = \"batch_norm\": expected `layer_norm` or `rms_norm`"),
+            ("activation", "3", "activation = 3: expected a name"),
             ("precision", "16", "precision = 16: expected a name"),
             ("precision", "fp16", "precision = \"fp16\": expected one of `f32`, `half`, `auto`"),
         ] {
@@ -518,6 +668,10 @@ mod tests {
             ("mlp_ratio", "-1"),
             ("mlp_ratio", "nan"),
             ("max_len", "31"),
+            ("ngram_table", "4"),
+            ("dropout", "1"),
+            ("dropout", "nan"),
+            ("logit_softcap", "-1"),
             ("batch_size", "0"),
             ("sequence_length", "0"),
             ("sequence_length", "129"),
@@ -546,6 +700,39 @@ mod tests {
         }
         let error = Config { n_heads: 7, ..Config::default() }.validated(27).unwrap_err();
         assert!(error.hint().unwrap().ends_with("1, 2, 4, 8, 16, 32, 64, 128, 256"), "{:?}", error.hint());
+    }
+
+    #[test]
+    fn recipes_are_configurations() {
+        assert_eq!(Config::recipe("seed").unwrap(), Config::default());
+        for recipe in RECIPES {
+            let config = Config::recipe(recipe.name).unwrap();
+            // Only what differs is named, so that the list says what a recipe is.
+            let differences = config.differences(&Config::default());
+            assert_eq!(differences.len(), recipe.values.len(), "{}", recipe.name);
+            config.clone().validated(27).unwrap();
+            assert_eq!(
+                config.nearest_recipe(),
+                (RECIPES.iter().find(|r| **r == recipe).unwrap(), Vec::new())
+            );
+        }
+        let mut config = Config::recipe("fast").unwrap();
+        config.set("d_model", "64").unwrap();
+        let (recipe, changed) = config.nearest_recipe();
+        assert_eq!((recipe.name, changed), ("fast", vec![("d_model", Value::Integer(64))]));
+        let error = Config::recipe("slow").unwrap_err();
+        assert!(error.hint().unwrap().ends_with("seed, fast"), "{error}");
+    }
+
+    #[test]
+    fn old_files_name_an_architecture() {
+        let old = "architecture = \"seed\"\nd_model = 64\nsteps = 7\n";
+        assert_eq!(
+            toml::from_str::<Config>(old).unwrap(),
+            Config { d_model: 64, steps: 7, ..Config::default() }
+        );
+        assert!(toml::from_str::<Config>("architecture = \"mamba\"").is_err());
+        assert!(Config::default().set("architecture", "seed").is_err());
     }
 
     #[test]

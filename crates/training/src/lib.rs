@@ -22,7 +22,7 @@ mod schedule;
 mod spans;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
-pub use config::{Config, ConfigError, KeyDoc, PrecisionChoice};
+pub use config::{Config, ConfigError, KeyDoc, PrecisionChoice, RECIPES, Recipe};
 pub use curve::{CurvePoint, Reading, SeedRule};
 pub use diapason_corpus::files;
 pub use evaluate::{Evaluation, EvaluationError, check_evaluation, evaluate_split};

@@ -353,7 +353,7 @@ pub fn run(
     {
         return Err(TrainingError::EarlyStep { early_step, steps: config.steps });
     }
-    let (model, alphabet) = (engine.model().clone(), corpus.alphabet.to_string_form());
+    let (model, alphabet) = (*engine.model(), corpus.alphabet.to_string_form());
     // Weights that cannot be used are refused before a folder is made.
     let mut init =
         if spec.folder.join(CHECKPOINT).exists() { None } else { Some(begin(engine, spec, &alphabet)?) };
@@ -379,7 +379,7 @@ pub fn run(
         spec,
         schedule,
         header: Header {
-            model: model.clone(),
+            model,
             config,
             protocol: spec.protocol,
             alphabet: alphabet.clone(),
@@ -447,7 +447,7 @@ pub fn memory_needed(config: &Config, protocol: Protocol) -> usize {
 /// Gives the engine what a run starts from: the weights of a file, or random ones, and moments of zero. Returns the
 /// digest of the weights, if they are a file's.
 fn begin(engine: &mut dyn Engine, spec: &RunSpec, alphabet: &str) -> Result<Option<String>, CheckpointError> {
-    let model = engine.model().clone();
+    let model = *engine.model();
     let mut read = Ok(());
     engine.with_state(&mut |state| {
         match &spec.init {
@@ -720,6 +720,7 @@ impl Run<'_> {
             targets: &windows.targets,
             sequence_length: windows.sequence_length,
         };
+        self.engine.draw_masks(self.spec.seed, number);
         let loss = self.engine.step(batch, &update).loss;
         let seconds = started.elapsed().as_secs_f64();
 

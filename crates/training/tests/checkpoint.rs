@@ -269,7 +269,7 @@ fn weights_are_taken_from_any_file_that_has_them() {
         fs::write(&place.path, bytes).unwrap();
         let weights = read_weights(&place.path, model, alphabet).unwrap();
         assert_eq!(weights, place.read(bytes).unwrap().parameters);
-        let other = ModelConfig { n_heads: 7, ..model.clone() };
+        let other = ModelConfig { n_heads: 7, ..*model };
         let error = read_weights(&place.path, &other, alphabet).unwrap_err();
         assert!(error.to_string().contains("n_heads is 2, not 7"), "{error}");
         let error = read_weights(&place.path, model, "another").unwrap_err();

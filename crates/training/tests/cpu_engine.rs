@@ -33,7 +33,7 @@ fn engine(config: &Config, threads: usize) -> CpuEngine {
     let model = config.model(27).unwrap();
     let shape = Shape { batch_size: config.batch_size, sequence_length: config.sequence_length };
     // Other weights than the run's, which must not matter.
-    CpuEngine::new(model.clone(), &initialise(&model, 99), threads, shape).unwrap()
+    CpuEngine::new(model, &initialise(&model, 99), threads, shape).unwrap()
 }
 
 /// An engine that tells of each step by its number, before it does it.

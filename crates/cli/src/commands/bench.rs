@@ -1,6 +1,6 @@
 //! `bench`: the engine beside the machine's limits.
 
-use super::{configured, json, key_of, precision, shape};
+use super::{configured, json, key_of, precision, recipe, shape};
 use crate::args::{Bench, What};
 use crate::failure::{Failure, note};
 use crate::memory;
@@ -18,10 +18,10 @@ use std::time::Duration;
 
 pub(crate) fn run(args: Bench) -> Result<(), Failure> {
     let vocabulary = Alphabet::text8().len();
-    let typed = configured(Config::default(), &args.set, None)?;
+    let typed = configured(recipe(args.recipe.as_deref())?, &args.set, None)?;
     let config = match args.what {
         // Sizes that are named choose shapes, which need not fit the other defaults.
-        What::Sweep => configured(Config::default(), &others(&args.set), None)?,
+        What::Sweep => configured(recipe(args.recipe.as_deref())?, &others(&args.set), None)?,
         _ => typed.clone(),
     };
     let config = config.validated(vocabulary).map_err(|e| Failure::from(e).typed())?;

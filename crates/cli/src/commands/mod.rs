@@ -63,7 +63,12 @@ fn open(request: &CorpusRequest) -> Result<Corpus, Failure> {
     Ok(Corpus::open(request, &mut |p| work.at(p.what, p.done, p.total))?)
 }
 
-/// `--set KEY=V`, in the order in which they were typed, and `--steps N`, applied to the defaults.
+/// What `--recipe` names, or the defaults.
+fn recipe(name: Option<&str>) -> Result<Config, Failure> {
+    name.map_or(Ok(Config::default()), |name| Config::recipe(name).map_err(|e| Failure::from(e).typed()))
+}
+
+/// `--set KEY=V`, in the order in which they were typed, and `--steps N`, applied to `config`.
 fn configured(mut config: Config, set: &[String], steps: Option<u64>) -> Result<Config, Failure> {
     for (i, assignment) in set.iter().enumerate() {
         let Some((key, value)) = assignment.split_once('=') else {
@@ -115,7 +120,7 @@ fn checkpoint_file(path: &Path) -> Result<PathBuf, Failure> {
 fn trained(checkpoint: &mut Stored<'_>, precision: Precision, threads: usize) -> Result<CpuEngine, Failure> {
     let header = checkpoint.header();
     let shape = Shape { batch_size: 1, sequence_length: header.config.sequence_length };
-    let mut engine = engine(header.model.clone(), precision, shape, threads)?;
+    let mut engine = engine(header.model, precision, shape, threads)?;
     let mut read = Ok(());
     engine.with_state(&mut |state| read = checkpoint.read_parameters(state.parameters));
     read?;

@@ -8,7 +8,7 @@ use super::working::bounds;
 use crate::shell;
 use diapason_corpus::{AlphabetKind, Corpus};
 use diapason_report::{Bounds, Extras, write_page};
-use diapason_study::{Cost, Home, Study, StudySpec, value_text};
+use diapason_study::{Cost, Home, Search, Study, StudySpec, UNTIL_SEEDS, value_text};
 use diapason_training::{Config, Protocol};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -96,21 +96,23 @@ pub(super) fn command(spec: &StudySpec) -> Option<String> {
     for axis in grid.axes().iter().filter(|_| !*enqueued_only) {
         flag("--grid", Some(axis.to_string()));
     }
-    let ranges = search.iter().flat_map(|search| &search.ranges);
-    for range in ranges.clone() {
-        flag("--range", Some(range.to_string()));
-    }
-    flag("--sampler", search.as_ref().map(|search| search.sampler.to_string()));
-    flag("--samples", search.as_ref().map(|search| search.samples.to_string()));
     for (key, value, _) in config.differences(&Config::default()) {
-        let set = grid.axis(key).is_none() && !ranges.clone().any(|range| range.key == key);
+        let drawn = search.as_ref().is_some_and(|search| search.ranges.iter().any(|range| range.key == key));
+        let set = grid.axis(key).is_none() && !drawn;
         flag("--set", set.then(|| format!("{key}={}", value_text(&value))));
     }
+    if let Some(Search { sampler, samples, ranges }) = search {
+        for range in ranges {
+            flag("--range", Some(range.to_string()));
+        }
+        flag("--sampler", Some(sampler.to_string()));
+        flag("--samples", Some(samples.to_string()));
+    }
     flag("--seeds", Some(seeds.to_string()).filter(|_| *seeds > 1 && !*enqueued_only));
-    flag("--max-seeds", until_decided.map(|most| most.to_string()));
     flag("--tolerance", Some(tolerance.to_string()).filter(|_| *tolerance != 0.01));
     flag("--cost", Some(cost.name().to_string()).filter(|_| *cost != Cost::default()));
     flag("--rule", Some(rule.to_string()).filter(|_| !rule.is_none()));
+    flag("--max-seeds", until_decided.filter(|most| *most != UNTIL_SEEDS).map(|most| most.to_string()));
     if *protocol == Protocol::Standard {
         // A study that was given more steps later is still read early where it first was.
         let share = match grid.axis("steps") {
@@ -121,9 +123,9 @@ pub(super) fn command(spec: &StudySpec) -> Option<String> {
     }
     let switches = [
         ("--normalize", request.normalize),
-        ("--until-decided", until_decided.is_some()),
         ("--as-seed", *protocol == Protocol::AsSeed),
         ("--enqueued", *enqueued_only),
+        ("--until-decided", until_decided.is_some()),
     ];
     words.extend(switches.iter().filter(|(_, on)| *on).map(|(name, _)| name.to_string()));
     Some(shell::line(&words))
@@ -146,7 +148,7 @@ mod tests {
     use super::*;
     use clap::Parser;
     use diapason_corpus::{CorpusRequest, SplitRequest};
-    use diapason_study::{CorpusStamp, Grid, Sampler, Search};
+    use diapason_study::{CorpusStamp, Grid, Sampler};
 
     #[test]
     fn a_study_says_what_makes_it() {
@@ -165,8 +167,12 @@ mod tests {
             first_steps: 100,
             enqueued_only: false,
             rule: "halving:eta=4".parse().unwrap(),
-            until_decided: None,
-            search: None,
+            until_decided: Some(5),
+            search: Some(Search {
+                sampler: Sampler::Random { seed: 3 },
+                samples: 12,
+                ranges: vec!["learning_rate=1e-4..1e-2:log".parse().unwrap()],
+            }),
             tolerance: 0.02,
             cost: Cost::Flop,
             corpus: CorpusStamp { name: "b".into(), digest: "d".into(), request: Some(request) },
@@ -177,30 +183,19 @@ mod tests {
         assert_eq!(
             line,
             "diapason tune --corpus 'my book.txt' --alphabet auto --validation-chars 500 --grid d_model=32,64 \
-             --grid n_layers=1,2 --set steps=200 --set learning_rate=0.0003 --seeds 3 --tolerance 0.02 --cost flop \
-             --rule halving:eta=4 --early 0.1 --normalize"
+             --grid n_layers=1,2 --set steps=200 --range learning_rate=0.0001..0.01:log --sampler random:seed=3 \
+             --samples 12 --seeds 3 --tolerance 0.02 --cost flop --rule halving:eta=4 --max-seeds 5 --early 0.1 \
+             --normalize --until-decided"
         );
         let typed = line.replace("'my book.txt'", "x");
         crate::args::Cli::try_parse_from(typed.split(' ')).unwrap();
-        spec.until_decided = Some(5);
-        spec.search = Some(Search {
-            sampler: Sampler::Random { seed: 7 },
-            samples: 12,
-            ranges: vec!["learning_rate=1e-4..1e-2:log".parse().unwrap()],
-        });
+        spec.protocol = Protocol::AsSeed;
+        (spec.enqueued_only, spec.search) = (true, None);
         let typed = command(&spec).unwrap().replace("'my book.txt'", "x");
-        let searched = "--range learning_rate=0.0001..0.01:log --sampler random:seed=7 --samples 12 --set steps=200 --seeds 3 ";
-        assert!(typed.contains(searched) && typed.contains(" --max-seeds 5 "), "{typed}");
         assert!(
-            typed.ends_with(" --normalize --until-decided") && !typed.contains("--set learning_rate"),
+            typed.ends_with(" --as-seed --enqueued --until-decided") && !typed.contains("--early"),
             "{typed}"
         );
-        crate::args::Cli::try_parse_from(typed.split(' ')).unwrap();
-        (spec.until_decided, spec.search) = (None, None);
-        spec.protocol = Protocol::AsSeed;
-        spec.enqueued_only = true;
-        let typed = command(&spec).unwrap().replace("'my book.txt'", "x");
-        assert!(typed.ends_with(" --as-seed --enqueued") && !typed.contains("--early"), "{typed}");
         crate::args::Cli::try_parse_from(typed.split(' ')).unwrap();
         spec.corpus.request = None;
         assert_eq!(command(&spec), None);

@@ -1,8 +1,8 @@
 //! `train`: one configuration.
 
 use super::{
-    checkpoint_file, configured, engine, json, nothing_learned, open, precision, required_request, shape,
-    slug,
+    checkpoint_file, configured, engine, json, nothing_learned, open, precision, recipe, required_request,
+    shape, slug,
 };
 use crate::args::Train;
 use crate::boards::Boards;
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     let request = required_request(&args.text)?;
-    let config = configured(Config::default(), &args.set, args.steps)?;
+    let config = configured(recipe(args.recipe.as_deref())?, &args.set, args.steps)?;
     // What can be refused without the text is refused before it is read.
     config.clone().validated(1).map_err(|e| Failure::from(e).typed())?;
     let corpus = open(&request)?;
@@ -170,11 +170,16 @@ fn as_json(outcome: &RunOutcome, corpus: &Corpus, folder: &Path) -> Value {
     })
 }
 
-/// `runs/text8/d_model=128,steps=2000/seed-0`: what differs from the defaults names the folder.
+/// `runs/text8/d_model=128,steps=2000/seed-0`: what differs from the nearest recipe names the folder.
 fn default_folder(corpus: &str, config: &Config, seed: u64) -> PathBuf {
-    let changed = config.differences(&Config::default());
-    let params = Params::new(changed.iter().map(|(key, value, _)| (*key, value.clone())));
-    PathBuf::from("runs").join(slug(corpus)).join(params.folder_name()).join(format!("seed-{seed}"))
+    let (recipe, changed) = config.nearest_recipe();
+    let (is_changed, params) = (!changed.is_empty(), Params::new(changed));
+    let name = match (recipe.values.is_empty(), is_changed) {
+        (true, _) => params.folder_name(),
+        (false, true) => format!("{},{}", recipe.name, params.folder_name()),
+        (false, false) => recipe.name.to_string(),
+    };
+    PathBuf::from("runs").join(slug(corpus)).join(name).join(format!("seed-{seed}"))
 }
 
 /// The command that was typed, with `--resume`.

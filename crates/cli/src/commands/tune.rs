@@ -2,7 +2,7 @@
 
 use super::winner::{self, PROMPT};
 use super::working::{Task, bounds, work};
-use super::{configured, json, key_of, nothing_learned, open, request, slug};
+use super::{configured, json, key_of, nothing_learned, open, recipe, request, slug};
 use crate::args::{Text, Tune};
 use crate::failure::{Failure, note};
 use crate::shell;
@@ -40,10 +40,15 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
         && args.grid.is_empty()
         && search.is_none()
         && args.set.is_empty()
+        && args.recipe.is_none()
         && !args.as_seed
         && !args.enqueued;
     let (steps, default_grid) = if quick { (QUICK_STEPS, QUICK_GRID) } else { (SEED_STEPS, SEED_GRID) };
-    let mut config = configured(Config { steps, ..Config::default() }, &args.set, args.steps)?;
+    let base = match &args.recipe {
+        Some(name) => recipe(Some(name))?,
+        None => Config { steps, ..Config::default() },
+    };
+    let mut config = configured(base, &args.set, args.steps)?;
     let rule = match args.rule.unwrap_or_default() {
         // One thing, one place: patience is a key of the configuration.
         Rule::Patience(evaluations) => {
@@ -220,8 +225,11 @@ fn train_command(
     if config.eval_every == by_default.steps_between_evaluations() {
         config.eval_every = 0;
     }
-    let changed = config.differences(&Config::default());
-    let changed = Params::new(changed.iter().map(|(key, value, _)| (*key, value.clone())));
+    let (recipe, changed) = config.nearest_recipe();
+    if !recipe.values.is_empty() {
+        flag("--recipe", Some(recipe.name.into()));
+    }
+    let changed = Params::new(changed);
     let others = changed.pairs().filter(|(key, _)| chosen.params.text(key).is_none());
     for (key, value) in chosen.params.pairs().chain(others).filter(|(key, _)| *key != "steps") {
         flag("--set", Some(format!("{key}={value}").into()));

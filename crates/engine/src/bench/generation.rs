@@ -95,7 +95,7 @@ pub fn generation(
     duration: Duration,
     observe: &mut dyn FnMut(usize, usize),
 ) -> Result<Generation, EngineError> {
-    let mut engine = CpuEngine::new(model.clone(), &initialise(model, 0), threads, shape(context))?;
+    let mut engine = CpuEngine::new(*model, &initialise(model, 0), threads, shape(context))?;
     let isa = Isa::named(&engine.id().isa).unwrap_or_else(Isa::detect);
     let bytes = weight_bytes(model);
     let mut reader = Reader::new(isa, threads, bytes);

@@ -48,8 +48,7 @@ impl Trainer {
         threads: usize,
     ) -> Result<Self, EngineError> {
         CpuEngine::check_memory(model, precision, shape, threads)?;
-        let engine =
-            CpuEngine::with_precision(precision, model.clone(), &initialise(model, 0), threads, shape)?;
+        let engine = CpuEngine::with_precision(precision, *model, &initialise(model, 0), threads, shape)?;
         let symbols = symbols(shape.batch_size * shape.sequence_length + PLACES + 1, model.vocabulary);
         Ok(Self { engine, symbols, shape, number: 0 })
     }

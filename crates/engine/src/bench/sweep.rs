@@ -68,7 +68,7 @@ impl Cell {
             n_heads: self.n_heads,
             n_layers: self.n_layers,
             max_len: base.max_len.max(self.sequence_length),
-            ..base.clone()
+            ..*base
         }
     }
 
@@ -113,12 +113,10 @@ pub fn cell(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use diapason_model::Architecture;
 
     #[test]
     fn the_table_spans_the_range() {
         let base = ModelConfig {
-            architecture: Architecture::Seed,
             vocabulary: 27,
             d_model: 256,
             n_heads: 8,
@@ -126,6 +124,7 @@ mod tests {
             mlp_ratio: 4.0,
             max_len: 128,
             tie_embeddings: false,
+            ..ModelConfig::default()
         };
         let cells = cells(&base);
         for cell in &cells {

@@ -8,10 +8,9 @@ use super::passes::Context;
 use super::sizes::Sizes;
 use super::weights::{DOWN, OUTPUT, QKV, UP};
 use diapason_kernels::{
-    AttentionShape, Buffer, Init, Pool, attention_forward, attention_scratch, attention_step, gemm_few,
-    layer_norm,
+    Activation, AttentionShape, Buffer, Init, Pool, activate, attention_forward, attention_scratch,
+    attention_step, gemm_few, mix, queries_keys, softcap,
 };
-use diapason_model::LAYER_NORM_EPSILON;
 use std::ops::Range;
 
 /// Streams that are read together, at most: rows of some micro-tiles, which between them ask for the whole next panel of the weights
@@ -28,6 +27,8 @@ pub(super) struct Group {
     pub capacity: usize,
     /// Positions read.
     length: usize,
+    /// The last two symbols of each stream, as far as there are any.
+    recent: Vec<[u8; 2]>,
     /// For each block and stream, keys then values, each [capacity, ld_d].
     cache: Buffer,
 }
@@ -44,7 +45,7 @@ impl Group {
             .map(|first| {
                 let streams = each.min(streams - first);
                 let cache = Buffer::zeroed(s.l * streams * 2 * capacity * s.ld_d);
-                Self { streams, length: 0, capacity, cache }
+                Self { streams, length: 0, recent: vec![[0; 2]; streams], capacity, cache }
             })
             .collect()
     }
@@ -86,6 +87,11 @@ impl Context<'_> {
             }
         }
         group.length += p;
+        for (recent, symbols) in group.recent.iter_mut().zip(symbols.chunks_exact(p)) {
+            for &symbol in &symbols[p.saturating_sub(2)..] {
+                *recent = [recent[1], symbol];
+            }
+        }
     }
 
     /// The same for some streams of the group, one row for each symbol.
@@ -101,32 +107,55 @@ impl Context<'_> {
         let s = &self.sizes;
         let (isa, n, d, start) = (self.isa, symbols.len(), s.d, group.length);
         let p = n / streams.len();
+        let parameter = |range: &Range<usize>| &self.parameters[range.clone()];
         let Reading {
-            x, y, hat, rstd, qkv, attended, hidden, stats, attention, scores, logits: padded, ..
+            x,
+            y,
+            hat,
+            rstd,
+            qkv,
+            attended,
+            hidden,
+            activated,
+            stats,
+            attention,
+            scores,
+            embedded,
+            values,
+            heads_rstd,
+            logits: padded,
+            ..
         } = scratch;
-        let tokens = &self.parameters[self.layout.token_embedding.clone()];
-        let positions = &self.parameters[self.layout.position_embedding.clone()];
-        for (i, &symbol) in symbols.iter().enumerate() {
-            let e = &tokens[usize::from(symbol) * d..][..d];
-            let place = &positions[(start + i % p) * d..][..d];
-            for (x, (e, p)) in x[i * s.ld_d..][..d].iter_mut().zip(e.iter().zip(place)) {
-                *x = e + p;
+        for (i, row) in x.chunks_exact_mut(s.ld_d).take(n).enumerate() {
+            let (stream, t) = (i / p, i % p);
+            if start == 0 {
+                self.embed_row(&symbols[stream * p..][..p], t, t, &mut row[..d]);
+            } else {
+                // One symbol, behind what was read.
+                let [a, b] = group.recent[streams.start + stream];
+                let window = [a, b, symbols[i]];
+                let known = 2 - start.min(2);
+                self.embed_row(&window[known..], 2 - known, start, &mut row[..d]);
             }
         }
-        let parameter = |range: &Range<usize>| &self.parameters[range.clone()];
+        self.embed_norm(n, x, s.ld_d, rstd, embedded);
         let shape = AttentionShape { positions: p, ..s.attention() };
         // From the last block's attention on, only the last position of each stream is needed.
         let (last, apart) = ((p - 1) * s.ld_d, p * s.ld_d);
         for block in 0..s.l {
             let w = |which| &self.weights.block(block, which).forward;
             let names = &self.layout.blocks[block];
-            let (scale, bias) =
-                (parameter(&names.attention_norm_scale), parameter(&names.attention_norm_bias));
-            layer_norm(isa, x, n, d, s.ld_d, LAYER_NORM_EPSILON, scale, bias, hat, rstd, y);
-            let rows = (&y[..], s.ld_d);
+            if let Some(weights) = self.pair(&names.embedding_residual) {
+                mix(isa, x, s.ld_d, embedded, s.ld_d, n, d, weights, hat);
+            }
+            let rows = (self.norm(&names.attention_norm, x, n, s.ld_d, hat, rstd, y), s.ld_d);
             gemm_few(isa, team.as_deref_mut(), rows, w(QKV), n, Init::Zero, false, qkv, s.ld_qkv);
+            self.mix_values(block, n, qkv, values, hat);
             for (i, stream) in streams.clone().enumerate() {
-                let rows = &qkv[i * p * s.ld_qkv..][..p * s.ld_qkv];
+                let rows = &mut qkv[i * p * s.ld_qkv..][..p * s.ld_qkv];
+                if let Some(heads) = self.heads(p, start) {
+                    queries_keys(isa, &heads, rows, heads_rstd);
+                }
                 let (keys, values) = group.pair(s, block, stream);
                 for (row, at) in rows.chunks_exact(s.ld_qkv).zip(start..) {
                     keys[at * s.ld_d..][..d].copy_from_slice(&row[d..2 * d]);
@@ -144,20 +173,28 @@ impl Context<'_> {
             let x = &mut x[from..];
             let rows = (&attended[from..], stride);
             gemm_few(isa, team.as_deref_mut(), rows, w(OUTPUT), n, Init::Accumulate, false, x, stride);
-            let (scale, bias) = (parameter(&names.mlp_norm_scale), parameter(&names.mlp_norm_bias));
-            layer_norm(isa, x, n, d, stride, LAYER_NORM_EPSILON, scale, bias, hat, rstd, y);
-            let up = Init::Bias(parameter(&names.up_bias));
-            gemm_few(isa, team.as_deref_mut(), (&y[..], stride), w(UP), n, up, true, hidden, s.ld_f);
-            let rows = (&hidden[..], s.ld_f);
-            let down = Init::AccumulateBias(parameter(&names.down_bias));
+            let rows = (self.norm(&names.mlp_norm, x, n, stride, hat, rstd, y), stride);
+            let up = names.gate_and_up_bias().map_or(Init::Zero, |range| Init::Bias(parameter(&range)));
+            // GELU is part of the product.
+            let fused = self.activation() == Activation::Gelu;
+            gemm_few(isa, team.as_deref_mut(), rows, w(UP), n, up, fused, hidden, s.ld_up);
+            let rows = if fused {
+                (&hidden[..], s.ld_up)
+            } else {
+                activate(isa, self.activation(), hidden, n, s.f, s.ld_up, activated, s.ld_f);
+                (&activated[..], s.ld_f)
+            };
+            let down = names.down_bias.as_ref();
+            let down = down.map_or(Init::Accumulate, |range| Init::AccumulateBias(parameter(range)));
             gemm_few(isa, team.as_deref_mut(), rows, w(DOWN), n, down, false, x, stride);
         }
         let (n, x) = (streams.len(), &x[last..]);
-        let (scale, bias) =
-            (parameter(&self.layout.final_norm_scale), parameter(&self.layout.final_norm_bias));
-        layer_norm(isa, x, n, d, apart, LAYER_NORM_EPSILON, scale, bias, hat, rstd, y);
+        let rows = (self.norm(&self.layout.final_norm, x, n, apart, hat, rstd, y), apart);
         let head = &self.weights.head().forward;
-        gemm_few(isa, team, (&y[..], apart), head, n, Init::Zero, false, padded, s.ld_v);
+        gemm_few(isa, team, rows, head, n, Init::Zero, false, padded, s.ld_v);
+        if s.model.logit_softcap > 0.0 {
+            softcap(isa, padded, n, s.v, s.ld_v, s.model.logit_softcap as f32);
+        }
         for (row, out) in padded.chunks_exact(s.ld_v).zip(logits.chunks_exact_mut(s.v)) {
             out.copy_from_slice(&row[..s.v]);
         }
@@ -175,9 +212,16 @@ pub(super) struct Reading {
     qkv: Buffer,
     attended: Buffer,
     hidden: Buffer,
+    /// What the activation makes of it, where that is not part of the product.
+    activated: Buffer,
     stats: Buffer,
     attention: Buffer,
     scores: Buffer,
+    /// What the first block reads, where later ones mix it in.
+    embedded: Buffer,
+    /// The first block's values, likewise.
+    values: Buffer,
+    heads_rstd: Buffer,
     logits: Buffer,
 }
 
@@ -189,7 +233,8 @@ impl Reading {
     }
 
     fn new(s: &Sizes, positions: usize) -> Self {
-        let rows = |stride| Buffer::zeroed(LARGEST.max(positions) * stride);
+        let rows = |numbers: usize| Buffer::zeroed(LARGEST.max(positions) * numbers);
+        let parts = Parts::new(s);
         Self {
             positions,
             x: rows(s.ld_d),
@@ -198,18 +243,45 @@ impl Reading {
             rstd: rows(1),
             qkv: rows(s.ld_qkv),
             attended: rows(s.ld_d),
-            hidden: rows(s.ld_f),
+            hidden: rows(s.ld_up),
+            activated: rows(parts.activated),
             stats: rows(2 * s.h),
             attention: Buffer::zeroed(attention_scratch(&AttentionShape { positions, ..s.attention() })),
             scores: Buffer::zeroed(s.h * (positions + 1)),
+            embedded: rows(parts.embedded),
+            values: rows(parts.values),
+            heads_rstd: rows(parts.heads_rstd),
             logits: Buffer::zeroed(LARGEST * s.ld_v),
         }
     }
 
     /// Bytes that [`Reading::of`] takes.
     pub(super) fn bytes(s: &Sizes, positions: usize) -> usize {
-        let rows = LARGEST.max(positions) * (4 * s.ld_d + 1 + s.ld_qkv + s.ld_f + 2 * s.h);
+        let Parts { activated, embedded, values, heads_rstd } = Parts::new(s);
+        let parts = activated + embedded + values + heads_rstd;
+        let rows = LARGEST.max(positions) * (4 * s.ld_d + 1 + s.ld_qkv + s.ld_up + 2 * s.h + parts);
         let attention = attention_scratch(&AttentionShape { positions, ..s.attention() });
         4 * (rows + attention + s.h * (positions + 1) + LARGEST * s.ld_v)
+    }
+}
+
+/// Numbers in a row of the buffers that only some models need.
+struct Parts {
+    activated: usize,
+    embedded: usize,
+    values: usize,
+    heads_rstd: usize,
+}
+
+impl Parts {
+    fn new(s: &Sizes) -> Self {
+        let row = |has: bool, numbers: usize| if has { numbers } else { 0 };
+        let m = &s.model;
+        Self {
+            activated: row(m.activation != diapason_model::Activation::Gelu, s.ld_f),
+            embedded: row(s.keeps_embedded(), s.ld_d),
+            values: row(m.value_residual, s.ld_d),
+            heads_rstd: row(m.qk_norm, 2 * s.h),
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! memory. Tasks are independent, so threads take them in any order; the order of every sum is fixed.
 
 use super::passes::Item;
-use super::sizes::{BlockFields, EndFields, Sizes, SmallFields};
+use super::sizes::{BlockFields, EndFields, Sizes, SmallEnds, SmallFields};
 use diapason_kernels::{
     AdamUpdate, Block, BlockMut, BlockSet, Buffer, Isa, Precision, Stretch, adam, add, gemm_transposed,
     gemm_transposed_half, padded,
@@ -25,6 +25,8 @@ enum Task {
     Matrix { block: usize, x: Operand, dy: Operand, rows: Range<usize>, columns: Range<usize> },
     /// The same for the output matrix; `tied`: transposed, and added to the rows of the token embedding.
     Head { rows: Range<usize>, columns: Range<usize> },
+    /// These rows of the table of n-grams: rows of `d_embedded` summed by n-gram.
+    Ngrams(Range<usize>),
     /// Partial sums at this place in each item's `small`.
     Small(usize),
     /// The token embedding [V, D]: rows of `d_embedded` summed by symbol (and the output matrix's share if tied).
@@ -52,9 +54,10 @@ impl TaskScratch {
 
     fn gradient_len(s: &Sizes, layout: &Layout) -> usize {
         // The embeddings' gradients are whole, with the tied head's beside.
-        let embeddings = layout.token_embedding.len().max(layout.position_embedding.len());
+        let positions = layout.position_embedding.as_ref().map_or(0, Range::len);
+        let embeddings = layout.token_embedding.len().max(positions);
         let head = s.d * padded(s.v);
-        (ROWS * padded(COLUMNS)).max(embeddings + head).max(s.f)
+        (ROWS * padded(COLUMNS)).max(embeddings + head).max(s.up)
     }
 
     pub(super) fn bytes(s: &Sizes, layout: &Layout) -> usize {
@@ -97,15 +100,21 @@ impl Gradient {
             }
         };
         // Each matrix: Y = X W, so dW = X^T dY.
+        let drops = s.model.dropout > 0.0;
+        let (d_output, d_down) = if drops { (&k.d_output, &k.d_down) } else { (&k.d_mid, &k.d_out) };
         for (block, p) in layout.blocks.iter().enumerate() {
-            for (range, inputs, outputs, x, dy) in [
-                (&p.query, s.d, s.d, (&k.attention_in, 0, s.ld_d), (&k.qkv, 0, s.ld_qkv)),
-                (&p.key, s.d, s.d, (&k.attention_in, 0, s.ld_d), (&k.qkv, s.d, s.ld_qkv)),
-                (&p.value, s.d, s.d, (&k.attention_in, 0, s.ld_d), (&k.qkv, 2 * s.d, s.ld_qkv)),
-                (&p.output, s.d, s.d, (&k.attended, 0, s.ld_d), (&k.d_mid, 0, s.ld_d)),
-                (&p.up, s.d, s.f, (&k.mlp_in, 0, s.ld_d), (&k.d_hidden, 0, s.ld_f)),
-                (&p.down, s.f, s.d, (&k.hidden, 0, s.ld_f), (&k.d_out, 0, s.ld_d)),
-            ] {
+            let x = (&k.attention_in, 0, s.ld_d);
+            let all = [
+                (Some(&p.query), s.d, s.d, x, (&k.qkv, 0, s.ld_qkv)),
+                (Some(&p.key), s.d, s.d, x, (&k.qkv, s.d, s.ld_qkv)),
+                (Some(&p.value), s.d, s.d, x, (&k.qkv, 2 * s.d, s.ld_qkv)),
+                (Some(&p.output), s.d, s.d, (&k.attended, 0, s.ld_d), (d_output, 0, s.ld_d)),
+                (p.gate.as_ref(), s.d, s.f, (&k.mlp_in, 0, s.ld_d), (&k.d_hidden, 0, s.ld_up)),
+                (Some(&p.up), s.d, s.f, (&k.mlp_in, 0, s.ld_d), (&k.d_hidden, s.up - s.f, s.ld_up)),
+                (Some(&p.down), s.f, s.d, (&k.hidden, 0, s.ld_up), (d_down, 0, s.ld_d)),
+            ];
+            for (range, inputs, outputs, x, dy) in all {
+                let Some(range) = range else { continue };
                 let operand = |(field, column, stride): (&Range<usize>, usize, usize)| Operand {
                     start: field.start + column,
                     stride,
@@ -127,22 +136,38 @@ impl Gradient {
             tasks.push(task);
         };
         vector(&layout.token_embedding, Task::Tokens { tied: layout.head.is_none() });
-        vector(&layout.position_embedding, Task::Positions);
-        let m = SmallFields::new(s);
-        for (block, p) in layout.blocks.iter().enumerate() {
-            for (range, field) in [
-                (&p.attention_norm_scale, &m.attention_scale),
-                (&p.attention_norm_bias, &m.attention_bias),
-                (&p.mlp_norm_scale, &m.mlp_scale),
-                (&p.mlp_norm_bias, &m.mlp_bias),
-                (&p.up_bias, &m.up_bias),
-                (&p.down_bias, &m.down_bias),
-            ] {
-                vector(range, Task::Small(block * m.end + field.start));
+        if let Some(range) = &layout.position_embedding {
+            vector(range, Task::Positions);
+        }
+        if let Some(range) = &layout.ngram_embedding {
+            for rows in pieces(range.len() / s.d, 1, (ROWS * COLUMNS / s.d).max(1)) {
+                let place = range.start + rows.start * s.d..range.start + rows.end * s.d;
+                vector(&place, Task::Ngrams(rows));
             }
         }
-        vector(&layout.final_norm_scale, Task::Small(s.l * m.end));
-        vector(&layout.final_norm_bias, Task::Small(s.l * m.end + s.d));
+        let m = SmallFields::new(s);
+        for (block, p) in layout.blocks.iter().enumerate() {
+            let (attention, mlp) = (p.attention_norm.as_ref(), p.mlp_norm.as_ref());
+            for (range, field) in [
+                (p.embedding_residual.clone(), &m.embedding_residual),
+                (attention.map(|norm| norm.scale.clone()), &m.attention_scale),
+                (attention.map(|norm| norm.bias.clone()), &m.attention_bias),
+                (p.value_residual.clone(), &m.value_residual),
+                (mlp.map(|norm| norm.scale.clone()), &m.mlp_scale),
+                (mlp.map(|norm| norm.bias.clone()), &m.mlp_bias),
+                (p.gate_and_up_bias(), &m.up_bias),
+                (p.down_bias.clone(), &m.down_bias),
+            ] {
+                if let Some(range) = range {
+                    vector(&range, Task::Small(block * m.end + field.start));
+                }
+            }
+        }
+        if let Some(norm) = &layout.final_norm {
+            let e = SmallEnds::new(s);
+            vector(&norm.scale, Task::Small(s.l * m.end + e.final_scale.start));
+            vector(&norm.bias, Task::Small(s.l * m.end + e.final_bias.start));
+        }
         Self { tasks, set: BlockSet::new(blocks, layout.total) }
     }
 
@@ -191,7 +216,7 @@ impl Gradient {
             }
             Task::Tokens { tied } => {
                 let (sums, rest) = gradient.split_at_mut(block.columns);
-                sum_embedded(isa, s, items, sums, |i| usize::from(inputs[i]));
+                sum_embedded(isa, s, items, sums, |i| Some(usize::from(inputs[i])));
                 if *tied {
                     // W = E^T: dE += dW^T.
                     let width = padded(s.v);
@@ -205,7 +230,15 @@ impl Gradient {
                 block.columns
             }
             Task::Positions => {
-                sum_embedded(isa, s, items, &mut gradient[..block.columns], |i| i % s.t);
+                sum_embedded(isa, s, items, &mut gradient[..block.columns], |i| Some(i % s.t));
+                block.columns
+            }
+            Task::Ngrams(rows) => {
+                sum_embedded(isa, s, items, &mut gradient[..block.columns], |i| {
+                    let window = &inputs[i / s.t * s.t..][..s.t];
+                    let row = s.model.ngram_row(window, i % s.t);
+                    rows.contains(&row).then(|| row - rows.start)
+                });
                 block.columns
             }
         };
@@ -255,16 +288,23 @@ fn head(
     });
 }
 
-/// `sums` [_, D]: each row of `d_embedded` added to the row that `place` names for its position in the batch.
-fn sum_embedded(isa: Isa, s: &Sizes, items: &[Item], sums: &mut [f32], place: impl Fn(usize) -> usize) {
+/// `sums` [_, D]: each row of `d_embedded` added to the row that `place` names for its position in the batch, if it names one.
+fn sum_embedded(
+    isa: Isa,
+    s: &Sizes,
+    items: &[Item],
+    sums: &mut [f32],
+    place: impl Fn(usize) -> Option<usize>,
+) {
     sums.fill(0.0);
     let e = EndFields::new(s);
     let mut i = 0;
     for item in items {
         let rows = &item.ends[e.d_embedded.clone()];
         for r in 0..item.tokens {
-            let to = place(i) * s.d;
-            add(isa, &rows[r * s.ld_d..][..s.d], &mut sums[to..to + s.d]);
+            if let Some(to) = place(i) {
+                add(isa, &rows[r * s.ld_d..][..s.d], &mut sums[to * s.d..][..s.d]);
+            }
             i += 1;
         }
     }

@@ -3,6 +3,7 @@
 use super::generate::Reading;
 use super::gradient::TaskScratch;
 use super::passes::Item;
+use super::positions::Tables;
 use super::sizes::Sizes;
 use super::weights::Weights;
 use super::{CpuEngine, Shape};
@@ -48,7 +49,9 @@ fn needed(model: &ModelConfig, precision: Precision, shape: Shape, threads: usiz
     let passes = s.scratch_len().max(large.scratch_len());
     let evaluation = CpuEngine::evaluation_len(&s).max(CpuEngine::evaluation_len(&large));
     let thread = 4 * (passes + evaluation) + TaskScratch::bytes(&s, &layout);
-    let total = 3 * 4 * layout.total + Weights::bytes(&s) + items * Item::bytes(&s) + threads * thread;
+    let tables = Tables::bytes(model);
+    let total =
+        3 * 4 * layout.total + Weights::bytes(&s) + tables + items * Item::bytes(&s) + threads * thread;
     total as u128
 }
 
@@ -61,7 +64,8 @@ pub fn cache_bytes(model: &ModelConfig, streams: usize, positions: usize) -> u12
 /// The number of parameters without overflow.
 fn parameters(model: &ModelConfig) -> u128 {
     let (d, f, l) = (model.d_model as u128, model.mlp_width() as u128, model.n_layers as u128);
-    (model.vocabulary as u128 + model.max_len as u128) * d + l * (4 * d * d + 2 * d * f)
+    let rows = model.vocabulary + model.max_len + model.ngram_rows();
+    rows as u128 * d + l * (4 * d * d + d * (f + model.up_width() as u128))
 }
 
 /// Bytes that this process can still get. None where the system does not say.

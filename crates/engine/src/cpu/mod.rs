@@ -11,10 +11,12 @@
 //! Nothing is allocated in a step once its shape has been seen. How work is cut never depends on the
 //! number of threads, so neither does any bit of the result.
 
+mod dropout;
 mod generate;
 mod gradient;
 mod memory;
 mod passes;
+mod positions;
 mod sizes;
 mod weights;
 
@@ -23,10 +25,13 @@ pub use memory::{cache_bytes, memory_needed};
 
 use crate::api::{Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update};
 use diapason_kernels::{AdamUpdate, Buffer, Isa, Pool, Precision, cross_entropy};
-use diapason_model::{Layout, ModelConfig};
+use diapason_model::{Layout, LossPositions, ModelConfig};
+use diapason_random::{Purpose, Stream};
+use dropout::Masks;
 use generate::{Group, Reading};
 use gradient::{Gradient, TaskScratch};
 use passes::{Context, Item, Scratch};
+use positions::Tables;
 use sizes::{EndFields, Sizes};
 use weights::Weights;
 
@@ -48,6 +53,9 @@ pub struct CpuEngine {
     isa: Isa,
     model: ModelConfig,
     layout: Layout,
+    tables: Tables,
+    /// Where the next batch's dropout comes from.
+    masks: Stream,
     parameters: Buffer,
     first_moment: Buffer,
     second_moment: Buffer,
@@ -160,6 +168,8 @@ impl CpuEngine {
         let mut engine = Self {
             id: id(isa, precision),
             isa,
+            tables: Tables::new(&model),
+            masks: Stream::new(0, Purpose::Dropout, 0),
             parameters: Buffer::from_slice(parameters),
             first_moment: Buffer::zeroed(layout.total),
             second_moment: Buffer::zeroed(layout.total),
@@ -234,6 +244,8 @@ impl CpuEngine {
             layout: &self.layout,
             parameters: &self.parameters,
             weights: &self.weights,
+            tables: &self.tables,
+            masks: None,
         };
         let mut items = deal(groups, symbols, logits, s.v);
         if items.len() < self.pool.threads() {
@@ -258,19 +270,26 @@ impl CpuEngine {
         while self.items.len() < count {
             self.items.push(Item::new(&s));
         }
+        let positions = batch.inputs.len();
         let context = Context {
             isa: self.isa,
             sizes: s,
             layout: &self.layout,
             parameters: &self.parameters,
             weights: &self.weights,
+            tables: &self.tables,
+            masks: Masks::new(self.masks, self.model.dropout, positions),
         };
-        let positions = batch.inputs.len();
-        let scale = 1.0 / positions as f32;
+        let counted = match self.model.loss_positions {
+            LossPositions::All => positions,
+            LossPositions::Last => batch.windows(),
+        };
+        let scale = 1.0 / counted as f32;
         self.pool.for_each(&mut self.items[..count], &mut self.threads, |index, item, thread| {
             let range = index * s.tokens()..((index + 1) * s.tokens()).min(positions);
             context.train(
                 item,
+                range.start,
                 &batch.inputs[range.clone()],
                 &batch.targets[range],
                 scale,
@@ -278,7 +297,7 @@ impl CpuEngine {
             );
         });
         let total: f64 = self.items[..count].iter().map(|item| item.loss).sum();
-        StepMetrics { loss: total / positions as f64 }
+        StepMetrics { loss: total / counted as f64 }
     }
 }
 
@@ -313,6 +332,10 @@ impl Engine for CpuEngine {
         while self.threads.len() < self.pool.threads() {
             self.threads.push(ThreadScratch::new(&self.sizes, &self.layout));
         }
+    }
+
+    fn draw_masks(&mut self, seed: u64, update: u64) {
+        self.masks = Stream::new(seed, Purpose::Dropout, update);
     }
 
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
@@ -365,6 +388,8 @@ impl Engine for CpuEngine {
             layout: &self.layout,
             parameters: &self.parameters,
             weights: &self.weights,
+            tables: &self.tables,
+            masks: None,
         };
         self.threads.iter_mut().for_each(|thread| thread.fit(&s));
         let Scores { losses, hits } = scores;
@@ -378,13 +403,12 @@ impl Engine for CpuEngine {
                 let inputs = &batch.inputs[range.clone()];
                 let (kept, ends) = thread.evaluation.split_at_mut(s.block_len());
                 let mut scratch = Scratch::of(&s, &mut thread.passes);
-                context.embed(inputs, scratch.x);
+                context.embed(inputs, ends, &mut scratch);
                 for block in 0..s.l {
-                    context.block_forward(block, kept, inputs.len(), &mut scratch);
+                    context.block_forward(block, kept, ends, inputs.len(), range.start, &mut scratch);
                 }
-                let e = EndFields::new(&s);
-                let [hat, rstd, logits] = sizes::split(ends, [&e.final_in, &e.final_rstd, &e.logits]);
-                context.head_forward(inputs.len(), hat, rstd, logits, &mut scratch);
+                context.head_forward(inputs.len(), ends, &mut scratch);
+                let logits = &ends[EndFields::new(&s).logits];
                 cross_entropy(context.isa, logits, s.v, s.ld_v, &batch.targets[range], losses, hits);
             },
         );

@@ -5,7 +5,8 @@ use diapason_kernels::{Isa, Packed, Pool, Precision};
 use diapason_model::Layout;
 use std::ops::Range;
 
-/// A matrix W [inputs, outputs], ready to multiply from the right. Query, key and value are one: they share their input.
+/// A matrix W [inputs, outputs], ready to multiply from the right. Query, key and value are one: they share their input;
+/// and so are gate and up.
 pub(super) struct Matrix {
     /// W, for Y = X W.
     pub forward: Packed,
@@ -55,7 +56,8 @@ impl Matrix {
     }
 }
 
-/// Matrices of a block, in the order of [`Weights::matrices`]: query, key and value side by side [D, 3 D].
+/// Matrices of a block, in the order of [`Weights::matrices`]: query, key and value side by side [D, 3 D]; gate and up, if there is a gate,
+/// likewise [D, 2 F].
 pub(super) const QKV: usize = 0;
 pub(super) const OUTPUT: usize = 1;
 pub(super) const UP: usize = 2;
@@ -77,7 +79,8 @@ impl Weights {
             let qkv = block.query.start..block.value.end;
             matrices.push(Matrix { parts: 3, ..matrix(qkv, d, 3 * d) });
             matrices.push(matrix(block.output.clone(), d, d));
-            matrices.push(matrix(block.up.clone(), d, f));
+            let parts = if block.gate.is_some() { 2 } else { 1 };
+            matrices.push(Matrix { parts, ..matrix(block.gate_and_up(), d, s.up) });
             matrices.push(matrix(block.down.clone(), f, d));
         }
         matrices.push(match &layout.head {
@@ -90,7 +93,7 @@ impl Weights {
     /// Bytes that [`Weights::new`] allocates.
     pub(super) fn bytes(s: &Sizes) -> usize {
         let both = |k, n| Packed::bytes(s.precision, k, n) + Packed::bytes(s.precision, n, k);
-        s.l * (both(s.d, 3 * s.d) + both(s.d, s.d) + 2 * both(s.d, s.f)) + both(s.d, s.v)
+        s.l * (both(s.d, 3 * s.d) + both(s.d, s.d) + both(s.d, s.up) + both(s.f, s.d)) + both(s.d, s.v)
     }
 
     /// Packs all matrices.

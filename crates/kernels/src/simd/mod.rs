@@ -58,6 +58,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// a < b ? a : b: `b` where either is not a number.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// x > 0 ? a : 0, lane by lane: 0 where x is not a number.
+    fn where_positive(self, x: Self::V, a: Self::V) -> Self::V;
     fn sqrt(self, a: Self::V) -> Self::V;
     /// To the nearest integer, ties to even, |a| < 2^22.
     fn round(self, a: Self::V) -> Self::V;

@@ -80,6 +80,10 @@ impl Simd for Portable {
         a.simd_lt(b).bitselect(a, b)
     }
     #[inline(always)]
+    fn where_positive(self, x: f32x4, a: f32x4) -> f32x4 {
+        x.simd_gt(f32x4::splat(0.0)).bitselect(a, f32x4::splat(0.0))
+    }
+    #[inline(always)]
     fn sqrt(self, a: f32x4) -> f32x4 {
         a.sqrt()
     }

@@ -106,7 +106,7 @@ impl Bigram {
     fn logits(&self, x: u8, t: usize) -> Vec<f64> {
         let (d, v) = (self.model.d_model, self.model.vocabulary);
         let e = &self.parameters[self.layout.token_embedding.clone()][usize::from(x) * d..][..v];
-        let p = &self.parameters[self.layout.position_embedding.clone()][t * d..][..v];
+        let p = &self.parameters[self.layout.position_embedding.clone().unwrap()][t * d..][..v];
         e.iter().zip(p).map(|(&e, &p)| f64::from(e) + f64::from(p)).collect()
     }
 
@@ -163,7 +163,7 @@ impl Engine for Bigram {
             for (v, p) in probabilities.iter().enumerate() {
                 let g = ((p - f64::from(u8::from(v == usize::from(y)))) / n) as f32;
                 gradient[self.layout.token_embedding.start + usize::from(x) * d + v] += g;
-                gradient[self.layout.position_embedding.start + (i % t) * d + v] += g;
+                gradient[self.layout.position_embedding.as_ref().unwrap().start + (i % t) * d + v] += g;
             }
         }
         StepMetrics { loss: total / n }
