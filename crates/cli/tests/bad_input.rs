@@ -115,7 +115,7 @@ fn configurations() {
             draw(&["--range", "learning_rat=1e-4..1e-2"]),
             draw(&["--range", "learning_rate=0..1e-2:log"]),
             draw(&["--range", "d_model=64..256:step=100"]),
-            draw(&["--range", "architecture=seed..seed"]),
+            draw(&["--range", "norm=layer_norm..rms_norm"]),
             draw(&["--range", "steps=10..20"]),
             draw(&["--range", "n_heads=3..7:step=4", "--set", "d_model=64"]),
             draw(&["--range", "n_heads=1..4", "--range", "n_heads=1..2"]),
