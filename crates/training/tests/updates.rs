@@ -32,6 +32,9 @@ impl<F: FnMut(&Batch<'_>, &Update) + Send> Engine for Told<F> {
     fn threads(&self) -> usize {
         1
     }
+    fn draw_masks(&mut self, seed: u64, update: u64) {
+        self.engine.draw_masks(seed, update);
+    }
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
         (self.tell)(&batch, update);
         self.engine.step(batch, update)
