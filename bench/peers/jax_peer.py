@@ -19,6 +19,17 @@ import numpy as np
 import optax
 
 
+class Rounded:
+    """The model with weights, and so everything but sums and statistics, in bfloat16: what mixed precision is in Flax."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def apply(self, variables, inputs):
+        rounded = jax.tree_util.tree_map(lambda x: x.astype(jnp.bfloat16), variables)
+        return self.model.apply(rounded, inputs).astype(jnp.float32)
+
+
 class Jax:
     versions = {module.__name__: module.__version__ for module in (jax, flax, optax)}
 
@@ -33,6 +44,8 @@ class Jax:
 
         self.weights = jax.tree_util.tree_map_with_path(named, shapes)
         self.state = optimizer.init(self.weights)
+        if "bf16" in arguments.setting.split(","):
+            self.model = Rounded(self.model)
         self.update = reference.make_step(self.model, optimizer)  # compiled, its arguments donated
 
     def step(self, batch):

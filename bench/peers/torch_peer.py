@@ -50,11 +50,12 @@ class Transformer(nn.Module):
 
     def forward(self, inputs, targets):
         """Mean cross-entropy."""
-        x = self.token_embedding(inputs) + self.position_embedding[:T]
-        for block in self.blocks:
-            x = block(x)
-        logits = self.head(self.final_norm(x))
-        return F.cross_entropy(logits.view(-1, common.VOCABULARY), targets.reshape(-1))
+        with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in settings):
+            x = self.token_embedding(inputs) + self.position_embedding[:T]
+            for block in self.blocks:
+                x = block(x)
+            logits = self.head(self.final_norm(x))
+        return F.cross_entropy(logits.float().view(-1, common.VOCABULARY), targets.reshape(-1))
 
 
 def from_file(named):

@@ -61,6 +61,7 @@ fn memory_of_a_benchmark_is_what_was_said() {
     for what in ["step", "trials", "evaluation", "generation"] {
         check(&here, &[&["bench", what], &sizes[..]].concat());
     }
+    check(&here, &[&["bench", "--set", "precision=half"], &sizes[..]].concat());
 }
 
 #[test]

@@ -355,6 +355,17 @@ fn bench_reports_every_field() {
         }
         object
     };
+    assert!(object["precision"] == "f32" && object["half"].is_null(), "{object}");
+    // In half precision the step stands beside one in f32.
+    let half = ["--seconds", "0.05", "--threads", "1", "--set", "precision=half"];
+    let object = here.run(&tiny("bench", &[&half[..], &["--json"]].concat())).ok().json();
+    assert_eq!(object["precision"], "half");
+    for key in ["pair_peak_gops", "pair_peak_fraction", "f32_ms_per_step", "speedup"] {
+        assert!(object["half"][key].as_f64().unwrap() > 0.0, "{key}: {object}");
+    }
+    let ran = here.run(&tiny("bench", &half)).ok();
+    assert!(ran.stdout.contains("\nhalf      ") && ran.stdout.contains("times as long"), "{ran:?}");
+
     let rates = ["evaluation_characters_per_second", "training_characters_per_second", "ratio"];
     positive("evaluation", &["--threads", "1"], &rates);
     let rates = ["read_gigabytes_per_second", "characters_per_second", "bound_fraction", "peak_gflops"];
@@ -383,6 +394,45 @@ fn bench_reports_every_field() {
     assert!(cells[0]["peak_fraction"].as_f64().unwrap() > 0.0 && cells[0]["n_heads"] == 4, "{object}");
     let text = here.run(&args[..args.len() - 7].iter().chain(&sizes).copied().collect::<Vec<_>>()).ok();
     assert!(text.stdout.contains("1 shapes"), "{text:?}");
+}
+
+#[test]
+fn precision_is_a_setting_and_checkpoints_know_none() {
+    let here = Here::with_text();
+    let train = |more: &[&str]| {
+        here.run(&tiny("train", &[&["--corpus", "text.txt", "--json", "--out", "run"], more].concat()))
+    };
+    train(&["--steps", "5", "--set", "precision=half"]).ok();
+    // Another precision is another engine.
+    let refused = train(&["--steps", "10", "--resume"]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(
+        refused.stderr.contains("/half") && refused.stderr.contains("--allow-other-engine"),
+        "{refused:?}"
+    );
+    train(&["--steps", "10", "--resume", "--set", "precision=half"]).ok();
+    let allowed = train(&["--steps", "15", "--resume", "--allow-other-engine"]).ok();
+    assert!(allowed.stderr.contains("/half up to step 10, by "), "{allowed:?}");
+
+    // A checkpoint is scored in the precision of its run, or another.
+    train(&["--steps", "20", "--resume", "--allow-other-engine", "--set", "precision=half"]).ok();
+    let score = |more: &[&str]| here.run(&[&["eval", "run", "--json"], more].concat()).ok().json();
+    let (own, single) = (score(&[]), score(&["--precision", "f32"]));
+    assert_eq!((own["precision"].as_str(), single["precision"].as_str()), (Some("half"), Some("f32")));
+    let (a, b) = (own["loss"].as_f64().unwrap(), single["loss"].as_f64().unwrap());
+    assert!(a != b && (a - b).abs() < 1e-3, "{a} {b}");
+    // `auto` is one of the two, and says which.
+    let auto = here.run(&["eval", "run", "--precision", "auto"]).ok();
+    assert!(auto.stderr.contains("\"auto\" is "), "{auto:?}");
+
+    for refused in [
+        here.run(&tiny("train", &["--corpus", "text.txt", "--set", "precision=fp16"])),
+        here.run(&["eval", "run", "--precision", "fp16"]),
+        here.run(&["tune", "--corpus", "text.txt", "--grid", "precision=f32,half"]),
+    ] {
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.stderr.contains("half"), "{refused:?}");
+    }
 }
 
 /// `| head`: whoever reads has seen enough, and nobody complains.

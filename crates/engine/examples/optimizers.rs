@@ -3,6 +3,8 @@
 //!
 //! cargo run --release -p diapason-engine --example optimizers -- [d_model] [n_layers] [batch_size] [rounds]
 
+#![allow(clippy::print_stdout)]
+
 use diapason_engine::{Batch, CpuEngine, Engine, Optimizer, Shape, Update};
 use diapason_model::{ModelConfig, initialise};
 

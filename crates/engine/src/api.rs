@@ -209,9 +209,7 @@ pub trait Engine: Send {
 
     /// What dropout leaves out of the next batch is drawn for this update (numbers from 1) of a run with this seed. A model without dropout
     /// has no use for it.
-    fn draw_masks(&mut self, seed: u64, update: u64) {
-        let _ = (seed, update);
-    }
+    fn draw_masks(&mut self, seed: u64, update: u64);
 
     /// Forward, loss, backward, update, on one batch.
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics;

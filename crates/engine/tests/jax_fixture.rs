@@ -352,15 +352,9 @@ fn every_optimizer_of_the_cpu_engine() {
                 let sequence_length = fixture.sequence_length;
                 let shape =
                     Shape { batch_size: fixture.batches[0].0.len() / sequence_length, sequence_length };
-                let mut engine = CpuEngine::with_isa(
-                    isa,
-                    Precision::F32,
-                    fixture.model.clone(),
-                    &fixture.weights,
-                    2,
-                    shape,
-                )
-                .unwrap();
+                let mut engine =
+                    CpuEngine::with_isa(isa, Precision::F32, fixture.model, &fixture.weights, 2, shape)
+                        .unwrap();
                 for (i, ((inputs, targets), expected)) in fixture.batches.iter().zip(&expected).enumerate() {
                     let update = Update { number: i as u64 + 1, ..update };
                     let loss = engine.step(Batch { inputs, targets, sequence_length }, &update).loss;

@@ -52,6 +52,7 @@ impl Engine for Hash {
     fn threads(&self) -> usize {
         1
     }
+    fn draw_masks(&mut self, _: u64, _: u64) {}
     fn step(&mut self, _: Batch<'_>, _: &Update) -> StepMetrics {
         unreachable!("generation does not train")
     }

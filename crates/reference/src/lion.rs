@@ -24,7 +24,7 @@ pub fn update<F: Float>(parameters: &mut [F], momentum: &mut [F], gradient: &[F]
         if direction > F::ZERO {
             parameters[i] = parameters[i] - learning_rate;
         } else if direction < F::ZERO {
-            parameters[i] = parameters[i] + learning_rate;
+            parameters[i] += learning_rate;
         }
         momentum[i] = mix(settings.beta2, m, g);
     }

@@ -27,7 +27,8 @@ pub(crate) fn pages(folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let rates: Vec<String> = (1..=20).map(|i| format!("{}e-4", 2 * i)).collect();
     let rates = format!("learning_rate={}", rates.join(","));
 
-    let many = made_up("two hundred trials", &[&rates, "d_model=32,64,96,128,160", "n_layers=1,2"]);
+    let mut many = made_up("two hundred trials", &[&rates, "d_model=32,64,96,128,160", "n_layers=1,2"]);
+    with_spans(&mut many);
     write(folder, "many", &many, &Extras::default())?;
 
     let mut markup = made_up(MARKUP, &["d_model=16,32,64,128", "n_layers=1,2,4"]);
@@ -37,13 +38,7 @@ pub(crate) fn pages(folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
         let message = "diverged at step 12: <img src=x onerror=alert(1)>".to_string();
         record.failure = Some(TrialFailure { message, diverged_at: Some(12), last_finite_loss: None });
     }
-    for trial in &mut markup.trials {
-        let Some(record) = &mut trial.record else { continue };
-        let Some(best) = record.best else { continue };
-        let loss = |k: usize| best.validation_loss + 2e-3 * ((k * 37 + trial.number * k * k) % 13) as f64;
-        record.spans =
-            vec![SpanReading { step: best.step, losses: (0..240).map(|k| loss(k) as f32).collect() }];
-    }
+    with_spans(&mut markup);
     let extras = Extras {
         command: Some(
             "diapason tune --corpus '<i>my book</i>.txt' --grid d_model=16,32,64,128 --grid n_layers=1,2,4"
@@ -106,6 +101,17 @@ fn made_up(name: &str, axes: &[&str]) -> Study {
     };
     let trials = cells.iter().enumerate().map(|(number, cell)| trial(number, cell)).collect();
     Study { spec, cells, trials, timings: Vec::new(), decisions: Vec::new(), interrupted: false }
+}
+
+/// Gives each trial losses per span of text, around its loss.
+fn with_spans(study: &mut Study) {
+    for trial in &mut study.trials {
+        let Some(record) = &mut trial.record else { continue };
+        let Some(best) = record.best else { continue };
+        let loss = |k: usize| best.validation_loss + 2e-3 * ((k * 37 + trial.number * k * k) % 13) as f64;
+        record.spans =
+            vec![SpanReading { step: best.step, losses: (0..240).map(|k| loss(k) as f32).collect() }];
+    }
 }
 
 /// Nine configurations, of which three go on from the first comparison and one from the second.

@@ -58,17 +58,21 @@ pub(crate) fn facts(study: &Study) -> Vec<(&'static str, String)> {
         },
     ));
     facts.push(("grid", spec.grid.to_string()));
-    facts.push(("seeds", spec.seeds.to_string()));
+    facts.push(("search", spec.search.as_ref().map(ToString::to_string).unwrap_or_default()));
+    let until = spec.until_decided.map(|most| format!(", and up to {most} where the verdict needs more"));
+    facts.push(("seeds", format!("{}{}", spec.seeds, until.unwrap_or_default())));
     if !spec.rule.is_none() {
         facts.push(("rule", spec.rule.to_string()));
     }
     facts.push(("tolerance", percent(spec.tolerance)));
     facts.push(("cost", cost_name(spec.cost).to_string()));
+    let drawn =
+        |key: &str| spec.search.iter().flat_map(|search| &search.ranges).any(|range| range.key == key);
     let other: Vec<String> = spec
         .config
         .differences(&Config::default())
         .into_iter()
-        .filter(|(key, ..)| spec.grid.axis(key).is_none())
+        .filter(|(key, ..)| spec.grid.axis(key).is_none() && !drawn(key))
         .map(|(key, value, _)| format!("{key}={}", value_text(&value)))
         .collect();
     facts.push(("other settings", other.join(" ")));

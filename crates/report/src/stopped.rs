@@ -7,7 +7,7 @@ use crate::html::count;
 use crate::summary::{number, seconds, thousands};
 use diapason_study::{Rule, RungCandidate, RungDecision, Study, Trial, TrialRecord, TrialState, percent};
 
-/// The rule and what it has spared, a sentence each; nothing if no trial was or will be stopped.
+/// The rule, a sentence for each thing to know; nothing if no trial was or will be stopped.
 pub(crate) fn outline(study: &Study) -> Vec<String> {
     let mut lines = Vec::new();
     let rule = &study.spec.rule;
@@ -23,7 +23,6 @@ pub(crate) fn outline(study: &Study) -> Vec<String> {
         Rule::None => {}
         rule => lines.push(format!("Rule {rule}")),
     }
-    lines.extend(spared(study));
     let patient =
         study.trials.iter().filter(|trial| trial.record.as_ref().is_some_and(|r| r.stopped_early)).count();
     if patient > 0 {
@@ -40,8 +39,8 @@ pub(crate) fn outline(study: &Study) -> Vec<String> {
     lines
 }
 
-/// How many trials a rule stopped, and what that has spared; none if it stopped none.
-pub(crate) fn spared(study: &Study) -> Option<String> {
+/// How many trials a rule stopped, and what they have cost; none if it stopped none.
+pub(crate) fn stopped(study: &Study) -> Option<String> {
     let records = || study.trials.iter().filter_map(|trial| trial.record.as_ref());
     let stopped = || records().filter(|record| record.state == TrialState::Pruned);
     let flop = |record: &TrialRecord| record.steps as f64 * record.flop_per_step;
@@ -49,19 +48,12 @@ pub(crate) fn spared(study: &Study) -> Option<String> {
     if stopped().count() == 0 || all <= 0.0 {
         return None;
     }
-    let mut line = format!(
+    Some(format!(
         "{} of {} stopped; they took {} of the training that was done",
         count(stopped().count(), "trial"),
         study.trials.len(),
         percent(of_stopped / all)
-    );
-    if let Some(share) = study.trained_share() {
-        line += &format!(
-            "; all of it is {} of what training every trial to its last step would have been (by floating-point operations)",
-            percent(share)
-        );
-    }
-    Some(line)
+    ))
 }
 
 /// The place in the grid of a configuration that took part in a comparison; none if the study has it no more.
@@ -83,7 +75,7 @@ pub(crate) fn others(study: &Study) -> Vec<String> {
     };
     let of = |trial: &Trial| {
         let why = study.dropped(trial).filter(|_| !at_rung(trial))?;
-        let seed = if study.spec.seeds > 1 { format!(", seed {}", trial.seed) } else { String::new() };
+        let seed = if study.several_seeds() { format!(", seed {}", trial.seed) } else { String::new() };
         Some(format!("trial {}, {}{seed}: {why}", trial.shown_number(), study.cells[trial.cell].params))
     };
     study.trials.iter().filter_map(of).collect()

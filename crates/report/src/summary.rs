@@ -5,7 +5,7 @@ use crate::stopped;
 use crate::table::{Align, Column, Table};
 use crate::{Bounds, RESULTS_FILE};
 use diapason_study::{
-    CellReading, Certainty, Cost, Grounds, Interval, Pass, PassDecision, SEED_EARLY_STEP, SEED_LABEL,
+    CellReading, Certainty, Cost, Grounds, Interval, Need, Pass, PassDecision, SEED_EARLY_STEP, SEED_LABEL,
     SeedNumbers, Standing, Study, Timings, Verdict, percent, seed_numbers,
 };
 use diapason_training::Protocol;
@@ -121,7 +121,7 @@ fn push_pass(table: &mut Table, study: &Study, pass: &PassColumns) {
         let cells = pass.readings.iter().zip(intervals).map(|(reading, of)| cell(reading, of)).collect();
         table.push(Column::new(&pass.group, title, rank, Align::Right, cells));
     };
-    if study.spec.seeds > 1 {
+    if study.several_seeds() {
         push("seeds", 4, &|r, _| r.seeds.to_string());
     }
     if pass.other_steps {
@@ -159,7 +159,6 @@ fn push_pass(table: &mut Table, study: &Study, pass: &PassColumns) {
 /// What stands under the table: one paragraph a line.
 pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
     let mut notes = Vec::new();
-    let seeds = study.spec.seeds;
     let timed = study.timed();
     let mut legend = "loss in nats per character of the validation text, bpc in bits".to_string();
     if timed.is_none() {
@@ -168,7 +167,7 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
     if study.verdict().is_some() {
         legend = format!("* chosen; {legend}");
     }
-    if seeds > 1 {
+    if study.several_seeds() {
         legend += ", means over seeds";
     }
     if study.decided().is_some_and(|decided| decided.grounds.is_ok()) {
@@ -284,7 +283,7 @@ pub(crate) fn answer(study: &Study) -> Vec<(&'static str, String)> {
         ));
     }
     lines.push(("Why", verdict.reason));
-    if let Some(line) = stopped::spared(study) {
+    if let Some(line) = stopped::stopped(study) {
         lines.push(("Stopped early", line));
     }
     let certainty = match verdict.certainty {
@@ -297,7 +296,11 @@ pub(crate) fn answer(study: &Study) -> Vec<(&'static str, String)> {
     match certainty.split_once(": ").filter(|_| verdict.certainty.is_some_and(|c| c != Certainty::Decided)) {
         Some((certainty, missing)) => {
             lines.push(("Certainty", certainty.to_string()));
-            lines.push(("Missing", missing.to_string()));
+            let seeds = decided.grounds.as_ref().ok().and_then(|grounds| grounds.weighed.missing.as_ref());
+            let seeds = seeds.is_some_and(|m| matches!(m.need, Need::SecondSeed | Need::Seeds(_)));
+            let trains = seeds && is_over(study) && study.spec.until_decided.is_none();
+            let how = if trains { "; the same command with --until-decided trains them" } else { "" };
+            lines.push(("Missing", format!("{missing}{how}")));
         }
         None => lines.push(("Certainty", certainty)),
     }

@@ -182,7 +182,7 @@ fn check(dark: bool) {
         assert_eq!(one["curves"], 2 * trials, "{at}");
         assert_eq!(one["crosses"], if page == "halved" { 2 * 8 } else { 0 }, "{at}");
         let figures = match page {
-            "many" => vec!["curves", "curves", "pareto", "fit"],
+            "many" => vec!["curves", "curves", "pareto", "differences", "fit"],
             "markup" => vec!["curves", "curves", "pareto", "differences", "map", "fit", "sample"],
             "halved" => vec!["curves", "curves", "map"],
             _ => vec!["curves", "curves", "pareto"],

@@ -244,6 +244,12 @@ fn intervals_where_they_are_known() {
     }
     let page = parsed(&study, &curves(&study), &Extras::default());
     assert!(certainty(&page).contains("decided for this seed alone"), "{}", certainty(&page));
+    let missing = texts(&page, "section p").into_iter().find(|line| line.starts_with("Missing: ")).unwrap();
+    assert!(
+        missing.starts_with("Missing: a second seed of d_model=256")
+            && missing.ends_with("; the same command with --until-decided trains them."),
+        "{missing}"
+    );
     assert_eq!(number_of(&page, "figure.differences .bar"), 4);
     assert_eq!(number_of(&page, "figure.differences .band"), 1);
     assert_eq!(

@@ -17,8 +17,8 @@ use diapason_corpus::Corpus;
 use diapason_engine::{Engine, EngineError};
 use diapason_model::ModelConfig;
 use diapason_storage::{
-    Claim, Claimed, Courier, Held, How, ItemState, Outcome, Policy, Record, StorageError, StudyId, Worker,
-    printable,
+    Claim, Claimed, Courier, Held, How, ItemCounts, ItemState, Outcome, Policy, Record, StorageError,
+    StudyId, Worker, printable,
 };
 use diapason_training::{
     CHECKPOINT, Config, Control, CurvePoint, Event, Occasion, Protocol, Reading, RunOutcome, RunSpec,
@@ -180,6 +180,14 @@ impl<'a> Site<'a> {
             };
             if self.adopt()? > 0 || self.advance()? {
                 continue;
+            }
+            if !counts.is_unfinished() && self.study.spec.has_rounds() {
+                // Another may have made a round between the two looks.
+                match self.courier.call(move |storage| storage.item_counts(id)) {
+                    Err(StorageError::Interrupted { .. }) => return Ok(Next::Nothing),
+                    now if now.as_ref().is_ok_and(ItemCounts::is_unfinished) => continue,
+                    now => now?,
+                };
             }
             let held = counts.of(ItemState::Held);
             return match () {

@@ -124,7 +124,7 @@ fn tpe_draws_the_same_for_any_number_of_workers() {
             assert!(timeless(&ran.study.unwrap()) == rows, "{processes} x {threads}");
         }
     }
-    for at in [60, 120, 121, 200, 281] {
+    for at in [60, 121, 281] {
         let folder = folder();
         let interrupted = Hooks { interrupt_at: AtomicU64::new(at), ..Hooks::default() };
         ran(&corpus, &spec, folder.path(), interrupted).study.unwrap();

@@ -113,7 +113,7 @@ fn the_same_seeds_whoever_trains_and_whatever_is_killed() {
             assert!(timeless(&ran.study.unwrap()) == reference, "{processes} x {threads}");
         }
     }
-    for at in [7, 160, 161, 190, 240] {
+    for at in [7, 160, 190] {
         let folder = folder();
         let interrupted = Hooks { interrupt_at: AtomicU64::new(at), ..Hooks::default() };
         ran(&corpus, &spec, folder.path(), interrupted).study.unwrap();

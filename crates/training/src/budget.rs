@@ -55,7 +55,7 @@ impl FromStr for Budget {
         // `chars` ends in `s` too: longer units come first.
         let found = ["min", "chars", "flop", "h", "s"].iter().find_map(|unit| {
             let number: f64 = plain.strip_suffix(unit)?.trim().parse().ok()?;
-            (number > 0.0 && number < 1e30).then(|| match *unit {
+            (number > 0.0 && number < 1e30).then_some(match *unit {
                 "min" => Self::Seconds(60.0 * number),
                 "h" => Self::Seconds(3600.0 * number),
                 "s" => Self::Seconds(number),

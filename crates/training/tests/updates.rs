@@ -32,6 +32,9 @@ impl<F: FnMut(&Batch<'_>, &Update) + Send> Engine for Told<F> {
     fn threads(&self) -> usize {
         1
     }
+    fn draw_masks(&mut self, seed: u64, update: u64) {
+        self.engine.draw_masks(seed, update);
+    }
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
         (self.tell)(&batch, update);
         self.engine.step(batch, update)
@@ -242,7 +245,7 @@ fn a_run_that_version_1_began_goes_on() {
     let text = Corpus::open(&request, &mut |_| {}).unwrap();
     let model = config.model(27).unwrap();
     let shape = Shape { batch_size: config.batch_size, sequence_length: config.sequence_length };
-    let mut engine = CpuEngine::new(model.clone(), &vec![0.0; model.parameters()], 1, shape).unwrap();
+    let mut engine = CpuEngine::new(model, &vec![0.0; model.parameters()], 1, shape).unwrap();
     let spec = RunSpec { resume: true, allow_other_engine: true, ..RunSpec::new(config, 3, folder.path()) };
     let outcome =
         diapason_training::run(&text, &mut engine, &spec, &Control::default(), &mut |_| {}).unwrap();

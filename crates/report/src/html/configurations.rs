@@ -67,7 +67,12 @@ pub(super) fn table(shown: &Shown<'_>) -> String {
             "" => String::new(),
             means => format!(" title=\"{}\"", text(means)),
         };
-        let _ = write!(html, "<th scope=\"col\"{}{title}>{}</th>", first(&columns, i), text(&column.head));
+        let _ = write!(
+            html,
+            "<th scope=\"col\"{}{title}>{}</th>",
+            first(&columns, i),
+            text(&column.head).replace('_', "_<wbr>")
+        );
     }
     html += "</tr>\n</thead>\n<tbody>\n";
     for &row in &order {
@@ -99,9 +104,10 @@ pub(super) fn table(shown: &Shown<'_>) -> String {
 
 /// What a long table is sorted by: the loss; what has none comes last.
 fn rank(shown: &Shown<'_>, cell: usize) -> f64 {
-    match &shown.candidates[cell] {
-        candidate if candidate.left_out.is_none() && candidate.loss.is_finite() => candidate.loss,
-        _ => shown.readings[cell].dropped.map_or(f64::INFINITY, |(loss, _)| 1e9 + loss),
+    // As it stands in the table: what is weighed may be a mean over more seeds.
+    match &shown.readings[cell] {
+        reading if reading.left_out.is_none() && reading.loss.is_finite() => reading.loss,
+        _ => shown.dropped[cell].map_or(f64::INFINITY, |(loss, _)| 1e9 + loss),
     }
 }
 
@@ -144,8 +150,13 @@ fn pass_columns(shown: &Shown<'_>, of_pass: &PassColumns, pass: Pass, push: &mut
     let study = shown.study;
     let group = of_pass.group.as_str();
     let cells = |cell: &dyn Fn(&CellReading) -> String| of_pass.readings.iter().map(cell).collect::<Vec<_>>();
-    if study.spec.seeds > 1 {
-        push(group, "seeds", "seeds that the means are over", cells(&|r| r.seeds.to_string()));
+    if study.several_seeds() {
+        push(
+            group,
+            "seeds",
+            "seeds that the means are over",
+            cells(&|r| if r.seeds > 0 { r.seeds.to_string() } else { String::new() }),
+        );
     }
     if of_pass.other_steps {
         push(group, "steps", "", cells(&|r| number(r.steps, 0)));

@@ -54,6 +54,8 @@ struct Shown<'a> {
     /// The pass that decides: the full one, or while no cell has finished it, the early one.
     pass: Pass,
     readings: Vec<CellReading>,
+    /// The loss that each was stopped with, and the step, if it was.
+    dropped: Vec<Option<(f64, u64)>>,
     candidates: Vec<Candidate>,
     decision: Option<Decision>,
     /// By how much each is worse than the best, as fractions of the best loss; empty if that is not known.
@@ -64,10 +66,12 @@ impl<'a> Shown<'a> {
     fn new(study: &'a Study) -> Self {
         let decided = study.decided();
         let pass = decided.as_ref().map_or(Pass::Full, |decided| decided.pass);
+        let dropped = study.readings(Pass::Full).into_iter();
         Self {
             study,
             pass,
             readings: study.readings(pass),
+            dropped: dropped.map(|r| r.dropped.filter(|(loss, _)| loss.is_finite())).collect(),
             candidates: decided.as_ref().map_or(study.candidates(pass), |decided| decided.candidates.clone()),
             intervals: decided.as_ref().map(summary::intervals).unwrap_or_default(),
             decision: decided.map(|decided| decided.decision),
@@ -114,7 +118,13 @@ pub fn to_html(study: &Study, bounds: &Bounds, curves: &Curves, extras: &Extras)
         [plots::pareto(&shown), plots::differences(&shown), plots::heatmap(&shown), plots::fits(&shown)];
     let comparison = comparison.concat();
     if !comparison.is_empty() {
-        body += &section("Comparison", &format!("<div class=\"plots\">\n{comparison}</div>\n"));
+        let early = shown.pass == Pass::Early;
+        let remark = if early {
+            "<p class=\"remark\">By the early reading: no full run has finished.</p>\n"
+        } else {
+            ""
+        };
+        body += &section("Comparison", &format!("{remark}<div class=\"plots\">\n{comparison}</div>\n"));
     }
     body += &section("What it writes", &samples(extras));
     body += &section("Notes", &notes(study, bounds));

@@ -152,7 +152,7 @@ fn styles(shown: &Shown<'_>, mut cells: Vec<usize>) -> BTreeMap<usize, usize> {
     if cells.len() > TOLD_APART {
         // Whatever was stopped comes after all that was not, the furthest first.
         let place = |cell: usize| {
-            let (candidate, dropped) = (shown.candidates.get(cell)?, shown.readings.get(cell)?.dropped);
+            let (candidate, dropped) = (shown.candidates.get(cell)?, *shown.dropped.get(cell)?);
             let whole = candidate.left_out.is_none() && candidate.loss.is_finite();
             if whole { Some((u64::MAX, candidate.loss)) } else { dropped.map(|(loss, step)| (step, loss)) }
         };
@@ -246,7 +246,7 @@ fn is_stopped(shown: &Shown<'_>, trial: usize) -> bool {
 fn trial_name(shown: &Shown<'_>, trial: usize) -> String {
     let trial = &shown.study.trials[trial];
     let mut name = format!("no. {}: {}", trial.cell + 1, shown.name(trial.cell));
-    if shown.study.spec.seeds > 1 || trial.seed > 0 {
+    if shown.study.several_seeds() {
         let _ = write!(name, ", seed {}", trial.seed);
     }
     if let Some(why) = shown.study.dropped(trial) {
@@ -608,7 +608,7 @@ pub(super) fn heatmap(shown: &Shown<'_>) -> String {
                 Some(candidate) => match candidate.left_out.as_deref() {
                     Some("not finished") => "<td>…</td>".to_string(),
                     Some(reason) if reason.starts_with("dropped at ") || reason.starts_with("pruned") => {
-                        let loss = cell.and_then(|cell| shown.readings[cell].dropped);
+                        let loss = cell.and_then(|cell| shown.dropped[cell]);
                         stopped |= loss.is_some();
                         format!(
                             "<td class=\"pruned\" title=\"{}\">{}</td>",

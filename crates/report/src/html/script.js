@@ -50,12 +50,21 @@
     svg.addEventListener("pointermove", show);
     svg.addEventListener("pointerdown", show);
   }
-  // A page that reads itself again keeps its axes.
+  // A page that reads itself again keeps its axes, and what is unfolded.
   try {
+    for (const part of document.querySelectorAll("details")) {
+      const key = `unfolded: ${part.querySelector("summary").textContent}`;
+      if (sessionStorage.getItem(key)) part.open = true;
+      part.addEventListener("toggle", () => {
+        if (part.open) sessionStorage.setItem(key, "yes");
+        else sessionStorage.removeItem(key);
+      });
+    }
     const kept = sessionStorage.getItem("scale");
-    if (kept === "logarithmic") document.getElementById(kept).checked = true;
+    const axes = document.getElementById("logarithmic");
+    if (axes && kept === axes.id) axes.checked = true;
     for (const choice of document.querySelectorAll("input[name=scale]")) {
       choice.addEventListener("change", () => sessionStorage.setItem("scale", choice.id));
     }
-  } catch (error) { /* Nothing can be kept here, or there are no curves. */ }
+  } catch (error) { /* Nothing can be kept here. */ }
 })();

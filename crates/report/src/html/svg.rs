@@ -10,7 +10,7 @@ use std::fmt::Write;
 /// Size of a plot, in its own units, and the room that is left for numbers at the axes.
 pub(super) const WIDTH: f64 = 480.0;
 pub(super) const HEIGHT: f64 = 330.0;
-const LEFT: f64 = 58.0;
+const LEFT: f64 = 62.0;
 const RIGHT: f64 = 22.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 46.0;
@@ -58,7 +58,8 @@ impl Axis {
     fn ticks(&self) -> Vec<(f64, String)> {
         let (low, high) = if self.log { (self.low.exp(), self.high.exp()) } else { (self.low, self.high) };
         let mut values = Vec::new();
-        if self.log && high / low > 5.0 {
+        let decades = self.log && high / low > 5.0;
+        if decades {
             // 1, 10, 100, ... and what lies between if these are few.
             let decades = (high / low).log10();
             let factors: &[f64] = match decades {
@@ -79,7 +80,9 @@ impl Axis {
         // The ends belong to it, whatever a logarithm and its inverse make of them.
         values.retain(|value| self.place(*value).is_some_and(|place| (-1e-9..=1.0 + 1e-9).contains(&place)));
         let step = values.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::INFINITY, f64::min);
-        values.into_iter().map(|value| (value, tick(value, step.min(value.abs())))).collect()
+        // On a logarithmic axis each number has its own digits: 0.3, 1, 3.
+        let digits = |value: f64| if decades { value.abs() } else { step.min(value.abs()) };
+        values.into_iter().map(|value| (value, tick(value, digits(value)))).collect()
     }
 }
 
@@ -99,7 +102,8 @@ fn tick(value: f64, step: f64) -> String {
         let text = format!("{value:.1e}");
         return text.replace(".0e", "e");
     }
-    let decimals = if step.is_finite() && step > 0.0 { (-step.log10().floor()).clamp(0.0, 6.0) } else { 3.0 };
+    let decimals =
+        if step.is_finite() && step > 0.0 { (-(step.log10() + 1e-9).floor()).clamp(0.0, 6.0) } else { 3.0 };
     let text = format!("{value:.*}", decimals as usize);
     match text.split_once('.') {
         Some((whole, rest)) => format!("{whole}.{rest}"),
@@ -271,6 +275,8 @@ mod tests {
             ticks(100.0, 20_000.0, true),
             ["100", "200", "500", "1,000", "2,000", "5,000", "10,000", "20,000"]
         );
+        assert_eq!(ticks(0.25, 400.0, true), ["0.3", "1", "3", "10", "30", "100", "300"]);
+        assert_eq!(ticks(2.164, 2.211, false), ["2.17", "2.18", "2.19", "2.20", "2.21"]);
         assert_eq!(ticks(1e12, 1e15, true), ["1e12", "3e12", "1e13", "3e13", "1e14", "3e14", "1e15"]);
         assert!(!ticks(1.3, 1.9, true).is_empty());
         assert!(ticks(-3.0, 3.0, false).contains(&"0".to_string()));
@@ -287,7 +293,7 @@ mod tests {
         );
         assert_eq!(
             frame.points([(0.0, 1.0), (1.0, 1.0), (10.0, f64::NAN), (10.0, 2.0)]),
-            "58.0,284.0 458.0,14.0"
+            "62.0,284.0 458.0,14.0"
         );
         assert_eq!(Axis::over([f64::NAN], false, 0.0, ""), None);
         assert_eq!(Axis::over([0.0], true, 0.0, ""), None);

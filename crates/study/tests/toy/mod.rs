@@ -112,6 +112,7 @@ impl Engine for Toy {
         self.threads = threads;
     }
 
+    fn draw_masks(&mut self, _: u64, _: u64) {}
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
         let mut gradient = vec![0.0; self.parameters.len()];
         let metrics = self.gradient(batch, &mut gradient);

@@ -135,6 +135,7 @@ impl Engine for Bigram {
         1
     }
 
+    fn draw_masks(&mut self, _: u64, _: u64) {}
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
         let mut gradient = vec![0.0; self.parameters.len()];
         let mut metrics = self.gradient(batch, &mut gradient);
