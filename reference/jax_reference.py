@@ -10,7 +10,8 @@ both compute, both were told in words.
 A fixture has one small model with every tensor random (biases and scales too, so that every gradient is put to
 work), twenty batches, the logits and all gradients of the first batch, and the losses of twenty Adam steps. It
 is computed in float64 and rounded once to float32, so that another processor finds the same numbers to about
-1e-7; `check` also runs float32, which has to stay within the bounds that the engine is held to.
+1e-7; `check` also runs float32, which has to stay within the bounds that the engine is held to. `optimizers.safetensors` has
+the losses of twenty steps of every other optimizer on the same models and batches.
 """
 
 import argparse
@@ -239,6 +240,81 @@ def flat(tree, d_model):
 
 
 # ---------------------------------------------------------------------------------------------------------
+# Optimizers
+
+# On these models.
+OPTIMIZED = ["untied", "tied"]
+# No number that is usual, so that each of them shows.
+OPTIMIZERS = dict(learning_rate=0.003, adam_learning_rate=0.002, momentum=0.8, beta1=0.85, beta2=0.97, epsilon=1e-6,
+                  weight_decay=0.2, gradient_clip=0.2, adaptive_clip=0.02)
+# Of each step on singular values: x (a + b x^2 + c x^4 + d x^6 + e x^8).
+MUON_STEPS = [(14.9372621, -146.24937, 486.66111, -625.530256, 272.15138),
+              (6.7596159, -16.3497373, 13.8420811, -4.55616151, 0.508881892),
+              (4.18823538, -8.77687795, 7.94461408, -2.95882844, 0.382719708)]
+
+
+def orthogonalised(u):
+    """A matrix with its singular values brought near to 1, by the singular values themselves."""
+    left, values, right = jnp.linalg.svd(u, full_matrices=False)
+    values = values / (1.01 * (values ** 8).sum() ** 0.125)
+    for step in MUON_STEPS:
+        values = sum(coefficient * values ** (2 * i + 1) for i, coefficient in enumerate(step))
+    return (left * values) @ right
+
+
+def muon(learning_rate, momentum, weight_decay):
+    """For trees of matrices [in, out]."""
+
+    def update(gradient, m, params):
+        m = jax.tree_util.tree_map(lambda m, g: momentum * m + (1 - momentum) * g, m, gradient)
+
+        def step(g, m, p):
+            o = orthogonalised((1 - momentum) * g + momentum * m)
+            return -learning_rate * (max(1.0, p.shape[1] / p.shape[0]) ** 0.5 * o + weight_decay * p)
+
+        return jax.tree_util.tree_map(step, gradient, m, params), m
+
+    return optax.GradientTransformation(lambda params: jax.tree_util.tree_map(jnp.zeros_like, params), update)
+
+
+def on_matrices(inner, d_model):
+    """`inner` on the tree in which attention's matrices are [D, D], as everywhere but in Flax."""
+
+    def flat_tree(tree):
+        return jax.tree_util.tree_map(lambda x: x.reshape(d_model, d_model) if x.ndim == 3 else x, tree)
+
+    def update(gradient, state, params):
+        updates, state = inner.update(flat_tree(gradient), state, flat_tree(params))
+        return jax.tree_util.tree_map(lambda u, p: u.reshape(p.shape), updates, params), state
+
+    return optax.GradientTransformation(lambda params: inner.init(flat_tree(params)), update)
+
+
+def optimizers():
+    o = OPTIMIZERS
+    betas = dict(b1=o["beta1"], b2=o["beta2"])
+    rate, decay = o["learning_rate"], o["weight_decay"]
+    adam = optax.adam(rate, eps=o["epsilon"], **betas)
+
+    def decaying(tree):
+        return jax.tree_util.tree_map(lambda x: x.ndim == 2, tree)
+
+    def labels(tree):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: "muon" if x.ndim == 2 and path[0].key.startswith("blocks_") else "adam", tree)
+
+    return {
+        "adamw": optax.adamw(rate, eps=o["epsilon"], weight_decay=decay, mask=decaying, **betas),
+        "lion": optax.lion(rate, weight_decay=decay, mask=decaying, **betas),
+        "muon": optax.multi_transform({
+            "muon": muon(rate, o["momentum"], decay),
+            "adam": optax.adam(o["adam_learning_rate"], eps=o["epsilon"], **betas)}, labels),
+        "clipped": optax.chain(optax.clip_by_global_norm(o["gradient_clip"]), adam),
+        "clipped by unit": optax.chain(optax.adaptive_grad_clip(o["adaptive_clip"]), adam),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------
 # Fixtures
 
 def random_parameters(template, rng):
@@ -271,8 +347,8 @@ def random_text(rng, vocabulary, length):
     return np.array(text, dtype=np.uint8)
 
 
-def compute_fixture(sizes, dtype):
-    """{tensor name: array}, all arithmetic in `dtype`."""
+def start_of(sizes):
+    """The model of a fixture, its weights, inputs and targets [steps, B, T]."""
     rng = np.random.default_rng(sizes["seed"])
     model = make_model(sizes)
     windows, t = sizes["windows"], sizes["sequence_length"]
@@ -280,24 +356,45 @@ def compute_fixture(sizes, dtype):
     weights = random_parameters(shapes, rng)
     text = random_text(rng, sizes["vocabulary"], FIXTURE_STEPS * windows * (t + 1))
     text = text.reshape(FIXTURE_STEPS, windows, t + 1)
-    inputs, targets = text[:, :, :-1], text[:, :, 1:]
+    return model, weights, text[:, :, :-1], text[:, :, 1:]
 
+
+def losses_of(model, params, optimizer, inputs, targets):
+    """Before each update."""
+    step, state, losses = make_step(model, optimizer), optimizer.init(params), []
+    for x, y in zip(inputs, targets):
+        params, state, loss = step(params, state, jnp.asarray(x, jnp.int32), jnp.asarray(y, jnp.int32))
+        losses.append(loss)
+    return np.asarray(losses)
+
+
+def compute_optimizers(dtype):
+    """{model/optimizer: losses}"""
+    tensors = {}
+    for name in OPTIMIZED:
+        sizes = FIXTURES[name]
+        model, weights, inputs, targets = start_of(sizes)
+        for kind, optimizer in optimizers().items():
+            params = jax.tree_util.tree_map(lambda x: jnp.asarray(x, dtype), weights)
+            losses = losses_of(model, params, on_matrices(optimizer, sizes["d_model"]), inputs, targets)
+            tensors[f"{name}/{kind}"] = losses.astype(np.float32)
+    return dict(sorted(tensors.items()))
+
+
+def compute_fixture(sizes, dtype):
+    """{tensor name: array}, all arithmetic in `dtype`."""
+    model, weights, inputs, targets = start_of(sizes)
     params = jax.tree_util.tree_map(lambda x: jnp.asarray(x, dtype), weights)
     batch = (jnp.asarray(inputs[0], jnp.int32), jnp.asarray(targets[0], jnp.int32))
     (_, logits), gradient = jax.jit(jax.value_and_grad(
         lambda p: loss_and_logits(model, p, *batch), has_aux=True))(params)
     assert logits.dtype == dtype, logits.dtype
 
-    optimizer = optax.adam(LEARNING_RATE)
-    step, state, losses = make_step(model, optimizer), optimizer.init(params), []
-    for x, y in zip(inputs, targets):
-        params, state, loss = step(params, state, jnp.asarray(x, jnp.int32), jnp.asarray(y, jnp.int32))
-        losses.append(loss)
-
+    losses = losses_of(model, params, optax.adam(LEARNING_RATE), inputs, targets)
     d_model = sizes["d_model"]
     tensors = {f"weight/{name}": x for name, x in flat(weights, d_model).items()}
     tensors |= {f"gradient/{name}": x for name, x in flat(gradient, d_model).items()}
-    tensors |= {"logits": np.asarray(logits), "losses": np.asarray(losses)}
+    tensors |= {"logits": np.asarray(logits), "losses": losses}
     tensors = {name: x.astype(np.float32) for name, x in sorted(tensors.items())}
     return tensors | {"inputs": np.ascontiguousarray(inputs), "targets": np.ascontiguousarray(targets)}
 
@@ -352,6 +449,10 @@ def write_fixtures(_):
         path = FOLDER / f"{name}.safetensors"
         write_safetensors(path, compute_fixture(sizes, jnp.float64), metadata_of(sizes))
         print(f"{path}: {path.stat().st_size} bytes", file=sys.stderr)
+    path = FOLDER / "optimizers.safetensors"
+    metadata = {key: json.dumps(value) for key, value in OPTIMIZERS.items()}
+    write_safetensors(path, compute_optimizers(jnp.float64), metadata)
+    print(f"{path}: {path.stat().st_size} bytes", file=sys.stderr)
     return 0
 
 
@@ -384,6 +485,13 @@ def check_fixtures(arguments):
                     print(f"{name}, {what}: {tensor} differs by {apart:.1e}, more than {bound:.0e}")
                     failed = True
             print(f"{name}, {what}: " + ", ".join(f"{kind} {apart:.1e}" for kind, apart in worst.items()))
+    kept, metadata = read_safetensors(FOLDER / "optimizers.safetensors")
+    for dtype, what, bound in [(jnp.float64, "float64", arguments.tolerance), (jnp.float32, "float32", 1e-3)]:
+        fresh = compute_optimizers(dtype)
+        same = fresh.keys() == kept.keys() and metadata == {key: json.dumps(x) for key, x in OPTIMIZERS.items()}
+        apart = {name: difference(fresh[name], kept[name]) for name in kept} if same else {"other numbers": float("inf")}
+        failed |= not all(x <= bound for x in apart.values())
+        print(f"optimizers, {what}: " + ", ".join(f"{name} {x:.1e}" for name, x in apart.items()))
     print("FAILED" if failed else "ok")
     return int(failed)
 

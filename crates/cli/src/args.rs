@@ -7,7 +7,7 @@
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use diapason_study::{Range, Rule, RuleError, Sampler, SearchError};
-use diapason_training::{Config, PrecisionChoice, RECIPES};
+use diapason_training::{Budget, Config, PrecisionChoice, RECIPES};
 use std::path::PathBuf;
 
 /// Finds the right character-level Transformer for a text, on the machine you have.
@@ -362,6 +362,8 @@ Examples:
       Go on after an interruption.
   diapason train --corpus my.txt --normalize --set d_model=128 --set n_layers=2 --steps 2000 --seed 7
       A smaller model on your own text.
+  diapason train --corpus text8 --set schedule=linear --budget 60min
+      As good a model as an hour allows: the learning rate falls to zero as the hour ends.
   diapason train --corpus my.txt --normalize --init runs/first/best.safetensors --out runs/second
       Start from weights that were trained elsewhere.
 
@@ -382,6 +384,14 @@ pub(crate) struct Train {
     /// Training steps: short for --set steps=N
     #[arg(long, value_name = "N", value_parser = whole::<u64>, help_heading = "Training")]
     pub(crate) steps: Option<u64>,
+
+    /// End with a budget instead of after --steps: 60min, 90s, 2h, 2e9chars, 1e15flop
+    ///
+    /// Characters are those trained on, FLOP those of the model by the usual count; both choose the number of steps, and the run is
+    /// the same each time. Time includes evaluations; schedules follow it, so that the run ends on the minute. Such a run
+    /// can be resumed, but no run is like another.
+    #[arg(long, value_name = "BUDGET", value_parser = |text: &str| text.parse::<Budget>(), help_heading = "Training")]
+    pub(crate) budget: Option<Budget>,
 
     /// Seed of the initial weights and of the training windows
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>, help_heading = "Training")]

@@ -108,6 +108,7 @@ with_hint!(
     diapason_study::StudyError,
     diapason_study::TableError,
     diapason_training::CheckpointError,
+    diapason_training::BudgetError,
     diapason_training::ConfigError,
     diapason_training::TrainingError,
 );

@@ -304,6 +304,8 @@ impl Training {
             _ if self.screen.is_some() => self.draw_soon(),
             Event::Started { step, steps, parameters, .. } => {
                 let line = match step {
+                    // With a budget of time nobody knows yet how many.
+                    0 if *steps == 0 => format!("{} parameters", short(*parameters as f64)),
                     0 => format!("{steps} steps, {} parameters", short(*parameters as f64)),
                     step => format!("going on at step {step} of {steps}"),
                 };

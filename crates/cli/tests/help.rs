@@ -46,6 +46,11 @@ fn the_keys_of_the_configuration() {
     let object = here.run(&["config", "--json"]).ok().json();
     let keys = object["keys"].as_array().unwrap();
     assert!(keys.iter().any(|key| key["name"] == "d_model" && key["default"] == "256"), "{object}");
+    // What a recipe has, every key of it.
+    insta::assert_snapshot!("config-fast", here.run(&["config", "--recipe", "fast"]).ok().stdout);
+    let object = here.run(&["config", "norm", "--recipe", "fast", "--json"]).ok().json();
+    let norm = &object["keys"][0];
+    assert!(norm["default"] == "\"layer_norm\"" && norm["value"] == "\"rms_norm\"", "{object}");
 }
 
 #[test]

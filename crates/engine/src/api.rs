@@ -1,6 +1,7 @@
 //! The seam between training and arithmetic.
 
 use diapason_model::ModelConfig;
+use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::fmt;
 
@@ -22,22 +23,85 @@ impl Batch<'_> {
     }
 }
 
+/// How parameters follow from gradients. g is the gradient, t the number of the update.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimizer {
+    /// Kingma and Ba, 2015, as Optax has it: m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
+    /// p -= learning_rate (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon).
+    #[default]
+    Adam,
+    /// Adam with decoupled weight decay (Loshchilov and Hutter, 2019): besides, p -= learning_rate weight_decay p, for matrices
+    /// and tables; biases and scales do not decay.
+    AdamW,
+    /// Chen et al., 2023: p -= learning_rate sign(beta1 m + (1 - beta1) g); m = beta2 m + (1 - beta2) g. Weight decay as in AdamW.
+    Lion,
+    /// Jordan, 2024, for each matrix [in, out] of the blocks: m = momentum m + (1 - momentum) g;
+    /// p -= learning_rate sqrt(max(1, out / in)) O, O being (1 - momentum) g + momentum m with all its singular values brought near
+    /// to 1. Matrices decay as in AdamW. Everything else is Adam's, at `adam_learning_rate`.
+    Muon,
+}
+
 /// What a step does to the parameters: plain numbers that the schedule has resolved.
-///
-/// Adam (Kingma and Ba, 2015) as Optax has it: m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
-/// p -= learning_rate * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Update {
     /// Number of this update, from 1: t in the bias corrections.
     pub number: u64,
+    /// How parameters follow from gradients.
+    pub optimizer: Optimizer,
     /// Step size.
     pub learning_rate: f32,
+    /// Step size of Adam beside Muon.
+    pub adam_learning_rate: f32,
+    /// Decay of Muon's momentum.
+    pub momentum: f32,
     /// Decay of the first moment.
     pub beta1: f32,
     /// Decay of the second moment.
     pub beta2: f32,
     /// Added to the root of the second moment.
     pub epsilon: f32,
+    /// Decoupled weight decay, of AdamW, Lion and Muon.
+    pub weight_decay: f32,
+    /// Longest gradient, over all parameters: a longer one is scaled down to it. 0: any.
+    pub gradient_clip: f32,
+    /// Longest gradient of a unit (a column of a matrix [in, out] or of a table, a whole vector) in units of the unit's own
+    /// length or 1e-3, whichever is larger (Brock et al., 2021). 0: any.
+    pub adaptive_clip: f32,
+    /// Share w of the new parameters in their average: average += w (p - average). 0 leaves it as it is. Needs
+    /// [`Engine::keep_average`].
+    pub average: f32,
+}
+
+impl Default for Update {
+    /// The first update of Adam with the usual numbers.
+    fn default() -> Self {
+        Self {
+            number: 1,
+            optimizer: Optimizer::Adam,
+            learning_rate: 1e-3,
+            adam_learning_rate: 1e-3,
+            momentum: 0.95,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            gradient_clip: 0.0,
+            adaptive_clip: 0.0,
+            average: 0.0,
+        }
+    }
+}
+
+/// What updates need beside parameters and moments: how much memory an engine takes depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Updating {
+    /// How parameters follow from gradients.
+    pub optimizer: Optimizer,
+    /// Whether gradients are clipped.
+    pub clips: bool,
+    /// Whether an average of the parameters is kept.
+    pub averages: bool,
 }
 
 /// What a step says of its batch, before the update.
@@ -57,15 +121,17 @@ pub struct Scores {
     pub hits: Vec<bool>,
 }
 
-/// All that a checkpoint has to keep of an engine: three vectors in the order of the model's `Layout`.
+/// All that a checkpoint has to keep of an engine: vectors in the order of the model's `Layout`.
 #[derive(Clone, Copy, Debug)]
 pub struct State<'a> {
     /// Parameters.
     pub parameters: &'a [f32],
-    /// Adam's first moment m.
+    /// The optimizer's first moment m, or momentum.
     pub first_moment: &'a [f32],
-    /// Adam's second moment v.
+    /// Adam's second moment v; zero where the optimizer has none.
     pub second_moment: &'a [f32],
+    /// Average of the parameters; empty if none is kept.
+    pub average: &'a [f32],
 }
 
 /// The same vectors, to be overwritten.
@@ -73,10 +139,12 @@ pub struct State<'a> {
 pub struct StateMut<'a> {
     /// Parameters.
     pub parameters: &'a mut [f32],
-    /// Adam's first moment m.
+    /// The optimizer's first moment m, or momentum.
     pub first_moment: &'a mut [f32],
     /// Adam's second moment v.
     pub second_moment: &'a mut [f32],
+    /// Average of the parameters; empty if none is kept.
+    pub average: &'a mut [f32],
 }
 
 /// Which arithmetic produced a result. Equal ids promise equal bits, on any number of threads.
@@ -141,9 +209,7 @@ pub trait Engine: Send {
 
     /// What dropout leaves out of the next batch is drawn for this update (numbers from 1) of a run with this seed. A model without dropout
     /// has no use for it.
-    fn draw_masks(&mut self, seed: u64, update: u64) {
-        let _ = (seed, update);
-    }
+    fn draw_masks(&mut self, seed: u64, update: u64);
 
     /// Forward, loss, backward, update, on one batch.
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics;
@@ -160,6 +226,14 @@ pub trait Engine: Send {
 
     /// Lets `change` overwrite parameters and moments.
     fn with_state(&mut self, change: &mut dyn FnMut(StateMut<'_>));
+
+    /// Whether an average of the parameters is kept beside them from now on; whoever wants one says what it is at first, by
+    /// [`Engine::with_state`] or by an update whose share is 1.
+    fn keep_average(&mut self, keep: bool);
+
+    /// Parameters and their average change places, so that what follows (an evaluation) uses the average; done twice, nothing
+    /// has changed. Without an average it does nothing.
+    fn swap_average(&mut self);
 
     /// An empty cache for `streams` texts that are generated side by side, each with a context of at most `positions` symbols.
     fn cache(&self, streams: usize, positions: usize) -> Cache;

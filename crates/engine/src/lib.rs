@@ -11,10 +11,13 @@ mod api;
 mod bench;
 mod cpu;
 
-pub use api::{Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update};
+pub use api::{
+    Batch, Cache, Engine, EngineError, EngineId, Optimizer, Scores, State, StateMut, StepMetrics, Update,
+    Updating,
+};
 pub use bench::{
     Benchmark, Cell, Comparison, Evaluation, Generation, Streams, Trials, benchmark, cell, cells, evaluation,
     generation, generation_memory, trials,
 };
-pub use cpu::{CpuEngine, Shape, cache_bytes, memory_needed};
+pub use cpu::{CpuEngine, Shape, cache_bytes, memory_needed, memory_of_updates};
 pub use diapason_kernels::Precision;

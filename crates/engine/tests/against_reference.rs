@@ -291,7 +291,14 @@ fn updates_are_adam_on_the_gradient() {
         for number in 1..=3 {
             let what = format!("{}, {isa}: update {number}", case.what);
             // Not the usual numbers, so that each of them shows; epsilon as large as some gradients.
-            let update = Update { number, learning_rate: 0.01, beta1: 0.8, beta2: 0.95, epsilon: 1e-3 };
+            let update = Update {
+                number,
+                learning_rate: 0.01,
+                beta1: 0.8,
+                beta2: 0.95,
+                epsilon: 1e-3,
+                ..Update::default()
+            };
             let mut gradient = vec![0.0; case.parameters.len()];
             let before = engine.gradient(case.batch(), &mut gradient);
             let metrics = engine.step(case.batch(), &update);

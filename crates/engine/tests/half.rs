@@ -45,7 +45,7 @@ fn engine(precision: Precision, model: &ModelConfig, parameters: &[f32], threads
 }
 
 fn update(number: u64) -> Update {
-    Update { number, learning_rate: 2e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }
+    Update { number, learning_rate: 2e-3, ..Update::default() }
 }
 
 /// Trains for some steps in half precision; the parameters.

@@ -5,7 +5,7 @@
 //! model goes through the same checks: the plain reference in both formats, and the engine, which crosses
 //! its seam only.
 
-use diapason_engine::{Batch, CpuEngine, Engine, Precision, Shape, Update};
+use diapason_engine::{Batch, CpuEngine, Engine, Optimizer, Precision, Shape, Update};
 use diapason_kernels::Isa;
 use diapason_model::{Layout, ModelConfig};
 use diapason_reference::{Float, adam};
@@ -295,7 +295,7 @@ impl<E: Engine> Implementation for Through<E> {
         learning_rate: f64,
     ) -> f64 {
         let learning_rate = learning_rate as f32;
-        let update = Update { number, learning_rate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+        let update = Update { number, learning_rate, ..Update::default() };
         self.0.step(Batch { inputs, targets, sequence_length }, &update).loss
     }
 }
@@ -311,6 +311,61 @@ fn the_cpu_engine() {
             let (model, weights) = (fixture.model, &fixture.weights);
             let engine = CpuEngine::with_isa(isa, Precision::F32, model, weights, 2, shape).unwrap();
             check(isa.name(), &fixture, &mut Through(engine), &ENGINE);
+        }
+    }
+}
+
+/// Losses of twenty steps of each other optimizer, and of clipped gradients, as Optax has them; Muon's singular values come from
+/// a singular value decomposition there.
+#[test]
+fn every_optimizer_of_the_cpu_engine() {
+    let path = format!("{}/tests/fixture/optimizers.safetensors", env!("CARGO_MANIFEST_DIR"));
+    let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let metadata = header.metadata().clone().unwrap();
+    let number = |key: &str| metadata[key].parse::<f32>().unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let [gradient_clip, adaptive_clip] = [number("gradient_clip"), number("adaptive_clip")];
+    let plain = Update {
+        learning_rate: number("learning_rate"),
+        adam_learning_rate: number("adam_learning_rate"),
+        momentum: number("momentum"),
+        beta1: number("beta1"),
+        beta2: number("beta2"),
+        epsilon: number("epsilon"),
+        ..Update::default()
+    };
+    let decaying = |optimizer| Update { optimizer, weight_decay: number("weight_decay"), ..plain };
+    for fixture in [Fixture::read("untied"), Fixture::read("tied")] {
+        for (kind, update) in [
+            ("adamw", decaying(Optimizer::AdamW)),
+            ("lion", decaying(Optimizer::Lion)),
+            ("muon", decaying(Optimizer::Muon)),
+            ("clipped", Update { gradient_clip, ..plain }),
+            ("clipped by unit", Update { adaptive_clip, ..plain }),
+        ] {
+            let data = file.tensor(&format!("{}/{kind}", fixture.name)).unwrap().data();
+            let expected: Vec<f32> =
+                data.chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect();
+            assert_eq!(expected.len(), 20);
+            for isa in Isa::available() {
+                let sequence_length = fixture.sequence_length;
+                let shape =
+                    Shape { batch_size: fixture.batches[0].0.len() / sequence_length, sequence_length };
+                let mut engine =
+                    CpuEngine::with_isa(isa, Precision::F32, fixture.model, &fixture.weights, 2, shape)
+                        .unwrap();
+                for (i, ((inputs, targets), expected)) in fixture.batches.iter().zip(&expected).enumerate() {
+                    let update = Update { number: i as u64 + 1, ..update };
+                    let loss = engine.step(Batch { inputs, targets, sequence_length }, &update).loss;
+                    let error = (loss / f64::from(*expected) - 1.0).abs();
+                    // Muon makes much of small singular values, which f32 finds less well.
+                    let early = i < 5 && update.optimizer != Optimizer::Muon;
+                    let bound = if early { ENGINE.first_five_losses } else { ENGINE.later_losses };
+                    let what = format!("{}, {kind}, {isa}, step {}", fixture.name, i + 1);
+                    assert!(error <= bound, "{what}: loss {loss}, not {expected}: differs by {error:.1e}");
+                }
+            }
         }
     }
 }

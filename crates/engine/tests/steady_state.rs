@@ -6,7 +6,10 @@
 //! first other one. Each of these tests runs in a process of its own, which is this program again with a role.
 
 use diapason_corpus::windows::{Windows, training_windows};
-use diapason_engine::{Batch, CpuEngine, Engine, Precision, Scores, Shape, Update, memory_needed};
+use diapason_engine::{
+    Batch, CpuEngine, Engine, Optimizer, Precision, Scores, Shape, Update, Updating, memory_needed,
+    memory_of_updates,
+};
 use diapason_model::{Activation, LossPositions, ModelConfig, Norm, Positions, initialise};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
@@ -29,10 +32,11 @@ struct Run {
     text: Vec<u8>,
     windows: Windows,
     step: u64,
+    update: Update,
 }
 
 impl Run {
-    fn new(parts: ModelConfig, precision: Precision, threads: usize) -> Self {
+    fn new(parts: ModelConfig, precision: Precision, threads: usize, update: Update) -> Self {
         let model = ModelConfig {
             vocabulary: 27,
             d_model: 64,
@@ -44,9 +48,10 @@ impl Run {
         };
         let shape = Shape { batch_size: 20, sequence_length: 32 };
         let parameters = initialise(&model, 0);
-        let engine = CpuEngine::with_precision(precision, model, &parameters, threads, shape).unwrap();
+        let mut engine = CpuEngine::with_precision(precision, model, &parameters, threads, shape).unwrap();
+        engine.keep_average(true);
         let text = (0..10_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as u8 % 27).collect();
-        Self { engine, text, windows: Windows::default(), step: 0 }
+        Self { engine, text, windows: Windows::default(), step: 0, update }
     }
 
     /// Windows, forward, loss, backward, update.
@@ -55,8 +60,7 @@ impl Run {
             training_windows(&self.text, 0, self.step, 20, 32, &mut self.windows);
             self.step += 1;
             self.engine.draw_masks(0, self.step);
-            let update =
-                Update { number: self.step, learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+            let update = Update { number: self.step, ..self.update };
             let Windows { inputs, targets, sequence_length } = &self.windows;
             let batch = Batch { inputs, targets, sequence_length: *sequence_length };
             assert!(self.engine.step(batch, &update).loss.is_finite());
@@ -105,10 +109,14 @@ fn steps_allocate_nothing() {
         assert!(output.status.success(), "{output:#?}");
         return;
     }
+    let plain = Update::default();
+    let clipping = Update { gradient_clip: 0.1, average: 0.1, ..plain };
+    let by_unit = Update { adaptive_clip: 0.01, optimizer: Optimizer::Muon, ..plain };
     let precisions = [Precision::F32, Precision::Half];
     let runs = precisions.into_iter().flat_map(|precision| parts().map(|parts| (precision, parts)));
     for (threads, (precision, parts)) in runs.flat_map(|run| [1, 2, 3].map(|threads| (threads, run))) {
-        let mut run = Run::new(parts, precision, threads);
+        let update = [plain, clipping, by_unit][threads - 1];
+        let mut run = Run::new(parts, precision, threads, update);
         run.steps(FIRST);
         let region = Region::new(ALLOCATOR);
         run.steps(WATCHED);
@@ -159,7 +167,12 @@ fn memory_is_what_was_said() {
         (model(27, 64, 2, other), 40, 32),
     ];
     for (model, batch_size, sequence_length) in cases {
-        for (threads, precision) in [(1, Precision::F32), (3, Precision::F32), (2, Precision::Half)] {
+        for (threads, precision, updating) in [
+            (1, Precision::F32, Updating::default()),
+            (3, Precision::F32, Updating::default()),
+            (2, Precision::Half, Updating { clips: true, averages: true, ..Updating::default() }),
+            (3, Precision::F32, Updating { optimizer: Optimizer::Muon, ..Updating::default() }),
+        ] {
             let shape = Shape { batch_size, sequence_length };
             // A batch, and an evaluation larger than it.
             let symbols =
@@ -174,19 +187,27 @@ fn memory_is_what_was_said() {
             let mut engine =
                 CpuEngine::with_precision(precision, model, &parameters, threads, shape).unwrap();
             drop(parameters);
-            let update = Update { number: 1, learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+            let Updating { optimizer, clips, averages } = updating;
+            engine.keep_average(averages);
+            let update = Update {
+                optimizer,
+                gradient_clip: if clips { 1.0 } else { 0.0 },
+                average: if averages { 1.0 } else { 0.0 },
+                ..Update::default()
+            };
             engine.step(batch(batch_size * sequence_length), &update);
             engine.evaluate(batch(symbols.len()), &mut scores);
             scores = Scores::default();
             let change = region.change();
             let has = change.bytes_allocated as f64 + change.bytes_reallocated as f64
                 - change.bytes_deallocated as f64;
-            let said = memory_needed(&model, precision, shape, threads) as f64;
+            let updates = memory_of_updates(&model, updating, threads);
+            let said = (memory_needed(&model, precision, shape, threads) + updates) as f64;
             // Names, ranges and tables are not counted.
             let little = 100_000.0;
             assert!(
                 (has - said).abs() < 0.02 * said + little,
-                "{model:?} {precision:?} {shape:?} on {threads}: {has} bytes, said {said}"
+                "{model:?} {precision:?} {shape:?} {updating:?} on {threads}: {has} bytes, said {said}"
             );
             drop((engine, scores));
         }
@@ -195,7 +216,7 @@ fn memory_is_what_was_said() {
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod system_calls {
-    use super::{FIRST, ModelConfig, Precision, ROLE, Run, WATCHED, again};
+    use super::{FIRST, ModelConfig, Optimizer, Precision, ROLE, Run, Update, WATCHED, again};
     use seccompiler::{
         BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
         SeccompRule,
@@ -235,11 +256,10 @@ mod system_calls {
     /// The process with a role: some steps freely, then some under the filter; then waits to be killed, since ending
     /// takes more system calls.
     fn watched(role: &str) {
-        let mut run = Run::new(
-            ModelConfig::default(),
-            Precision::F32,
-            role.trim_end_matches("+control").parse().unwrap(),
-        );
+        let optimizer = if role.contains("+muon") { Optimizer::Muon } else { Optimizer::Adam };
+        let threads = role.split('+').next().and_then(|threads| threads.parse().ok()).unwrap();
+        let update = Update { optimizer, ..Update::default() };
+        let mut run = Run::new(ModelConfig::default(), Precision::F32, threads, update);
         run.steps(FIRST);
         let mut out = std::io::stdout().lock();
         out.flush().unwrap();
@@ -263,7 +283,9 @@ mod system_calls {
         if let Ok(role) = std::env::var(ROLE) {
             return watched(&role);
         }
-        for (role, comes_through) in [("1", true), ("2", true), ("3", true), ("2+control", false)] {
+        for (role, comes_through) in
+            [("1", true), ("2", true), ("3", true), ("2+muon", true), ("2+control", false)]
+        {
             let mut command = again("system_calls::steps_only_wait_and_wake", role);
             let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
             let mut through = false;

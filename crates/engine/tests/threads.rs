@@ -26,8 +26,7 @@ fn computed(parts: ModelConfig, precision: Precision, more: usize) -> (Vec<u64>,
         assert_eq!(engine.threads(), threads);
         let symbols = symbols(step);
         let batch = Batch { inputs: &symbols[..n], targets: &symbols[1..], sequence_length: 12 };
-        let update =
-            Update { number: step + 1, learning_rate: 1e-2, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+        let update = Update { number: step + 1, learning_rate: 1e-2, ..Update::default() };
         engine.draw_masks(5, step + 1);
         losses.push(engine.step(batch, &update).loss.to_bits());
     }

@@ -52,6 +52,7 @@ impl Engine for Hash {
     fn threads(&self) -> usize {
         1
     }
+    fn draw_masks(&mut self, _: u64, _: u64) {}
     fn step(&mut self, _: Batch<'_>, _: &Update) -> StepMetrics {
         unreachable!("generation does not train")
     }
@@ -62,9 +63,11 @@ impl Engine for Hash {
         unreachable!("generation does not evaluate")
     }
     fn state(&self) -> State<'_> {
-        State { parameters: &[], first_moment: &[], second_moment: &[] }
+        State { parameters: &[], first_moment: &[], second_moment: &[], average: &[] }
     }
     fn with_state(&mut self, _: &mut dyn FnMut(StateMut<'_>)) {}
+    fn keep_average(&mut self, _: bool) {}
+    fn swap_average(&mut self) {}
     fn cache(&self, streams: usize, positions: usize) -> Cache {
         assert!(streams == 1 && positions <= self.model.max_len);
         Box::new(vec![99u8])

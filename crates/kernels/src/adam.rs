@@ -1,4 +1,5 @@
-//! Adam (Kingma and Ba, 2015), one pass over parameters, gradient and both moments.
+//! Adam (Kingma and Ba, 2015), with decoupled weight decay (Loshchilov and Hutter, 2019) if asked for: one pass over parameters,
+//! gradient and both moments.
 
 use crate::isa::dispatch;
 use crate::simd::Simd;
@@ -18,10 +19,12 @@ pub struct AdamUpdate {
     pub correction1: f32,
     /// 1 / (1 - beta2^t).
     pub correction2: f32,
+    /// What is left of a parameter before the step: 1 - learning_rate x weight decay.
+    pub keep: f32,
 }
 
 impl AdamUpdate {
-    /// Update number `t` (from 1); the corrections are computed in f64.
+    /// Update number `t` (from 1) without weight decay; the corrections are computed in f64.
     pub fn new(t: u64, learning_rate: f32, beta1: f32, beta2: f32, epsilon: f32) -> Self {
         let correction = |beta: f32| (1.0 / (1.0 - libm::pow(f64::from(beta), t as f64))) as f32;
         Self {
@@ -31,13 +34,19 @@ impl AdamUpdate {
             epsilon,
             correction1: correction(beta1),
             correction2: correction(beta2),
+            keep: 1.0,
         }
+    }
+
+    /// The same with decoupled weight decay.
+    pub fn with_weight_decay(self, weight_decay: f32) -> Self {
+        Self { keep: 1.0 - self.learning_rate * weight_decay, ..self }
     }
 }
 
 dispatch! {
     /// m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
-    /// p -= learning_rate (m correction1) / (sqrt(v correction2) + epsilon).
+    /// p = keep p - learning_rate (m correction1) / (sqrt(v correction2) + epsilon).
     pub fn adam(update: &AdamUpdate, g: &[f32], p: &mut [f32], m: &mut [f32], v: &mut [f32]) = generic;
 }
 
@@ -52,6 +61,7 @@ fn generic<S: Simd>(s: S, update: &AdamUpdate, g: &[f32], p: &mut [f32], m: &mut
     let epsilon = s.splat(update.epsilon);
     let correction2 = s.splat(update.correction2);
     let step = s.splat(update.learning_rate * update.correction1);
+    let keep = s.splat(update.keep);
     for j in (0..n).step_by(S::LANES) {
         let left = n - j;
         // SAFETY: j < n, the length of all four.
@@ -61,7 +71,7 @@ fn generic<S: Simd>(s: S, update: &AdamUpdate, g: &[f32], p: &mut [f32], m: &mut
             let m = s.mul_add(beta1, s.load_upto(pm, left), s.mul(rest1, g));
             let v = s.mul_add(beta2, s.load_upto(pv, left), s.mul(rest2, s.mul(g, g)));
             let root = s.add(s.sqrt(s.mul(v, correction2)), epsilon);
-            let p = s.sub(s.load_upto(pp, left), s.div(s.mul(step, m), root));
+            let p = s.sub(s.mul(keep, s.load_upto(pp, left)), s.div(s.mul(step, m), root));
             s.store_upto(pp, p, left);
             s.store_upto(pm, m, left);
             s.store_upto(pv, v, left);
@@ -77,7 +87,7 @@ mod tests {
 
     #[test]
     fn as_in_f64() {
-        for isa in Isa::available() {
+        for (isa, weight_decay) in Isa::available().into_iter().flat_map(|isa| [(isa, 0.0f32), (isa, 0.1)]) {
             let n = 37;
             let mut p = numbers(1, n);
             let (mut m, mut v) = (vec![0.0; n], vec![0.0; n]);
@@ -85,14 +95,15 @@ mod tests {
             let (mut wm, mut wv) = (vec![0.0f64; n], vec![0.0f64; n]);
             for t in 1..=5 {
                 let g = numbers(10 + t, n);
-                adam(isa, &AdamUpdate::new(t, 1e-2, 0.9, 0.999, 1e-8), &g, &mut p, &mut m, &mut v);
+                let update = AdamUpdate::new(t, 1e-2, 0.9, 0.999, 1e-8).with_weight_decay(weight_decay);
+                adam(isa, &update, &g, &mut p, &mut m, &mut v);
                 for i in 0..n {
                     let g = f64::from(g[i]);
                     wm[i] = 0.9 * wm[i] + 0.1 * g;
                     wv[i] = 0.999 * wv[i] + 0.001 * g * g;
                     let mh = wm[i] / (1.0 - 0.9f64.powi(t as i32));
                     let vh = wv[i] / (1.0 - 0.999f64.powi(t as i32));
-                    wide[i] -= 1e-2 * mh / (vh.sqrt() + 1e-8);
+                    wide[i] -= 1e-2 * (mh / (vh.sqrt() + 1e-8) + f64::from(weight_decay) * wide[i]);
                 }
             }
             assert_close(&p, &wide, 3e-6, &format!("{isa}"));

@@ -16,13 +16,16 @@ mod gemm;
 mod half;
 mod isa;
 mod layer_norm;
+mod lion;
 mod mixture;
+mod orthogonal;
 mod peak;
 mod pool;
 mod queries_keys;
 mod rms_norm;
 mod simd;
 mod softcap;
+mod symmetric;
 #[cfg(test)]
 mod testing;
 mod vector;
@@ -40,13 +43,15 @@ pub use gemm::{Init, Packed, Precision, Stretch, gemm, gemm_transposed, padded};
 pub use half::{gemm_transposed_half, half_rows_len, round_columns, rounded_rows};
 pub use isa::Isa;
 pub use layer_norm::{layer_norm, layer_norm_backward};
+pub use lion::{LionUpdate, lion};
 pub use mixture::{mix, mix_backward};
+pub use orthogonal::{MuonUpdate, OrthogonalScratch, look_ahead, muon, muon_flop};
 pub use peak::{flop_per_peak_iteration, peak, peak_of_pairs, read};
 pub use pool::Pool;
 pub use queries_keys::{HeadShape, queries_keys, queries_keys_backward};
 pub use rms_norm::{rms_norm, rms_norm_backward};
 pub use softcap::softcap;
-pub use vector::{add, add_rows};
+pub use vector::{add, add_rows, add_squares, approach, multiply, scale, sum_of_squares};
 
 /// Numbers from the first of row 0 to the last of row `rows` - 1, for rows of `columns` numbers `stride` apart.
 ///

@@ -45,3 +45,9 @@ pub fn update<F: Float>(
         parameters[i] = parameters[i] - learning_rate * m / (v.sqrt() + epsilon);
     }
 }
+
+/// Decoupled weight decay (Loshchilov and Hutter, 2019), before the optimizer's own step: p -= learning_rate weight_decay p.
+pub fn decay<F: Float>(parameters: &mut [F], learning_rate: f64, weight_decay: f64) {
+    let keep = F::from_f64(1.0 - learning_rate * weight_decay);
+    parameters.iter_mut().for_each(|p| *p = keep * *p);
+}

@@ -70,8 +70,13 @@ impl Fit {
 
     /// The fit in a sentence.
     pub(crate) fn text(&self) -> String {
+        let open = if self.low < 0.0 && self.high > 0.0 {
+            "; 0 lies in the interval, so these sizes do not show whether the loss falls"
+        } else {
+            ""
+        };
         format!(
-            "straight line through the logarithms of {} sizes, the best configuration of each: loss ~ {}^{}",
+            "straight line through the logarithms of {} sizes, the best configuration of each: loss ~ {}^{}{open}",
             self.points.len(),
             self.against.name(),
             self.exponent_text()
@@ -173,6 +178,11 @@ mod tests {
     #[test]
     fn too_few_sizes_have_no_line() {
         assert_eq!(fit(&[]), None);
+        let scattered = fit(&[(1, 3.0), (10, 2.0), (100, 3.5), (1_000, 2.5)]).unwrap();
+        assert!(
+            scattered.low < 0.0 && scattered.high > 0.0 && scattered.text().contains("; 0 lies in"),
+            "{scattered:?}"
+        );
         assert_eq!(fit(&[(1, 3.0), (10, 2.0), (100, 1.0)]), None);
         assert_eq!(fit(&[(100, 3.0), (150, 2.0), (200, 1.5), (300, 1.0)]), None);
     }

@@ -644,7 +644,7 @@ mod tests {
             ("learning_rate=1e-3", "there is no `..`"),
             ("learning_rat=1..2", "unknown key `learning_rat`; did you mean `learning_rate`?"),
             ("d_model=1..x", "d_model"),
-            ("architecture=seed..seed", "architecture is no number: give its values with --grid"),
+            ("norm=layer_norm..rms_norm", "norm is no number: give its values with --grid"),
             ("steps=10..20", "steps cannot have a range"),
             ("n_layers=8..1", "the first bound must not be above the second"),
             ("learning_rate=0..1:log", "only positive numbers"),

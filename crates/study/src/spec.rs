@@ -391,6 +391,7 @@ impl StudySpec {
                 ),
             );
         }
+        let cells = self.cells(vocabulary)?;
         for (key, is, was) in self.config.differences(&stored.config) {
             let said = key == "eval_every" && interval_is_lost;
             if in_a_grid(key) || key == "checkpoint_seconds" || said {
@@ -398,7 +399,8 @@ impl StudySpec {
             }
             let (was, mut is) = (value_text(&was), value_text(&is));
             if key == "steps" {
-                let may_grow = self.protocol == Protocol::Standard && !has_rungs;
+                let is_counted_on = cells.iter().any(|cell| cell.config.depends_on_length());
+                let may_grow = self.protocol == Protocol::Standard && !has_rungs && !is_counted_on;
                 if may_grow && self.config.steps > stored.config.steps {
                     continue;
                 }
@@ -406,6 +408,8 @@ impl StudySpec {
                     is += " (there may be more, not fewer)";
                 } else if has_rungs {
                     is += " (a study with rungs keeps its steps)";
+                } else if is_counted_on {
+                    is += " (a schedule, a batch ramp or a tail average counts on them)";
                 }
             }
             differ(key, was, is);
@@ -416,7 +420,6 @@ impl StudySpec {
         let place = |cell: &Cell| -> Vec<String> {
             keys.iter().filter_map(|key| cell.config.get(key)).map(|value| value_text(&value)).collect()
         };
-        let cells = self.cells(vocabulary)?;
         let places: BTreeSet<Vec<String>> = cells.iter().map(place).collect();
         let stored_cells = stored.cells(vocabulary)?;
         // Of another search all cells are others.

@@ -16,7 +16,7 @@ use diapason_corpus::windows::{Windows, training_windows};
 use diapason_engine::{Batch, Engine, Update};
 use diapason_model::{ModelConfig, initialise};
 use diapason_storage::{Storage, StudyId};
-use diapason_training::Config;
+use diapason_training::{Config, updates};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Barrier;
@@ -42,13 +42,24 @@ const WORTH_ALONE: f64 = 0.05;
 const WORTH_ALL: f64 = 0.01;
 
 /// Keys of a configuration that a step takes equally long for, whatever their value.
-const NEUTRAL: [&str; 11] = [
+const NEUTRAL: [&str; 22] = [
     "zero_init",
     "steps",
+    "batch_ramp",
+    "train_fraction",
     "learning_rate",
+    "adam_learning_rate",
+    "momentum",
     "beta1",
     "beta2",
     "epsilon",
+    "weight_decay",
+    "schedule",
+    "warmup_steps",
+    "decay_share",
+    "final_learning_rate",
+    "averaging_decay",
+    "averaging_share",
     "eval_every",
     "validation_characters",
     "patience",
@@ -402,14 +413,9 @@ fn step(
     number: u64,
     windows: &mut Windows,
 ) -> f64 {
-    let update = Update {
-        number: number + 1,
-        // The weights stay what they are: nothing can diverge.
-        learning_rate: 0.0,
-        beta1: config.beta1 as f32,
-        beta2: config.beta2 as f32,
-        epsilon: config.epsilon as f32,
-    };
+    // The weights stay what they are: nothing can diverge.
+    let update =
+        Update { learning_rate: 0.0, adam_learning_rate: 0.0, ..updates::update(config, number + 1, 0.5, 1) };
     let started = Instant::now();
     training_windows(corpus.train(), 0, number, config.batch_size, config.sequence_length, windows);
     let batch = Batch {
@@ -458,7 +464,7 @@ mod tests {
             "d_model=256,n_heads=8,n_layers=4,mlp_ratio=4,max_len=128,tie_embeddings=false,norm=layer_norm,\
              positions=learned,activation=gelu,mlp_bias=true,qk_norm=false,logit_softcap=0,embedding_norm=false,\
              ngram_table=0,value_residual=false,embedding_residual=false,dropout=0,loss_positions=all,\
-             batch_size=64,sequence_length=32"
+             batch_size=64,sequence_length=32,precision=f32"
         );
         assert_ne!(Timings::key(&a), Timings::key(&Config { batch_size: 1, ..a.clone() }));
         let timing = Timing { ms_per_step: 5.0, steps: 3, side_by_side: Vec::new() };

@@ -28,12 +28,13 @@
 //!
 //! Those that the model's parts do not call for are absent: the names in a file say what the model is made of.
 //!
-//! `checkpoint.safetensors` also has Adam's moments, as `adam.m.NAME` and `adam.v.NAME`, of the same shapes;
-//! `best.safetensors` has the weights alone. The metadata are strings:
+//! `checkpoint.safetensors` also has the optimizer's moments, of the same shapes: as `adam.m.NAME` and `adam.v.NAME` (also of AdamW),
+//! `lion.m.NAME`, or `muon.m.NAME` and `muon.v.NAME`; and `average.NAME`, where an average of the weights is kept.
+//! `best.safetensors` has the weights alone that were evaluated. The metadata are strings:
 //!
 //! | key | value |
 //! |---|---|
-//! | `diapason_checkpoint` | version of this format, `1` |
+//! | `diapason_checkpoint` | version of this format, `2`; `1` knows neither other optimizers than Adam nor averages |
 //! | `model`, `config`, `progress` | JSON: [`ModelConfig`], [`Config`], [`Progress`] |
 //! | `protocol` | `standard` or `as-seed` |
 //! | `alphabet` | as `Alphabet::to_string_form` writes it |
@@ -48,6 +49,7 @@
 
 use crate::{Config, CurvePoint, Protocol, RunState, SpanReading, files};
 use diapason_corpus::{Alphabet, CorpusError, CorpusRequest, hex};
+use diapason_engine::Optimizer;
 use diapason_model::{Layout, ModelConfig};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -60,15 +62,26 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// The version of the format that this program writes, and the newest that it reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The metadata key that marks our files.
 const MARK: &str = "diapason_checkpoint";
 /// The metadata key of the digest.
 const DIGEST: &str = "digest";
 /// Longest header that is read. The largest model allowed needs less than half of it.
 const MAX_HEADER: u64 = 16 << 20;
+/// Prefix of the names of averages.
+const AVERAGE: &str = "average.";
+/// Every prefix that a tensor's name may have.
+const PREFIXES: [&str; 6] = ["adam.m.", "adam.v.", "lion.m.", "muon.m.", "muon.v.", AVERAGE];
+
 /// Prefixes of the moments' names.
-const MOMENTS: [&str; 2] = ["adam.m.", "adam.v."];
+fn moments_of(optimizer: Optimizer) -> &'static [&'static str] {
+    match optimizer {
+        Optimizer::Adam | Optimizer::AdamW => &["adam.m.", "adam.v."],
+        Optimizer::Lion => &["lion.m."],
+        Optimizer::Muon => &["muon.m.", "muon.v."],
+    }
+}
 
 /// All that a checkpoint says apart from its numbers.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,18 +128,43 @@ pub struct Progress {
     pub last_finite_loss: Option<f64>,
     /// Seconds in training steps, over the segments whose steps survive.
     pub train_seconds: f64,
+    /// Characters trained on.
+    #[serde(default)]
+    pub characters: u64,
+    /// Updates that the average of the weights has seen.
+    #[serde(default)]
+    pub averaged: u64,
+    /// What has been spent of a budget of time, if the run has one.
+    #[serde(default)]
+    pub time: Option<TimeSpent>,
     /// Digest of the weights that the run started from, if they came from a file.
     pub init: Option<String>,
     /// Arithmetics of earlier segments, where they are not the last one's.
     pub other_engines: Vec<String>,
 }
 
-/// Adam's moments, in the order of the model's layout.
+/// A budget of time, and what of it is spent. Evaluations and checkpoints count.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimeSpent {
+    /// The budget, seconds.
+    pub budget: f64,
+    /// Seconds spent, over the segments whose steps survive.
+    pub seconds: f64,
+    /// Of them, seconds at the last evaluation.
+    pub evaluated: f64,
+    /// Seconds that an evaluation takes; none before the first.
+    pub evaluation: Option<f64>,
+    /// Share of the run that was over before the last step: it never goes back, whatever is found out about evaluations.
+    pub done: f64,
+}
+
+/// The optimizer's moments, in the order of the model's layout.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moments {
     /// First moment m.
     pub first: Vec<f32>,
-    /// Second moment v.
+    /// Second moment v; zeros for an optimizer that has none.
     pub second: Vec<f32>,
 }
 
@@ -139,6 +177,8 @@ pub struct Checkpoint {
     pub parameters: Vec<f32>,
     /// Optimizer state; `best.safetensors` has none.
     pub moments: Option<Moments>,
+    /// Average of the parameters, if the run keeps one; `best.safetensors` has none.
+    pub average: Option<Vec<f32>>,
 }
 
 /// Why a checkpoint cannot be used.
@@ -262,6 +302,7 @@ pub struct Stored<'a> {
     header: Header,
     layout: Layout,
     moments: bool,
+    average: bool,
 }
 
 impl<'a> Stored<'a> {
@@ -273,10 +314,16 @@ impl<'a> Stored<'a> {
         let mut file = TensorFile::open(path)?;
         let header = file.header()?;
         let layout = Layout::new(&header.model);
-        let moments = layout.tensors.iter().any(|t| file.metadata.info(&adam(0, &t.name)).is_some());
-        let prefixes: &[&str] = if moments { &["", MOMENTS[0], MOMENTS[1]] } else { &[""] };
-        file.require_exactly(&layout, prefixes)?;
-        Ok(Self { file, header, layout, moments })
+        let names = moments_of(header.config.optimizer);
+        let has = |prefix: &str| {
+            layout.tensors.iter().any(|t| file.metadata.info(&format!("{prefix}{}", t.name)).is_some())
+        };
+        let (moments, average) = (has(names[0]), has(AVERAGE));
+        let mut prefixes = vec![""];
+        prefixes.extend(names.iter().filter(|_| moments));
+        prefixes.extend(average.then_some(AVERAGE));
+        file.require_exactly(&layout, &prefixes)?;
+        Ok(Self { file, header, layout, moments, average })
     }
 
     /// All that it says apart from its numbers.
@@ -297,14 +344,36 @@ impl<'a> Stored<'a> {
         self.file.read_into(&self.layout, "", parameters)
     }
 
-    /// Reads Adam's moments, if there are any.
+    /// Whether it holds an average of the parameters.
+    pub fn has_average(&self) -> bool {
+        self.average
+    }
+
+    /// Reads the average of the parameters, if there is one.
+    ///
+    /// # Errors
+    /// As [`Stored::read_parameters`].
+    pub fn read_average(&mut self, average: &mut [f32]) -> Result<(), CheckpointError> {
+        if self.average { self.file.read_into(&self.layout, AVERAGE, average) } else { Ok(()) }
+    }
+
+    /// Reads the weights that the run evaluates: their average, if it has begun, else the parameters themselves.
+    ///
+    /// # Errors
+    /// As [`Stored::read_parameters`].
+    pub fn read_evaluated(&mut self, weights: &mut [f32]) -> Result<(), CheckpointError> {
+        let is_averaged = self.average && self.header.progress.averaged > 0;
+        self.file.read_into(&self.layout, if is_averaged { AVERAGE } else { "" }, weights)
+    }
+
+    /// Reads the optimizer's moments, if there are any; a second one that it does not have is left as it is.
     ///
     /// # Errors
     /// As [`Stored::read_parameters`].
     pub fn read_moments(&mut self, first: &mut [f32], second: &mut [f32]) -> Result<(), CheckpointError> {
-        if self.moments {
-            self.file.read_into(&self.layout, MOMENTS[0], first)?;
-            self.file.read_into(&self.layout, MOMENTS[1], second)?;
+        let names = moments_of(self.header.config.optimizer);
+        for (prefix, values) in names.iter().zip([first, second]).filter(|_| self.moments) {
+            self.file.read_into(&self.layout, prefix, values)?;
         }
         Ok(())
     }
@@ -317,14 +386,19 @@ impl Checkpoint {
     /// As [`Stored::open`].
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
         let mut stored = Stored::open(path)?;
-        let zeros = || vec![0.0; stored.layout.total];
+        let total = stored.layout.total;
+        let zeros = || vec![0.0; total];
         let mut parameters = zeros();
         let mut moments = stored.moments.then(|| Moments { first: zeros(), second: zeros() });
         stored.read_parameters(&mut parameters)?;
         if let Some(Moments { first, second }) = &mut moments {
             stored.read_moments(first, second)?;
         }
-        Ok(Self { header: stored.header, parameters, moments })
+        let mut average = stored.average.then(zeros);
+        if let Some(average) = &mut average {
+            stored.read_average(average)?;
+        }
+        Ok(Self { header: stored.header, parameters, moments, average })
     }
 
     /// Reads and checks all that a checkpoint says apart from its numbers.
@@ -341,7 +415,7 @@ impl Checkpoint {
     /// A file that cannot be written; the old one, if any, is then still there.
     pub fn write(&self, path: &Path) -> Result<(), CheckpointError> {
         let moments = self.moments.as_ref().map(|m| [m.first.as_slice(), m.second.as_slice()]);
-        write(path, &self.header, &self.parameters, moments)
+        write(path, &self.header, &self.parameters, moments, self.average.as_deref())
     }
 }
 
@@ -424,6 +498,7 @@ pub(crate) fn write(
     header: &Header,
     parameters: &[f32],
     moments: Option<[&[f32]; 2]>,
+    average: Option<&[f32]>,
 ) -> Result<(), CheckpointError> {
     let failed = |source| CheckpointError::Write { path: path.to_path_buf(), source };
     let layout = Layout::new(&header.model);
@@ -435,8 +510,11 @@ pub(crate) fn write(
         }
     };
     add("", parameters);
-    for (prefix, values) in MOMENTS.iter().zip(moments.into_iter().flatten()) {
+    for (prefix, values) in moments_of(header.config.optimizer).iter().zip(moments.into_iter().flatten()) {
         add(prefix, values);
+    }
+    if let Some(average) = average {
+        add(AVERAGE, average);
     }
 
     let mut texts = header.to_texts().map_err(|error| failed(error.into()))?;
@@ -648,7 +726,7 @@ impl<'a> TensorFile<'a> {
         })
     }
 
-    /// Checks that the tensors are those of `layout` under each of `prefixes`, and no others (but for moments).
+    /// Checks that the tensors are those of `layout` under each of `prefixes`, and no others but under known prefixes.
     fn require_exactly(&self, layout: &Layout, prefixes: &[&str]) -> Result<(), CheckpointError> {
         let another =
             |differences| CheckpointError::Architecture { path: self.path.to_path_buf(), differences };
@@ -672,8 +750,8 @@ impl<'a> TensorFile<'a> {
             }
         }
         let others = self.metadata.offset_keys();
-        let is_moment = |name: &str| MOMENTS.iter().any(|prefix| name.starts_with(prefix));
-        match others.iter().find(|name| !wanted.contains(*name) && !is_moment(name)) {
+        let is_state = |name: &str| PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        match others.iter().find(|name| !wanted.contains(*name) && !is_state(name)) {
             Some(name) => Err(another(format!("it has a tensor `{name}`, which this model has not"))),
             None => Ok(()),
         }
@@ -721,11 +799,6 @@ impl<'a> TensorFile<'a> {
         }
         Ok(())
     }
-}
-
-/// The name of a moment.
-fn adam(moment: usize, tensor: &str) -> String {
-    format!("{}{tensor}", MOMENTS[moment])
 }
 
 fn model_differences(found: &ModelConfig, expected: &ModelConfig) -> String {

@@ -5,7 +5,8 @@
 //! table ([`Config::keys`]) describes every key; the help text, the written file and the nearest-name hint
 //! read it. The defaults are those of the notebook that this program started from.
 
-use diapason_engine::Precision;
+use crate::updates::{Averaging, RateSchedule};
+use diapason_engine::{Optimizer, Precision, Updating};
 use diapason_model::{Activation, Architecture, LossPositions, ModelConfig, Norm, Positions};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -85,14 +86,44 @@ pub struct Config {
     pub sequence_length: usize,
     /// Training steps (updates).
     pub steps: u64,
-    /// Adam's step size.
+    /// Part of the run in which the batch grows to its size, in three stages; 0: it has it from the start.
+    pub batch_ramp: f64,
+    /// Part of the training text that is used, from its beginning.
+    pub train_fraction: f64,
+    /// How parameters follow from gradients.
+    pub optimizer: Optimizer,
+    /// Step size, before the schedule.
     pub learning_rate: f64,
-    /// Decay of Adam's first moment.
+    /// Step size of Adam beside Muon.
+    pub adam_learning_rate: f64,
+    /// Decay of Muon's momentum.
+    pub momentum: f64,
+    /// Decay of Adam's first moment; Lion's weight of the momentum in a step.
     pub beta1: f64,
-    /// Decay of Adam's second moment.
+    /// Decay of Adam's second moment; of Lion's momentum.
     pub beta2: f64,
     /// Added to the root of Adam's second moment.
     pub epsilon: f64,
+    /// Decoupled weight decay of matrices and tables.
+    pub weight_decay: f64,
+    /// Longest gradient; 0: any.
+    pub gradient_clip: f64,
+    /// Longest gradient of a unit in units of its parameters' length; 0: any.
+    pub adaptive_clip: f64,
+    /// How the step sizes change over the run.
+    pub schedule: RateSchedule,
+    /// Steps in which the step sizes grow to their values.
+    pub warmup_steps: u64,
+    /// Last part of the run in which they fall, for `wsd`.
+    pub decay_share: f64,
+    /// What they fall to, as a part of their values.
+    pub final_learning_rate: f64,
+    /// Which average of the weights is evaluated.
+    pub weight_averaging: Averaging,
+    /// Decay of that average, for `ema`.
+    pub averaging_decay: f64,
+    /// Last part of the run that is averaged over, for `tail`.
+    pub averaging_share: f64,
     /// Steps between evaluations; 0: a twentieth of `steps`, at least 1.
     pub eval_every: u64,
     /// Characters of the validation text that an evaluation predicts, about: the same ones in every configuration
@@ -134,10 +165,25 @@ impl Default for Config {
             batch_size: 64,
             sequence_length: 32,
             steps: 20_000,
+            batch_ramp: 0.0,
+            train_fraction: 1.0,
+            optimizer: Optimizer::Adam,
             learning_rate: 1e-3,
+            adam_learning_rate: 1e-2,
+            momentum: 0.95,
             beta1: 0.9,
             beta2: 0.999,
             epsilon: 1e-8,
+            weight_decay: 0.0,
+            gradient_clip: 0.0,
+            adaptive_clip: 0.0,
+            schedule: RateSchedule::Constant,
+            warmup_steps: 0,
+            decay_share: 0.5,
+            final_learning_rate: 0.0,
+            weight_averaging: Averaging::None,
+            averaging_decay: 0.999,
+            averaging_share: 0.2,
             eval_every: 0,
             validation_characters: 131_072,
             patience: 5,
@@ -173,10 +219,28 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     ("batch_size", "windows in a training batch"),
     ("sequence_length", "characters in a window; at most max_len"),
     ("steps", "training steps"),
-    ("learning_rate", "Adam's step size"),
-    ("beta1", "decay of Adam's first moment"),
-    ("beta2", "decay of Adam's second moment"),
+    ("batch_ramp", "part of the run in which the batch grows: a quarter, a half, then all; 0: none"),
+    ("train_fraction", "part of the training text that is used, from its beginning"),
+    ("optimizer", "\"adam\", \"adamw\", \"lion\", or \"muon\" (for the blocks' matrices; Adam for the rest)"),
+    ("learning_rate", "step size, before the schedule"),
+    ("adam_learning_rate", "step size of Adam beside Muon"),
+    ("momentum", "decay of Muon's momentum"),
+    ("beta1", "decay of Adam's first moment; Lion's weight of the momentum in a step"),
+    ("beta2", "decay of Adam's second moment; of Lion's momentum"),
     ("epsilon", "added to the root of Adam's second moment"),
+    ("weight_decay", "decoupled decay of matrices and tables, of adamw, lion and muon"),
+    ("gradient_clip", "longest gradient, over all parameters; 0: any"),
+    ("adaptive_clip", "longest gradient of a unit, in lengths of its weights, as 0.01; 0: any"),
+    ("schedule", "of the step sizes: \"constant\", \"cosine\", \"linear\", \"wsd\" (warm-up, stable, decay)"),
+    ("warmup_steps", "steps in which the step sizes grow to their values"),
+    ("decay_share", "last part of the run in which the step sizes of \"wsd\" fall"),
+    ("final_learning_rate", "what a schedule ends with, as a part of the step size"),
+    (
+        "weight_averaging",
+        "weights that are evaluated: \"none\" (the last), \"ema\", \"tail\" (means of steps)",
+    ),
+    ("averaging_decay", "decay of \"ema\" per step; before that it is the mean of all steps"),
+    ("averaging_share", "last part of the run that \"tail\" is the mean of"),
     ("eval_every", "steps between evaluations; 0: a twentieth of steps"),
     (
         "validation_characters",
@@ -220,7 +284,13 @@ pub const RECIPES: [Recipe; 2] = [
             ("ngram_table", "2"),
             ("value_residual", "true"),
             ("zero_init", "true"),
-            ("learning_rate", "0.003"),
+            ("optimizer", "muon"),
+            ("learning_rate", "0.02"),
+            ("adam_learning_rate", "0.01"),
+            ("beta1", "0.8"),
+            ("beta2", "0.95"),
+            ("schedule", "linear"),
+            ("warmup_steps", "100"),
         ],
     },
 ];
@@ -285,6 +355,18 @@ pub enum ConfigError {
         /// The table.
         max_len: usize,
     },
+    /// A key that has no effect with the value of another, and would seem to have one.
+    #[error("{key} = {value} does nothing with {with}")]
+    Idle {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// The other key and its value.
+        with: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// Sizes that make no model.
     #[error(transparent)]
     Model(#[from] diapason_model::ConfigError),
@@ -306,6 +388,7 @@ impl ConfigError {
             Self::WindowTooLong { sequence_length, .. } => {
                 Some(format!("set max_len={sequence_length} as well, or a shorter sequence_length"))
             }
+            Self::Idle { hint, .. } => Some(hint.to_string()),
             Self::Model(diapason_model::ConfigError::FractionalMlp { d_model, .. }) => {
                 Some(format!("mlp_ratio may be any whole number divided by {d_model}"))
             }
@@ -482,6 +565,7 @@ impl Config {
                 });
             }
         }
+        self.validate_updates()?;
         number("epsilon", self.epsilon, self.epsilon as f32 > 0.0, "a positive number", 1.0)?;
         within("eval_every", self.eval_every, 0, u64::from(u32::MAX))?;
         within("validation_characters", self.validation_characters as u64, 1, 1 << 34)?;
@@ -489,6 +573,51 @@ impl Config {
         number("min_improvement", self.min_improvement, self.min_improvement >= 0.0, "0", 1e3)?;
         within("checkpoint_seconds", self.checkpoint_seconds, 1, 1 << 32)?;
         Ok(self)
+    }
+
+    /// Checks the keys of optimizer, schedule and averaging.
+    fn validate_updates(&self) -> Result<(), ConfigError> {
+        let share = |key, value: f64| number(key, value, value >= 0.0, "0", 1.0);
+        let positive_share = |key, value: f64| number(key, value, value > 0.0, "a positive number", 1.0);
+        let rate = self.adam_learning_rate;
+        number("adam_learning_rate", rate, rate > 0.0, "a positive number", 1e3)?;
+        number("momentum", self.momentum, self.momentum >= 0.0, "0", 0.9999)?;
+        number("weight_decay", self.weight_decay, self.weight_decay >= 0.0, "0", 100.0)?;
+        number("gradient_clip", self.gradient_clip, self.gradient_clip >= 0.0, "0", 1e6)?;
+        number("adaptive_clip", self.adaptive_clip, self.adaptive_clip >= 0.0, "0", 1e6)?;
+        within("warmup_steps", self.warmup_steps, 0, u64::from(u32::MAX))?;
+        share("batch_ramp", self.batch_ramp)?;
+        positive_share("train_fraction", self.train_fraction)?;
+        positive_share("decay_share", self.decay_share)?;
+        share("final_learning_rate", self.final_learning_rate)?;
+        number("averaging_decay", self.averaging_decay, self.averaging_decay >= 0.0, "0", 0.999_999)?;
+        positive_share("averaging_share", self.averaging_share)?;
+        if self.weight_decay > 0.0 && self.optimizer == Optimizer::Adam {
+            return Err(ConfigError::Idle {
+                key: "weight_decay",
+                value: self.weight_decay.to_string(),
+                with: "optimizer = adam".to_string(),
+                hint: "optimizer=adamw is Adam with weight decay",
+            });
+        }
+        if self.gradient_clip > 0.0 && self.adaptive_clip > 0.0 {
+            return Err(ConfigError::Idle {
+                key: "adaptive_clip",
+                value: self.adaptive_clip.to_string(),
+                with: format!("gradient_clip = {}", self.gradient_clip),
+                hint: "clip in one of the two ways, and leave the other key at 0",
+            });
+        }
+        Ok(())
+    }
+
+    /// What the updates of this configuration need of an engine.
+    pub fn updating(&self) -> Updating {
+        Updating {
+            optimizer: self.optimizer,
+            clips: self.gradient_clip > 0.0 || self.adaptive_clip > 0.0,
+            averages: self.weight_averaging != Averaging::None,
+        }
     }
 
     /// Steps from one evaluation to the next: `eval_every`, or a twentieth of `steps`, at least 1.
@@ -643,6 +772,8 @@ mod tests {
             ("d_model", "1\nsteps = 3", "expected a whole number, 0 or more"),
             ("learning_rate", "fast", "learning_rate = \"fast\": expected a number"),
             ("tie_embeddings", "1", "tie_embeddings = 1: expected true or false"),
+            ("optimizer", "sgd", "expected one of `adam`, `adamw`, `lion`, `muon`"),
+            ("schedule", "1", "schedule = 1: expected a name"),
             ("norm", "batch_norm", "norm = \"batch_norm\": expected `layer_norm` or `rms_norm`"),
             ("activation", "3", "activation = 3: expected a name"),
             ("precision", "16", "precision = 16: expected a name"),
@@ -692,6 +823,19 @@ mod tests {
             ("min_improvement", "-1"),
             ("min_improvement", "nan"),
             ("checkpoint_seconds", "0"),
+            ("adam_learning_rate", "0"),
+            ("momentum", "1"),
+            ("weight_decay", "-1"),
+            ("weight_decay", "0.1"),
+            ("gradient_clip", "nan"),
+            ("adaptive_clip", "-0.1"),
+            ("warmup_steps", "5_000_000_000"),
+            ("batch_ramp", "1.5"),
+            ("train_fraction", "0"),
+            ("decay_share", "0"),
+            ("final_learning_rate", "2"),
+            ("averaging_decay", "1"),
+            ("averaging_share", "nan"),
         ] {
             let mut config = Config::default();
             config.set(key, value).unwrap();

@@ -3,6 +3,7 @@
 //! - [`Config`]: what a run computes, key by key.
 //! - [`run`]: the loop. Windows in, updates, evaluations, checkpoints; stops at the last step, on patience, on
 //!   a loss that is no number, or when asked to.
+//! - [`updates`]: step sizes, batch sizes and averages over a run.
 //! - [`evaluate_split`]: a trained model on a whole split.
 //! - [`evaluate_spans`], [`SpanReading`]: losses of fixed pieces of text, the same whatever the window.
 //! - [`checkpoint`]: weights, optimizer and history in one safetensors file.
@@ -11,6 +12,7 @@
 //! A run is a pure function of (corpus digest, configuration, seed, engine id): it may be interrupted
 //! anywhere and resumed, and computes the same bits. Times are the exception, being measured.
 
+mod budget;
 pub mod checkpoint;
 mod config;
 mod curve;
@@ -20,7 +22,9 @@ pub mod lock;
 mod run;
 mod schedule;
 mod spans;
+pub mod updates;
 
+pub use budget::{Budget, BudgetError};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{Config, ConfigError, KeyDoc, PrecisionChoice, RECIPES, Recipe};
 pub use curve::{CurvePoint, Reading, SeedRule};

@@ -6,16 +6,19 @@
 //! functions of the step and the curve ([`crate::schedule`]), so there are no counters to lose. And a
 //! checkpoint is written whenever an evaluation is the best so far, before `best.safetensors` is: the best
 //! weights never come from a step that the history does not know.
+//!
+//! One kind of run cannot keep it: a budget of time. Such a run ends on the minute, so its schedule is a function of the time spent
+//! (which is in the checkpoint, so that it can be interrupted), and time is not the same twice.
 
-use crate::checkpoint::{self, Header, Progress, Stored};
+use crate::checkpoint::{self, Header, Progress, Stored, TimeSpent};
 use crate::schedule::Schedule;
 use crate::{
     Checkpoint, CheckpointError, Config, ConfigError, CurvePoint, FolderLock, LockError, Protocol, Reading,
-    SeedRule, SpanReading, Spans, create_folder, curve, evaluate, evaluate_spans, files,
+    SeedRule, SpanReading, Spans, create_folder, curve, evaluate, evaluate_spans, files, updates,
 };
 use diapason_corpus::windows::{Windows, training_windows};
 use diapason_corpus::{Corpus, CorpusError};
-use diapason_engine::{Batch, Engine, Update};
+use diapason_engine::{Batch, Engine};
 use diapason_model::initialise_into;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
@@ -56,6 +59,9 @@ pub struct RunSpec {
     pub init: Option<PathBuf>,
     /// Go on from a checkpoint that another arithmetic computed; the run is then marked.
     pub allow_other_engine: bool,
+    /// End after so many seconds, evaluations and checkpoints included, instead of after `steps`: schedules follow the time.
+    /// Under the standard protocol only.
+    pub time_budget: Option<f64>,
 }
 
 impl RunSpec {
@@ -70,6 +76,7 @@ impl RunSpec {
             resume: false,
             init: None,
             allow_other_engine: false,
+            time_budget: None,
         }
     }
 }
@@ -118,7 +125,7 @@ pub enum Event {
     Started {
         /// Updates done.
         step: u64,
-        /// Updates in all.
+        /// Updates in all; of a run with a budget of time an estimate, 0 before the first.
         steps: u64,
         /// Number of parameters.
         parameters: usize,
@@ -242,6 +249,18 @@ pub enum TrainingError {
         /// The last step.
         steps: u64,
     },
+    /// A part of the training text that is no longer than a window.
+    #[error(
+        "train_fraction {train_fraction} leaves {left} characters of training text, and a window takes {needed}"
+    )]
+    TooLittleText {
+        /// The part.
+        train_fraction: f64,
+        /// Its characters.
+        left: usize,
+        /// Characters of a window and its last target.
+        needed: usize,
+    },
     /// An engine that was made for another model.
     #[error("the engine computes another model than the configuration describes")]
     OtherModel,
@@ -316,7 +335,7 @@ impl TrainingError {
             )),
             Self::CorpusChanged { .. } => Some(format!("give the text that it began with, {another_folder}")),
             Self::SettingsChanged { .. } => Some(format!(
-                "give the same settings (steps and patience may grow, checkpoint_seconds may change), {another_folder}"
+                "give the same settings (patience may grow, and steps where nothing depends on their number; checkpoint_seconds may change), {another_folder}"
             )),
             Self::OtherEngine { .. } => {
                 Some("--allow-other-engine goes on all the same, and marks the run".to_string())
@@ -344,6 +363,14 @@ pub fn run(
     let vocabulary = corpus.alphabet.len();
     let config = spec.config.clone().validated(vocabulary)?;
     corpus.require(config.sequence_length)?;
+    let text = training_text(corpus, &config);
+    if text.len() <= config.sequence_length {
+        return Err(TrainingError::TooLittleText {
+            train_fraction: config.train_fraction,
+            left: text.len(),
+            needed: config.sequence_length + 1,
+        });
+    }
     if config.model(vocabulary)? != *engine.model() {
         return Err(TrainingError::OtherModel);
     }
@@ -397,6 +424,15 @@ pub fn run(
                 loss_count: 0,
                 last_finite_loss: None,
                 train_seconds: 0.0,
+                characters: 0,
+                averaged: 0,
+                time: spec.time_budget.map(|budget| TimeSpent {
+                    budget,
+                    seconds: 0.0,
+                    evaluated: 0.0,
+                    evaluation: None,
+                    done: 0.0,
+                }),
                 init: None,
                 other_engines: Vec::new(),
             },
@@ -407,6 +443,8 @@ pub fn run(
         observe,
         unsaved: true,
         saved_at: Instant::now(),
+        clock: Instant::now(),
+        step_seconds: 0.0,
     };
     if there {
         run.resume()?;
@@ -444,11 +482,19 @@ pub fn memory_needed(config: &Config, protocol: Protocol) -> usize {
     training + scores + Schedule::new(config, protocol, 0, None).window_bytes() + FILES
 }
 
+/// The part of the training text that a run draws its windows from.
+fn training_text<'a>(corpus: &'a Corpus, config: &Config) -> &'a [u8] {
+    let text = corpus.train();
+    let part = (text.len() as f64 * config.train_fraction).round() as usize;
+    &text[..part.min(text.len())]
+}
+
 /// Gives the engine what a run starts from: the weights of a file, or random ones, and moments of zero. Returns the
 /// digest of the weights, if they are a file's.
 fn begin(engine: &mut dyn Engine, spec: &RunSpec, alphabet: &str) -> Result<Option<String>, CheckpointError> {
     let model = *engine.model();
     let mut read = Ok(());
+    engine.keep_average(spec.config.updating().averages);
     engine.with_state(&mut |state| {
         match &spec.init {
             Some(path) => read = checkpoint::read_weights(path, &model, alphabet, state.parameters),
@@ -456,6 +502,7 @@ fn begin(engine: &mut dyn Engine, spec: &RunSpec, alphabet: &str) -> Result<Opti
         }
         state.first_moment.fill(0.0);
         state.second_moment.fill(0.0);
+        state.average.fill(0.0);
     });
     read?;
     Ok(spec.init.as_ref().map(|_| checkpoint::digest_of(engine.state().parameters)))
@@ -476,6 +523,10 @@ struct Run<'a> {
     /// Whether the last checkpoint says less.
     unsaved: bool,
     saved_at: Instant,
+    /// Up to when the time spent has been counted, if there is a budget of it.
+    clock: Instant,
+    /// Seconds of the last step.
+    step_seconds: f64,
 }
 
 impl Run<'_> {
@@ -485,7 +536,8 @@ impl Run<'_> {
         let mut stored = Stored::open(&path)?;
         let old = stored.header().clone();
         (self.schedule, self.header.config) = scheduled(self.spec, self.spec.config.clone(), Some(&old));
-        if !stored.has_moments() {
+        let averages = self.header.config.updating().averages;
+        if !stored.has_moments() || averages && !stored.has_average() {
             return Err(CheckpointError::Content {
                 path,
                 what: "optimizer state",
@@ -497,10 +549,13 @@ impl Run<'_> {
         self.check_same_run(&old)?;
         // Straight into the engine: a large model is not held twice.
         let mut read = Ok(());
+        self.engine.keep_average(averages);
         self.engine.with_state(&mut |state| {
+            state.second_moment.fill(0.0);
             read = stored
                 .read_parameters(state.parameters)
-                .and_then(|()| stored.read_moments(state.first_moment, state.second_moment));
+                .and_then(|()| stored.read_moments(state.first_moment, state.second_moment))
+                .and_then(|()| if averages { stored.read_average(state.average) } else { Ok(()) });
         });
         read?;
 
@@ -509,6 +564,10 @@ impl Run<'_> {
         self.unsaved = self.header.config != config || self.header.corpus_request != corpus_request;
         self.header.config = config;
         self.header.corpus_request = corpus_request;
+        if self.header.progress.characters == 0 {
+            // Not counted by the version that wrote it.
+            self.header.progress.characters = self.header.config.characters(self.header.step) as u64;
+        }
         self.unsaved |= self.leave_out_foreign_evaluation();
         let here = self.engine.id().to_string();
         if self.header.engine != here {
@@ -567,9 +626,10 @@ impl Run<'_> {
 
     fn started(&mut self) {
         let missing = u64::from(self.evaluation_is_missing());
+        let steps = self.steps();
         (self.observe)(&Event::Started {
             step: self.header.step,
-            steps: self.header.config.steps,
+            steps,
             parameters: self.header.model.parameters(),
             evaluations: self.schedule.ahead(self.header.step) + missing,
         });
@@ -590,7 +650,11 @@ impl Run<'_> {
         // More steps or more patience change nothing that has been computed. Under the notebook's protocol
         // the last step is an evaluation of its own, which its rule counts.
         let may_change = |key: &str| match key {
-            "steps" => old.config.steps < new.config.steps && spec.protocol == Protocol::Standard,
+            "steps" => {
+                old.config.steps < new.config.steps
+                    && spec.protocol == Protocol::Standard
+                    && !new.config.depends_on_length()
+            }
             "patience" => {
                 old.config.patience != 0
                     && (new.config.patience == 0 || new.config.patience > old.config.patience)
@@ -613,6 +677,8 @@ impl Run<'_> {
         };
         compare("seed", old.seed.to_string(), spec.seed.to_string());
         compare("protocol", old.protocol.name().to_string(), spec.protocol.name().to_string());
+        let budget = |seconds: Option<f64>| seconds.map_or("none".to_string(), |s| format!("{s} seconds"));
+        compare("budget", budget(old.progress.time.map(|time| time.budget)), budget(spec.time_budget));
         match (&old.progress.init, &spec.init) {
             (None, Some(_)) => {
                 differences.push("it started from random weights, now from a file".to_string());
@@ -655,21 +721,23 @@ impl Run<'_> {
 
     /// Steps, evaluations and checkpoints until something ends the run.
     fn go_on(&mut self) -> Result<RunState, TrainingError> {
-        let steps = self.header.config.steps;
-        if let diverged @ RunState::Diverged { .. } = self.header.progress.state {
-            return Ok(diverged);
+        match self.header.progress.state {
+            diverged @ RunState::Diverged { .. } => return Ok(diverged),
+            RunState::Complete if self.spec.time_budget.is_some() => return Ok(RunState::Complete),
+            _ => {}
         }
         let mut windows = Windows::default();
         let mut told = Told { at: Instant::now(), tokens: 0, seconds: 0.0 };
         loop {
             let step = self.header.step;
             self.take_threads();
+            self.spend();
             if self.evaluation_is_missing()
                 && let Some(ended) = self.evaluate()?
             {
                 return Ok(ended);
             }
-            if step >= steps {
+            if self.is_over() {
                 return Ok(RunState::Complete);
             }
             let curve = &self.header.progress.curve;
@@ -699,19 +767,14 @@ impl Run<'_> {
     fn step(&mut self, windows: &mut Windows, told: &mut Told) -> Option<RunState> {
         let config = &self.header.config;
         let number = self.header.step + 1;
-        let update = Update {
-            number,
-            learning_rate: config.learning_rate as f32,
-            beta1: config.beta1 as f32,
-            beta2: config.beta2 as f32,
-            epsilon: config.epsilon as f32,
-        };
+        let done = self.done();
+        let update = updates::update(config, number, done, self.header.progress.averaged);
         let started = Instant::now();
         training_windows(
-            self.corpus.train(),
+            training_text(self.corpus, config),
             self.spec.seed,
             self.header.step,
-            config.batch_size,
+            updates::batch_size(config, done),
             config.sequence_length,
             windows,
         );
@@ -725,9 +788,15 @@ impl Run<'_> {
         let seconds = started.elapsed().as_secs_f64();
 
         self.unsaved = true;
+        self.step_seconds = seconds;
         self.header.step = number;
         let progress = &mut self.header.progress;
         progress.train_seconds += seconds;
+        progress.characters += windows.inputs.len() as u64;
+        progress.averaged += u64::from(update.average > 0.0);
+        if let Some(time) = &mut progress.time {
+            time.done = done;
+        }
         if !loss.is_finite() {
             return Some(RunState::Diverged { step: number, last_finite_loss: progress.last_finite_loss });
         }
@@ -738,10 +807,11 @@ impl Run<'_> {
 
         told.tokens += windows.inputs.len();
         told.seconds += seconds;
-        if told.at.elapsed() >= Told::PAUSE || number == config.steps {
+        if told.at.elapsed() >= Told::PAUSE || self.is_over() {
+            let steps = self.steps();
             (self.observe)(&Event::Step {
                 step: number,
-                steps: config.steps,
+                steps,
                 loss,
                 tokens_per_second: rate(told.tokens as f64, told.seconds),
             });
@@ -753,12 +823,79 @@ impl Run<'_> {
     /// Whether the run stands at an evaluation that has not been made.
     fn evaluation_is_missing(&self) -> bool {
         let step = self.header.step;
-        self.schedule.is_due(step) && self.header.progress.curve.last().is_none_or(|point| point.step < step)
+        let due = match &self.header.progress.time {
+            None => self.schedule.is_due(step),
+            Some(time) => step > 0 && (self.is_over() || self.is_due_in_time(time)),
+        };
+        due && self.header.progress.curve.last().is_none_or(|point| point.step < step)
+    }
+
+    /// Whether a run with a budget of time is to be evaluated on its way: every `eval_every` steps, or each twentieth of the time,
+    /// or less often, so that all evaluations take about a twentieth of the time.
+    fn is_due_in_time(&self, time: &TimeSpent) -> bool {
+        if self.header.config.eval_every > 0 {
+            return self.header.step.is_multiple_of(self.header.config.eval_every);
+        }
+        let pause = (time.budget / 20.0).max(20.0 * self.evaluation_seconds(time));
+        time.seconds >= time.evaluated + pause
+    }
+
+    /// Seconds that an evaluation takes: what the last one did, or half of what training on as many characters would.
+    fn evaluation_seconds(&self, time: &TimeSpent) -> f64 {
+        let Header { config, progress, .. } = &self.header;
+        let training = progress.train_seconds / progress.characters.max(1) as f64;
+        time.evaluation.unwrap_or(0.5 * training * config.validation_characters as f64)
+    }
+
+    /// Counts the time since the last call, if there is a budget of it.
+    fn spend(&mut self) {
+        let now = Instant::now();
+        if let Some(time) = &mut self.header.progress.time {
+            time.seconds += now.duration_since(self.clock).as_secs_f64();
+        }
+        self.clock = now;
+    }
+
+    /// Whether no step follows: all are done, or another one and the last evaluation would not end in time.
+    fn is_over(&self) -> bool {
+        let step = self.header.step;
+        match &self.header.progress.time {
+            None => step >= self.header.config.steps,
+            // Random numbers are addressed by 32 bits of the step.
+            Some(_) if step == 0 || step >= u64::from(u32::MAX) => step > 0,
+            Some(time) => time.seconds + self.step_seconds + self.evaluation_seconds(time) > time.budget,
+        }
+    }
+
+    /// Share of the run that is over before the next update.
+    fn done(&self) -> f64 {
+        match &self.header.progress.time {
+            None => self.header.config.done_before(self.header.step + 1),
+            Some(time) => {
+                // Training ends when the last evaluation begins.
+                let training = (time.budget - self.evaluation_seconds(time)).max(self.step_seconds);
+                if time.seconds < training { time.done.max(time.seconds / training) } else { 1.0 }
+            }
+        }
+    }
+
+    /// Updates in all; estimated, if time decides.
+    fn steps(&self) -> u64 {
+        if self.header.progress.time.is_none() {
+            return self.header.config.steps;
+        }
+        let (step, done) = (self.header.step, self.done());
+        if self.is_over() || done <= 0.0 { step } else { (step as f64 / done).round() as u64 }
     }
 
     /// Evaluates and notes the result. Returns how the run ended if it did.
     fn evaluate(&mut self) -> Result<Option<RunState>, TrainingError> {
         let (step, validation) = (self.header.step, self.corpus.validation());
+        let (over, began) = (self.is_over(), self.header.progress.time.map(|time| time.seconds));
+        let averaged = self.header.progress.averaged > 0;
+        if averaged {
+            self.engine.swap_average();
+        }
         let config = &self.header.config;
         let (control, observe) = (self.control, &mut *self.observe);
         let mut progress = |done, characters| {
@@ -785,6 +922,9 @@ impl Run<'_> {
                     .map(|evaluation| (evaluation, None))
             }
         };
+        if averaged {
+            self.engine.swap_average();
+        }
         let (evaluation, spans) = match evaluated {
             Ok(evaluated) => evaluated,
             Err(_interrupted) => return Ok(Some(RunState::Interrupted { step })),
@@ -808,8 +948,12 @@ impl Run<'_> {
         }
         progress.curve.push(point);
         progress.spans.extend(spans.clone());
-        if step == self.header.config.steps {
+        if over {
             progress.state = RunState::Complete;
+        }
+        self.spend();
+        if let Some((time, began)) = self.header.progress.time.as_mut().zip(began) {
+            (time.evaluated, time.evaluation) = (time.seconds, Some(time.seconds - began));
         }
         self.leave_out_foreign_evaluation();
         self.keep_spans_of_readings();
@@ -893,17 +1037,25 @@ impl Run<'_> {
     fn save(&mut self) -> Result<(), TrainingError> {
         let state = self.engine.state();
         let moments = Some([state.first_moment, state.second_moment]);
-        checkpoint::write(&self.spec.folder.join(CHECKPOINT), &self.header, state.parameters, moments)?;
+        let average = Some(state.average).filter(|average| !average.is_empty());
+        checkpoint::write(
+            &self.spec.folder.join(CHECKPOINT),
+            &self.header,
+            state.parameters,
+            moments,
+            average,
+        )?;
         self.unsaved = false;
         self.saved_at = Instant::now();
         (self.observe)(&Event::Checkpoint { step: self.header.step });
         Ok(())
     }
 
-    /// Writes the weights as the best ones.
+    /// Writes the weights that were evaluated as the best ones.
     fn save_best(&self) -> Result<(), TrainingError> {
-        let parameters = self.engine.state().parameters;
-        Ok(checkpoint::write(&self.spec.folder.join(BEST), &self.header, parameters, None)?)
+        let state = self.engine.state();
+        let weights = if self.header.progress.averaged > 0 { state.average } else { state.parameters };
+        Ok(checkpoint::write(&self.spec.folder.join(BEST), &self.header, weights, None, None)?)
     }
 
     fn write_curve(&self) -> Result<(), TrainingError> {
@@ -914,7 +1066,7 @@ impl Run<'_> {
     }
 
     fn outcome(self) -> RunOutcome {
-        let Header { config, step, progress, model, .. } = self.header;
+        let Header { step, progress, model, .. } = self.header;
         let over = progress.state == RunState::Complete;
         RunOutcome {
             state: progress.state,
@@ -924,10 +1076,7 @@ impl Run<'_> {
             best: curve::best(&progress.curve).map(Reading::from),
             seed_rule: self.schedule.seed_rule(&progress.curve, over),
             train_seconds: progress.train_seconds,
-            tokens_per_second: rate(
-                step as f64 * config.batch_size as f64 * config.sequence_length as f64,
-                progress.train_seconds,
-            ),
+            tokens_per_second: rate(progress.characters as f64, progress.train_seconds),
             parameters: model.parameters(),
             curve: progress.curve,
             spans: progress.spans,
@@ -939,11 +1088,12 @@ impl Run<'_> {
 /// the steps means those that the run began with, also when it goes on with more. The notebook's protocol knows
 /// another interval.
 fn scheduled(spec: &RunSpec, mut config: Config, old: Option<&Header>) -> (Schedule, Config) {
-    if config.eval_every == 0 && spec.protocol == Protocol::Standard {
+    if config.eval_every == 0 && spec.protocol == Protocol::Standard && spec.time_budget.is_none() {
         let began_with = old.map_or(&config, |old| &old.config);
         config.eval_every = began_with.steps_between_evaluations();
     }
-    (Schedule::new(&config, spec.protocol, spec.seed, spec.early_step), config)
+    let schedule = Schedule::new(&config, spec.protocol, spec.seed, spec.early_step);
+    (if spec.time_budget.is_some() { schedule.timed() } else { schedule }, config)
 }
 
 /// What has been done since the last `Event::Step`.

@@ -71,6 +71,8 @@ pub(crate) struct Schedule {
     min_improvement: f64,
     sequence_length: usize,
     seed: u64,
+    /// Time decides when to evaluate: every evaluation that was made was due.
+    timed: bool,
 }
 
 impl Schedule {
@@ -90,12 +92,18 @@ impl Schedule {
             min_improvement: config.min_improvement,
             sequence_length: config.sequence_length,
             seed,
+            timed: false,
         }
+    }
+
+    /// The same of a run with a budget of time.
+    pub(crate) fn timed(self) -> Self {
+        Self { timed: true, ..self }
     }
 
     /// Whether the run is evaluated after update `step`, counted from 1.
     pub(crate) fn is_due(&self, step: u64) -> bool {
-        step > 0 && (step == self.steps || self.is_due_in_longer_runs(step))
+        step > 0 && (self.timed || step == self.steps || self.is_due_in_longer_runs(step))
     }
 
     /// Whether the evaluation after update `step` is there for more than that the run ends with it: a run with
@@ -105,11 +113,15 @@ impl Schedule {
             Protocol::Standard => step.is_multiple_of(self.every),
             Protocol::AsSeed => (step.max(1) - 1).is_multiple_of(self.every),
         };
-        step > 0 && (regular || Some(step) == self.early_step)
+        step > 0 && (self.timed || regular || Some(step) == self.early_step)
     }
 
     /// Number of evaluations after update `step`, up to the last.
     pub(crate) fn ahead(&self, step: u64) -> u64 {
+        if self.timed {
+            // How many depends on how long they take; one at least.
+            return 1;
+        }
         // Regular evaluations at or before a step.
         let regular = |step: u64| match self.protocol {
             Protocol::Standard => step / self.every,

@@ -97,7 +97,7 @@ fn other_programs_can_read_it() {
         assert_eq!(embedding.data()[..4], checkpoint.parameters[0].to_le_bytes());
         let (_, metadata) = SafeTensors::read_metadata(bytes).unwrap();
         let texts = metadata.metadata().clone().unwrap();
-        assert_eq!(texts["diapason_checkpoint"], "1");
+        assert_eq!(texts["diapason_checkpoint"], "2");
         assert_eq!(texts["step"], checkpoint.header.step.to_string());
         let config: Config = serde_json::from_str(&texts["config"]).unwrap();
         assert_eq!(config, tiny());
@@ -249,10 +249,10 @@ fn other_files_are_told_apart() {
     let tensor = TensorView::new(Dtype::F32, vec![1], &data).unwrap();
     let error = place.read(&safetensors::serialize([("a", tensor)], None).unwrap()).unwrap_err();
     assert!(matches!(error, CheckpointError::NotACheckpoint { .. }), "{error}");
-    let text = String::from_utf8_lossy(&files()[1][..8 + header_length(&files()[1])]).into_owned();
-    let at = text.find(r#""diapason_checkpoint":"1""#).unwrap() + r#""diapason_checkpoint":""#.len();
+    let text = String::from_utf8_lossy(&files()[1][8..8 + header_length(&files()[1])]).into_owned();
+    let at = 8 + text.find(r#""diapason_checkpoint":"2""#).unwrap() + r#""diapason_checkpoint":""#.len();
     let mut newer = files()[1].clone();
-    newer[at] = b'2';
+    newer[at] = b'3';
     let error = place.read(&newer).unwrap_err();
     assert!(matches!(error, CheckpointError::Version { .. }), "{error}");
 }

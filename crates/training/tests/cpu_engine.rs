@@ -3,8 +3,9 @@
 mod common;
 
 use diapason_engine::{Batch, CpuEngine, Engine, Scores, Shape, StepMetrics, Update};
-use diapason_engine::{Cache, EngineId, State, StateMut};
+use diapason_engine::{Cache, EngineId, Optimizer, State, StateMut};
 use diapason_model::{ModelConfig, initialise};
+use diapason_training::updates::{Averaging, RateSchedule};
 use diapason_training::{
     BEST, CHECKPOINT, Checkpoint, Config, Control, CurvePoint, RunSpec, RunState, evaluate_split, run,
 };
@@ -12,8 +13,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-fn config() -> Config {
-    Config {
+/// The seed's recipe, and one in which everything happens that keeps or changes something over the steps.
+fn configs() -> [Config; 2] {
+    let seed = Config {
         d_model: 32,
         n_heads: 4,
         n_layers: 2,
@@ -26,7 +28,19 @@ fn config() -> Config {
         validation_characters: 1600,
         patience: 0,
         ..Config::default()
-    }
+    };
+    let all = Config {
+        optimizer: Optimizer::Muon,
+        gradient_clip: 0.3,
+        schedule: RateSchedule::Linear,
+        warmup_steps: 5,
+        batch_ramp: 0.5,
+        weight_averaging: Averaging::Ema,
+        averaging_decay: 0.9,
+        train_fraction: 0.7,
+        ..seed.clone()
+    };
+    [seed, all]
 }
 
 fn engine(config: &Config, threads: usize) -> CpuEngine {
@@ -55,6 +69,9 @@ impl<F: FnMut(u64, usize) + Send> Engine for Watched<F> {
     fn set_threads(&mut self, threads: usize) {
         self.engine.set_threads(threads);
     }
+    fn draw_masks(&mut self, seed: u64, update: u64) {
+        self.engine.draw_masks(seed, update);
+    }
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
         (self.tell)(update.number, self.engine.threads());
         self.engine.step(batch, update)
@@ -70,6 +87,12 @@ impl<F: FnMut(u64, usize) + Send> Engine for Watched<F> {
     }
     fn with_state(&mut self, change: &mut dyn FnMut(StateMut<'_>)) {
         self.engine.with_state(change);
+    }
+    fn keep_average(&mut self, keep: bool) {
+        self.engine.keep_average(keep);
+    }
+    fn swap_average(&mut self) {
+        self.engine.swap_average();
     }
     fn cache(&self, streams: usize, positions: usize) -> Cache {
         self.engine.cache(streams, positions)
@@ -87,19 +110,48 @@ fn traces(folder: &Path, curve: &[CurvePoint]) -> (Vec<CurvePoint>, Vec<Vec<u32>
     let last = Checkpoint::read(&folder.join(CHECKPOINT)).unwrap();
     let best = Checkpoint::read(&folder.join(BEST)).unwrap();
     let moments = last.moments.unwrap();
+    let average = last.average.unwrap_or_default();
+    let all = [&last.parameters, &moments.first, &moments.second, &average, &best.parameters];
     (
         curve.iter().map(|p| CurvePoint { train_seconds: 0.0, ..*p }).collect(),
-        vec![bits(&last.parameters), bits(&moments.first), bits(&moments.second), bits(&best.parameters)],
+        all.iter().map(|values| bits(values)).collect(),
     )
 }
 
 #[test]
 fn threads_and_interruptions_change_nothing() {
-    let (corpus, config) = (common::corpus(0), config());
+    configs().iter().for_each(nothing_changes);
+}
+
+/// What is drawn in each step is drawn again.
+#[test]
+fn nor_with_dropout_and_the_parts_of_fast() {
+    let fast = Config::recipe("fast").unwrap();
+    let [seed, _] = configs();
+    let Config { d_model, n_heads, n_layers, max_len, batch_size, sequence_length, steps, .. } = seed;
+    nothing_changes(&Config {
+        d_model,
+        n_heads,
+        n_layers,
+        max_len,
+        batch_size,
+        sequence_length,
+        steps,
+        dropout: 0.1,
+        learning_rate: 1e-2,
+        eval_every: 25,
+        validation_characters: 1600,
+        patience: 0,
+        ..fast
+    });
+}
+
+fn nothing_changes(config: &Config) {
+    let corpus = common::corpus(0);
     let straight = tempfile::tempdir().unwrap();
     let spec = RunSpec { resume: true, ..RunSpec::new(config.clone(), 1, straight.path()) };
     let never = Control::default();
-    let mut one = engine(&config, 1);
+    let mut one = engine(config, 1);
     let outcome = run(&corpus, &mut one, &spec, &never, &mut |_| {}).unwrap();
     assert_eq!(outcome.state, RunState::Complete);
     let losses: Vec<f64> = outcome.curve.iter().map(|p| p.validation_loss).collect();
@@ -112,12 +164,12 @@ fn threads_and_interruptions_change_nothing() {
     for (threads, stop) in [(2, 13), (3, 50), (1, 51)] {
         let flag = AtomicBool::new(false);
         let tell = |number, _| flag.store(number == stop, Ordering::Relaxed);
-        let mut stopping = Watched { engine: engine(&config, threads), tell };
+        let mut stopping = Watched { engine: engine(config, threads), tell };
         let control = Control { stop: &[&AtomicBool::new(false), &flag], ..Control::default() };
         let outcome = run(&corpus, &mut stopping, &spec, &control, &mut |_| {}).unwrap();
         assert_eq!(outcome.state, RunState::Interrupted { step: stop });
     }
-    let outcome = run(&corpus, &mut engine(&config, 4), &spec, &never, &mut |_| {}).unwrap();
+    let outcome = run(&corpus, &mut engine(config, 4), &spec, &never, &mut |_| {}).unwrap();
     assert!(traces(folder.path(), &outcome.curve) == expected, "{:?}", outcome.curve);
 
     // Threads that come and go while it runs: what is asked for during a step holds from the next one on.
@@ -129,15 +181,17 @@ fn threads_and_interruptions_change_nothing() {
         share.store(1 + number as usize % 3, Ordering::Relaxed);
     };
     let control = Control { threads: Some(&share), ..Control::default() };
-    let mut changing = Watched { engine: engine(&config, 1), tell };
+    let mut changing = Watched { engine: engine(config, 1), tell };
     let outcome = run(&corpus, &mut changing, &spec, &control, &mut |_| {}).unwrap();
     assert_eq!(seen[..4], [3, 2, 3, 1]);
     assert!(traces(folder.path(), &outcome.curve) == expected, "{:?}", outcome.curve);
 
     // The weights that come back from the file predict as those in memory do.
     let best = Checkpoint::read(&straight.path().join(CHECKPOINT)).unwrap();
-    let mut loaded = engine(&config, 2);
-    loaded.with_state(&mut |state| state.parameters.copy_from_slice(&best.parameters));
+    let mut loaded = engine(config, 2);
+    let weights = best.average.as_ref().unwrap_or(&best.parameters);
+    loaded.with_state(&mut |state| state.parameters.copy_from_slice(weights));
+    one.swap_average();
     for stride in [None, Some(5)] {
         let mut all = |_: u64, _: u64| ControlFlow::Continue(());
         let text = corpus.test();

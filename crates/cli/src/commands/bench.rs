@@ -8,10 +8,10 @@ use crate::progress::Work;
 use diapason_corpus::Alphabet;
 use diapason_engine::{
     Benchmark, Cell, CpuEngine, Precision, Shape, benchmark, cell, cells, evaluation, generation,
-    generation_memory, memory_needed, trials,
+    generation_memory, memory_needed, memory_of_updates, trials,
 };
 use diapason_model::ModelConfig;
-use diapason_training::Config;
+use diapason_training::{Config, updates};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::time::Duration;
@@ -67,8 +67,9 @@ struct Asked {
 impl Asked {
     /// Whether there is the memory for an engine on `threads` threads; says what so many of them take, with so much beside them.
     fn check_memory(&self, engines: u128, threads: usize, beside: u128) -> Result<(), Failure> {
-        CpuEngine::check_memory(&self.model, self.precision, self.shape, threads)?;
-        let each = memory_needed(&self.model, self.precision, self.shape, threads);
+        let updates = memory_of_updates(&self.model, self.config.updating(), threads);
+        CpuEngine::check_memory_and(&self.model, self.precision, self.shape, threads, updates)?;
+        let each = memory_needed(&self.model, self.precision, self.shape, threads) + updates;
         note(&memory::line(engines * each + beside, None, 0));
         Ok(())
     }
@@ -99,8 +100,9 @@ fn step(asked: &Asked) -> Answer {
     };
     asked.check_memory(1, *threads, beside)?;
     let mut work = Work::count();
-    let observe = &mut |round, rounds| work.at("measuring", round as u64, Some(rounds as u64));
-    let found = benchmark(model, *precision, *shape, *threads, asked.duration, observe)?;
+    let observe = &mut |round: usize, rounds: usize| work.at("measuring", round as u64, Some(rounds as u64));
+    let update = updates::update(&asked.config, 1, 0.0, 0);
+    let found = benchmark(model, *precision, *shape, *threads, &update, asked.duration, observe)?;
     work.finish();
     let text = asked.heading()
         + &format!(
@@ -117,6 +119,9 @@ fn step(asked: &Asked) -> Answer {
             found.peak_gflops, found.threads, found.isa
         )
         + &format!("fraction  {:.1} % of the peak\n", 100.0 * found.peak_fraction)
+        + &found.optimizer_share.map_or(String::new(), |share| {
+            format!("optimizer {:.1} % of the step, beyond what plain Adam takes\n", 100.0 * share)
+        })
         + &found.half.as_ref().map_or_else(String::new, |half| {
             format!(
                 "half      {:.1} GOP/s of 16-bit pairs at most; {:.1} % of that\n\
@@ -149,6 +154,7 @@ fn step(asked: &Asked) -> Answer {
         "flop_per_step": found.flop_per_step,
         "peak_gflops": found.peak_gflops,
         "peak_fraction": found.peak_fraction,
+        "optimizer_share": found.optimizer_share,
         "threads": found.threads,
         "isa": found.isa,
         "ms_per_step_p10": found.ms_spread.0,

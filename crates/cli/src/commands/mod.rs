@@ -120,9 +120,9 @@ fn checkpoint_file(path: &Path) -> Result<PathBuf, Failure> {
 fn trained(checkpoint: &mut Stored<'_>, precision: Precision, threads: usize) -> Result<CpuEngine, Failure> {
     let header = checkpoint.header();
     let shape = Shape { batch_size: 1, sequence_length: header.config.sequence_length };
-    let mut engine = engine(header.model, precision, shape, threads)?;
+    let mut engine = engine(header.model, precision, shape, threads, 0)?;
     let mut read = Ok(());
-    engine.with_state(&mut |state| read = checkpoint.read_parameters(state.parameters));
+    engine.with_state(&mut |state| read = checkpoint.read_evaluated(state.parameters));
     read?;
     Ok(engine)
 }
@@ -149,7 +149,7 @@ fn shape(config: &Config) -> Shape {
     Shape { batch_size: config.batch_size, sequence_length: config.sequence_length }
 }
 
-/// A CPU engine with zeros for parameters, which whoever trains fills in.
+/// A CPU engine with zeros for parameters, which whoever trains fills in. Its updates will take `updates` bytes.
 ///
 /// # Errors
 /// Too little memory, before any of it is allocated.
@@ -158,8 +158,9 @@ fn engine(
     precision: Precision,
     shape: Shape,
     threads: usize,
+    updates: u128,
 ) -> Result<CpuEngine, EngineError> {
-    CpuEngine::check_memory(&model, precision, shape, threads)?;
+    CpuEngine::check_memory_and(&model, precision, shape, threads, updates)?;
     let zeros = vec![0.0; model.parameters()];
     CpuEngine::with_precision(precision, model, &zeros, threads, shape)
 }

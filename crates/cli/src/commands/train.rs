@@ -1,8 +1,8 @@
 //! `train`: one configuration.
 
 use super::{
-    checkpoint_file, configured, engine, json, nothing_learned, open, precision, recipe, required_request,
-    shape, slug,
+    checkpoint_file, configured, engine, json, key_of, nothing_learned, open, precision, recipe,
+    required_request, shape, slug,
 };
 use crate::args::Train;
 use crate::boards::Boards;
@@ -12,9 +12,10 @@ use crate::progress::{Training, duration};
 use crate::shell;
 use crate::signals::Signals;
 use diapason_corpus::Corpus;
+use diapason_engine::{memory_needed, memory_of_updates};
 use diapason_study::{Params, STUDY_FILE};
 use diapason_training::{
-    BEST, CHECKPOINT, CURVE, Config, Control, Event, Protocol, Reading, RunOutcome, RunSpec, RunState,
+    BEST, Budget, CHECKPOINT, CURVE, Config, Control, Event, Protocol, Reading, RunOutcome, RunSpec, RunState,
 };
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -22,23 +23,40 @@ use std::path::{Path, PathBuf};
 
 pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     let request = required_request(&args.text)?;
-    let config = configured(recipe(args.recipe.as_deref())?, &args.set, args.steps)?;
+    let mut config = configured(recipe(args.recipe.as_deref())?, &args.set, args.steps)?;
+    let steps_are_given = args.steps.is_some() || args.set.iter().any(|set| key_of(set) == "steps");
+    if args.budget.is_some() && steps_are_given {
+        return Err(Failure::usage("--budget and steps both say how long the run is")
+            .with_hint("leave one of them out"));
+    }
     // What can be refused without the text is refused before it is read.
     config.clone().validated(1).map_err(|e| Failure::from(e).typed())?;
     let corpus = open(&request)?;
+    let mut time_budget = None;
+    match args.budget {
+        Some(Budget::Seconds(seconds)) => time_budget = Some(seconds),
+        Some(budget) => {
+            config.steps =
+                budget.steps(&config, corpus.alphabet.len()).map_err(|e| Failure::from(e).typed())?;
+        }
+        None => {}
+    }
     let config = config.validated(corpus.alphabet.len()).map_err(|e| Failure::from(e).typed())?;
     corpus.require(config.sequence_length)?;
     let model = config.model(corpus.alphabet.len())?;
     let (shape, threads) = (shape(&config), args.machine.threads());
     let (precision, said) = precision(config.precision)?;
+    let updates = memory_of_updates(&model, config.updating(), threads);
     let memory = memory::line(
-        diapason_engine::memory_needed(&model, precision, shape, threads),
+        memory_needed(&model, precision, shape, threads) + updates,
         Some(&corpus),
         diapason_training::memory_needed(&config, Protocol::Standard) as u64,
     );
-    let mut engine = engine(model, precision, shape, threads)?;
+    let mut engine = engine(model, precision, shape, threads, updates)?;
 
-    let folder = args.out.clone().unwrap_or_else(|| default_folder(&request.corpus, &config, args.seed));
+    let budget = time_budget.and(args.budget);
+    let folder =
+        args.out.clone().unwrap_or_else(|| default_folder(&request.corpus, &config, budget, args.seed));
     if folder.join(STUDY_FILE).exists() {
         return Err(Failure::usage(format!("{} holds a study, not a run", folder.display()))
             .with_hint("choose another folder with --out; `diapason tune` goes on with a study"));
@@ -50,6 +68,7 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
         resume: args.resume,
         init: args.init.as_deref().map(checkpoint_file).transpose()?,
         allow_other_engine: args.allow_other_engine,
+        time_budget,
         ..RunSpec::new(config, args.seed, &folder)
     };
     let mut progress = Training::new();
@@ -170,9 +189,10 @@ fn as_json(outcome: &RunOutcome, corpus: &Corpus, folder: &Path) -> Value {
     })
 }
 
-/// `runs/text8/d_model=128,steps=2000/seed-0`: what differs from the nearest recipe names the folder.
-fn default_folder(corpus: &str, config: &Config, seed: u64) -> PathBuf {
-    let (recipe, changed) = config.nearest_recipe();
+/// `runs/text8/d_model=128,steps=2000/seed-0`: what differs from the nearest recipe names the folder, and a budget of time.
+fn default_folder(corpus: &str, config: &Config, budget: Option<Budget>, seed: u64) -> PathBuf {
+    let (recipe, mut changed) = config.nearest_recipe();
+    changed.extend(budget.map(|budget| ("budget", budget.to_string().into())));
     let (is_changed, params) = (!changed.is_empty(), Params::new(changed));
     let name = match (recipe.values.is_empty(), is_changed) {
         (true, _) => params.folder_name(),

@@ -52,7 +52,9 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
     let rule = match args.rule.unwrap_or_default() {
         // One thing, one place: patience is a key of the configuration.
         Rule::Patience(evaluations) => {
-            if args.grid.iter().chain(&args.set).any(|assignment| key_of(assignment) == "patience") {
+            let typed = args.grid.iter().chain(&args.set).map(|assignment| key_of(assignment));
+            let drawn = args.range.iter().map(|range| range.key.as_str());
+            if typed.chain(drawn).any(|key| key == "patience") {
                 return Err(Failure::usage("patience is given twice, by --rule and as a key")
                     .with_hint("leave one of them out"));
             }

@@ -10,7 +10,7 @@ use crate::shell;
 use crate::signals::Signals;
 use diapason_corpus::Corpus;
 use diapason_corpus::english::{FLOOR_WINDOWS, window_floor};
-use diapason_engine::{CpuEngine, memory_needed};
+use diapason_engine::{CpuEngine, memory_needed, memory_of_updates};
 use diapason_model::ModelConfig;
 use diapason_report::Bounds;
 use diapason_study::{
@@ -61,10 +61,14 @@ fn work_on(
     let (precision, said) = precision(spec.config.precision)?;
     said.into_iter().for_each(note);
     let make = |model: ModelConfig, config: &Config, threads: usize| -> MadeEngine {
-        Ok(Box::new(engine(model, precision, shape(config), threads)?))
+        let updates = memory_of_updates(&model, config.updating(), threads);
+        Ok(Box::new(engine(model, precision, shape(config), threads, updates)?))
     };
     let engines = Engines {
-        memory: &|model, config| memory_needed(model, precision, shape(config), threads),
+        memory: &|model, config| {
+            memory_needed(model, precision, shape(config), threads)
+                + memory_of_updates(model, config.updating(), threads)
+        },
         available: CpuEngine::memory_available(),
         id: CpuEngine::engine_id(precision)?.to_string(),
         make: &make,

@@ -36,6 +36,8 @@ struct Trainer {
     engine: CpuEngine,
     symbols: Vec<u8>,
     shape: Shape,
+    /// What each step does, but for its number.
+    update: Update,
     /// Updates so far.
     number: u64,
 }
@@ -50,7 +52,7 @@ impl Trainer {
         CpuEngine::check_memory(model, precision, shape, threads)?;
         let engine = CpuEngine::with_precision(precision, *model, &initialise(model, 0), threads, shape)?;
         let symbols = symbols(shape.batch_size * shape.sequence_length + PLACES + 1, model.vocabulary);
-        Ok(Self { engine, symbols, shape, number: 0 })
+        Ok(Self { engine, symbols, shape, update: Update::default(), number: 0 })
     }
 
     /// Positions in a batch.
@@ -69,8 +71,7 @@ impl Trainer {
 
     fn step(&mut self) {
         self.number += 1;
-        let update =
-            Update { number: self.number, learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+        let update = Update { number: self.number, ..self.update };
         // Never the same batch for long: it would be learned by heart, and gradients of almost nothing can be slow.
         let at = self.number as usize * 61 % PLACES;
         let n = self.positions();

@@ -1,8 +1,8 @@
 //! A training step against the multiply-add peak of the same threads.
 
 use super::{Peak, Trainer, median, rounds, spread};
-use crate::api::{Engine, EngineError};
-use crate::cpu::Shape;
+use crate::api::{Engine, EngineError, Update, Updating};
+use crate::cpu::{Shape, flop_of_update};
 use diapason_kernels::Precision;
 use diapason_model::ModelConfig;
 use std::time::Duration;
@@ -16,8 +16,10 @@ pub struct Benchmark {
     pub ms_spread: (f64, f64),
     /// Training positions per second.
     pub tokens_per_second: f64,
-    /// Floating-point operations of a step by the usual count.
+    /// Floating-point operations of a step by the usual count, and those of Muon, if it is used.
     pub flop_per_step: f64,
+    /// What the optimizer adds to a step with plain Adam, as a part of the whole step; none for Adam itself.
+    pub optimizer_share: Option<f64>,
     /// Multiply-add peak of the same threads, 10^9 operations per second.
     pub peak_gflops: f64,
     /// The step's rate as a fraction of the peak: the median over rounds of their ratio.
@@ -51,7 +53,7 @@ pub struct Comparison {
     pub speedup_spread: (f64, f64),
 }
 
-/// Times training steps of `model` on random symbols for about `duration`, in rounds of one turn of steps and one
+/// Times training steps of `model` with updates like `update` on random symbols for about `duration`, in rounds of one turn of steps and one
 /// of the peak; `observe(round, total)` is told of each. A turn is one step, or as many short ones as
 /// make 20 ms, so that it does not matter that the peak's turn put the engine's threads to sleep.
 ///
@@ -64,10 +66,16 @@ pub fn benchmark(
     precision: Precision,
     shape: Shape,
     threads: usize,
+    update: &Update,
     duration: Duration,
     observe: &mut dyn FnMut(usize, usize),
 ) -> Result<Benchmark, EngineError> {
     let mut trainer = Trainer::new(model, precision, shape, threads)?;
+    trainer.update = *update;
+    let plain = Update { learning_rate: update.adam_learning_rate, ..Update::default() };
+    let clips = update.gradient_clip > 0.0 || update.adaptive_clip > 0.0;
+    let updating = Updating { optimizer: update.optimizer, clips, averages: false };
+    let is_plain = updating == Updating::default();
     let (count, turn) = trainer.warm();
     let isa = trainer.isa();
     let mut peak = Peak::new(isa, Precision::F32, threads, turn);
@@ -75,20 +83,26 @@ pub fn benchmark(
         Precision::F32 => None,
         Precision::Half => {
             let mut single = Trainer::new(model, Precision::F32, shape, threads)?;
+            single.update = *update;
             single.warm();
             Some((single, Peak::new(isa, Precision::Half, threads, turn)))
         }
     };
-    let turns = if other.is_some() { 5.0 } else { 2.0 };
+    let turns = if other.is_some() { 5.0 } else { 2.0 } + if is_plain { 0.0 } else { 1.0 };
     let total = rounds(duration.as_secs_f64(), turns * turn);
-    let flop = trainer.flop();
-    let (mut times, mut peaks, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let flop = trainer.flop() + flop_of_update(model, update);
+    let (mut times, mut peaks, mut ratios, mut shares) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut singles, mut pair_peaks, mut pair_ratios, mut speedups) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..total {
         observe(round, total);
         let time = trainer.time(count);
         let limit = peak.rate();
+        if !is_plain {
+            trainer.update = plain;
+            shares.push(1.0 - trainer.time(count) / time);
+            trainer.update = *update;
+        }
         times.push(1e3 * time);
         peaks.push(limit / 1e9);
         ratios.push(flop / time / limit);
@@ -107,12 +121,14 @@ pub fn benchmark(
         ms_spread: spread(&mut times),
         tokens_per_second: trainer.positions() as f64 / ms_per_step * 1e3,
         flop_per_step: flop,
+        optimizer_share: if is_plain { None } else { Some(median(&mut shares)) },
         peak_gflops: median(&mut peaks),
         peak_fraction: median(&mut ratios),
         threads: trainer.engine.threads(),
         isa: isa.name().to_string(),
         rounds: total,
-        memory_bytes: crate::memory_needed(model, precision, shape, trainer.engine.threads()),
+        memory_bytes: crate::memory_needed(model, precision, shape, trainer.engine.threads())
+            + crate::memory_of_updates(model, updating, trainer.engine.threads()),
         precision,
         half: other.is_some().then(|| Comparison {
             pair_peak_gops: median(&mut pair_peaks),

@@ -5,7 +5,7 @@
 //! takes minutes.
 
 use super::{Benchmark, benchmark};
-use crate::api::EngineError;
+use crate::api::{EngineError, Update};
 use crate::cpu::Shape;
 use diapason_kernels::Precision;
 use diapason_model::ModelConfig;
@@ -107,7 +107,8 @@ pub fn cell(
     threads: usize,
     duration: Duration,
 ) -> Result<Benchmark, EngineError> {
-    benchmark(&cell.model(base), precision, cell.shape(), threads, duration, &mut |_, _| {})
+    let update = Update::default();
+    benchmark(&cell.model(base), precision, cell.shape(), threads, &update, duration, &mut |_, _| {})
 }
 
 #[cfg(test)]

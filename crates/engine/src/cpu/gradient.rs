@@ -1,14 +1,13 @@
 //! The parameters' gradients, from what the items left behind, and the update.
 //!
-//! Each task computes one rectangle of one parameter's gradient as a sum over all items in their order, and
-//! updates the parameters under it at once, while the gradient is in the cache: the whole gradient never exists in
-//! memory. Tasks are independent, so threads take them in any order; the order of every sum is fixed.
+//! Each task computes one rectangle of one parameter's gradient as a sum over all items in their order, and hands it on, row by row, while
+//! it is in the cache: what becomes of it is decided in `update.rs`. Tasks are independent, so threads take them in any order;
+//! the order of every sum is fixed.
 
 use super::passes::Item;
 use super::sizes::{BlockFields, EndFields, Sizes, SmallEnds, SmallFields};
 use diapason_kernels::{
-    AdamUpdate, Block, BlockMut, BlockSet, Buffer, Isa, Precision, Stretch, adam, add, gemm_transposed,
-    gemm_transposed_half, padded,
+    Block, BlockSet, Buffer, Isa, Precision, Stretch, add, gemm_transposed, gemm_transposed_half, padded,
 };
 use diapason_model::Layout;
 use std::ops::Range;
@@ -44,7 +43,7 @@ struct Operand {
 /// What a thread needs while it works on tasks.
 pub(super) struct TaskScratch {
     /// Gradient of a rectangle.
-    gradient: Buffer,
+    pub gradient: Buffer,
 }
 
 impl TaskScratch {
@@ -308,17 +307,6 @@ fn sum_embedded(
             i += 1;
         }
     }
-}
-
-/// Applies `update` to a task's rectangle of parameters and moments.
-pub(super) fn apply(
-    isa: Isa,
-    update: &AdamUpdate,
-    r: usize,
-    gradient: &[f32],
-    [p, m, v]: &mut [BlockMut<'_>; 3],
-) {
-    adam(isa, update, gradient, p.row(r), m.row(r), v.row(r));
 }
 
 #[cfg(test)]

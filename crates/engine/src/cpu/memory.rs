@@ -5,8 +5,10 @@ use super::gradient::TaskScratch;
 use super::passes::Item;
 use super::positions::Tables;
 use super::sizes::Sizes;
+use super::update::Updater;
 use super::weights::Weights;
 use super::{CpuEngine, Shape};
+use crate::api::Updating;
 use diapason_kernels::{Precision, padded};
 use diapason_model::{Layout, ModelConfig};
 
@@ -14,6 +16,16 @@ use diapason_model::{Layout, ModelConfig};
 /// any size.
 pub fn memory_needed(model: &ModelConfig, precision: Precision, shape: Shape, threads: usize) -> u128 {
     needed(model, precision, shape, threads, true)
+}
+
+/// Bytes that an engine allocates besides with the first update, for updates of another kind than Adam's without clipping and averaging.
+pub fn memory_of_updates(model: &ModelConfig, updating: Updating, threads: usize) -> u128 {
+    let rough = 4 * parameters(model);
+    let is_absurd = rough > 1 << 46;
+    let vector = if is_absurd { rough } else { 4 * Layout::new(model).total as u128 };
+    let vectors = u128::from(updating.averages) + u128::from(Updater::keeps_gradient(updating));
+    let scratch = if is_absurd { 0 } else { Updater::scratch_bytes(&Layout::new(model), updating) };
+    vectors * vector + threads as u128 * scratch as u128
 }
 
 /// Bytes that an engine allocates that generates texts with contexts of `positions`: with a cache for each of these numbers of

@@ -4,8 +4,8 @@
 //!
 //! 1. `passes.rs`: forward, loss and backward of each item (a group of sequences) through the whole network; the
 //!    item keeps what the weight gradients need.
-//! 2. `gradient.rs`: each rectangle of each parameter's gradient, summed over the items in their order, and
-//!    Adam on the parameters under it.
+//! 2. `gradient.rs` and `update.rs`: each rectangle of each parameter's gradient, summed over the items in their order, and
+//!    the update of the parameters under it; in more than one phase where an optimizer has to see the whole gradient first.
 //! 3. `weights.rs`: the changed matrices packed anew for the products.
 //!
 //! Nothing is allocated in a step once its shape has been seen. How work is cut never depends on the
@@ -18,13 +18,15 @@ mod memory;
 mod passes;
 mod positions;
 mod sizes;
+mod update;
 mod weights;
 
 pub(crate) use memory::generation_needed;
-pub use memory::{cache_bytes, memory_needed};
+pub use memory::{cache_bytes, memory_needed, memory_of_updates};
+pub(crate) use update::flop_of_update;
 
 use crate::api::{Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update};
-use diapason_kernels::{AdamUpdate, Buffer, Isa, Pool, Precision, cross_entropy};
+use diapason_kernels::{Buffer, Isa, Pool, Precision, cross_entropy};
 use diapason_model::{Layout, LossPositions, ModelConfig};
 use diapason_random::{Purpose, Stream};
 use dropout::Masks;
@@ -33,6 +35,7 @@ use gradient::{Gradient, TaskScratch};
 use passes::{Context, Item, Scratch};
 use positions::Tables;
 use sizes::{EndFields, Sizes};
+use update::Updater;
 use weights::Weights;
 
 /// The environment variable that names the instruction set to use instead of the best one.
@@ -47,7 +50,7 @@ pub struct Shape {
     pub sequence_length: usize,
 }
 
-/// Forward, backward and Adam on the processor's vector instructions; in f32, but for the products, which may be in half precision.
+/// Forward, backward and update on the processor's vector instructions; in f32, but for the products, which may be in half precision.
 pub struct CpuEngine {
     id: EngineId,
     isa: Isa,
@@ -59,12 +62,15 @@ pub struct CpuEngine {
     parameters: Buffer,
     first_moment: Buffer,
     second_moment: Buffer,
+    /// Average of the parameters; empty if none is kept.
+    average: Buffer,
     weights: Weights,
     pool: Pool,
     /// Sizes that `items`, `gradient` and `threads` are made for.
     sizes: Sizes,
     items: Vec<Item>,
     gradient: Gradient,
+    updater: Updater,
     threads: Vec<ThreadScratch>,
 }
 
@@ -173,8 +179,10 @@ impl CpuEngine {
             parameters: Buffer::from_slice(parameters),
             first_moment: Buffer::zeroed(layout.total),
             second_moment: Buffer::zeroed(layout.total),
+            average: Buffer::zeroed(0),
             weights: Weights::new(isa, &sizes, &layout),
             gradient: Gradient::new(&sizes, &layout),
+            updater: Updater::new(&layout),
             threads: (0..pool.threads()).map(|_| ThreadScratch::new(&sizes, &layout)).collect(),
             items: (0..shape.batch_size.div_ceil(sizes.sequences)).map(|_| Item::new(&sizes)).collect(),
             pool,
@@ -196,7 +204,21 @@ impl CpuEngine {
         shape: Shape,
         threads: usize,
     ) -> Result<(), EngineError> {
-        let needed = memory_needed(model, precision, shape, threads);
+        Self::check_memory_and(model, precision, shape, threads, 0)
+    }
+
+    /// The same with so many bytes besides, of [`memory_of_updates`].
+    ///
+    /// # Errors
+    /// With both figures when it has not.
+    pub fn check_memory_and(
+        model: &ModelConfig,
+        precision: Precision,
+        shape: Shape,
+        threads: usize,
+        besides: u128,
+    ) -> Result<(), EngineError> {
+        let needed = memory_needed(model, precision, shape, threads) + besides;
         let available = Self::memory_available();
         let gib = |bytes: u128| bytes as f64 / f64::from(1 << 30);
         match available {
@@ -340,21 +362,7 @@ impl Engine for CpuEngine {
 
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
         let metrics = self.pass(batch);
-        let update =
-            AdamUpdate::new(update.number, update.learning_rate, update.beta1, update.beta2, update.epsilon);
-        let (isa, s) = (self.isa, self.sizes);
-        let items = &self.items[..batch.windows().div_ceil(s.sequences)];
-        let gradient = &self.gradient;
-        self.pool.for_each_block(
-            gradient.set(),
-            [&mut self.parameters, &mut self.first_moment, &mut self.second_moment],
-            &mut self.threads,
-            |index, mut blocks, thread| {
-                gradient.compute(index, isa, &s, items, batch.inputs, &mut thread.tasks, |r, g| {
-                    gradient::apply(isa, &update, r, g, &mut blocks);
-                });
-            },
-        );
+        self.update(batch, update);
         self.pack();
         metrics
     }
@@ -419,6 +427,7 @@ impl Engine for CpuEngine {
             parameters: &self.parameters,
             first_moment: &self.first_moment,
             second_moment: &self.second_moment,
+            average: &self.average,
         }
     }
 
@@ -427,8 +436,23 @@ impl Engine for CpuEngine {
             parameters: &mut self.parameters,
             first_moment: &mut self.first_moment,
             second_moment: &mut self.second_moment,
+            average: &mut self.average,
         });
         self.pack();
+    }
+
+    fn keep_average(&mut self, keep: bool) {
+        let len = if keep { self.layout.total } else { 0 };
+        if self.average.len() != len {
+            self.average = Buffer::zeroed(len);
+        }
+    }
+
+    fn swap_average(&mut self) {
+        if !self.average.is_empty() {
+            std::mem::swap(&mut self.parameters, &mut self.average);
+            self.pack();
+        }
     }
 
     fn cache(&self, streams: usize, positions: usize) -> Cache {

@@ -104,8 +104,9 @@ pub(super) fn table(shown: &Shown<'_>) -> String {
 
 /// What a long table is sorted by: the loss; what has none comes last.
 fn rank(shown: &Shown<'_>, cell: usize) -> f64 {
-    match &shown.candidates[cell] {
-        candidate if candidate.left_out.is_none() && candidate.loss.is_finite() => candidate.loss,
+    // As it stands in the table: what is weighed may be a mean over more seeds.
+    match &shown.readings[cell] {
+        reading if reading.left_out.is_none() && reading.loss.is_finite() => reading.loss,
         _ => shown.dropped[cell].map_or(f64::INFINITY, |(loss, _)| 1e9 + loss),
     }
 }

@@ -112,6 +112,7 @@ impl Engine for Toy {
         self.threads = threads;
     }
 
+    fn draw_masks(&mut self, _: u64, _: u64) {}
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
         let mut gradient = vec![0.0; self.parameters.len()];
         let metrics = self.gradient(batch, &mut gradient);
@@ -162,7 +163,12 @@ impl Engine for Toy {
     }
 
     fn state(&self) -> State<'_> {
-        State { parameters: &self.parameters, first_moment: &self.first, second_moment: &self.second }
+        State {
+            parameters: &self.parameters,
+            first_moment: &self.first,
+            second_moment: &self.second,
+            average: &[],
+        }
     }
 
     fn with_state(&mut self, change: &mut dyn FnMut(StateMut<'_>)) {
@@ -170,8 +176,14 @@ impl Engine for Toy {
             parameters: &mut self.parameters,
             first_moment: &mut self.first,
             second_moment: &mut self.second,
+            average: &mut [],
         });
     }
+
+    // No study of these tests averages.
+    fn keep_average(&mut self, _: bool) {}
+
+    fn swap_average(&mut self) {}
 
     fn cache(&self, _streams: usize, _positions: usize) -> Cache {
         Box::new(())

@@ -53,6 +53,7 @@ pub struct Bigram {
     parameters: Vec<f32>,
     first: Vec<f32>,
     second: Vec<f32>,
+    average: Vec<f32>,
     steps: u64,
     /// What it returns is added to the loss.
     pub hook: Option<Hook>,
@@ -72,6 +73,7 @@ impl Bigram {
             parameters: vec![f32::NAN; zeros.len()],
             first: vec![f32::NAN; zeros.len()],
             second: zeros,
+            average: Vec::new(),
             steps: 0,
             hook: None,
         }
@@ -133,10 +135,11 @@ impl Engine for Bigram {
         1
     }
 
+    fn draw_masks(&mut self, _: u64, _: u64) {}
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
         let mut gradient = vec![0.0; self.parameters.len()];
         let mut metrics = self.gradient(batch, &mut gradient);
-        let Update { learning_rate, beta1, beta2, epsilon, number } = *update;
+        let Update { learning_rate, beta1, beta2, epsilon, number, .. } = *update;
         let correct1 = 1.0 - beta1.powi(number as i32);
         let correct2 = 1.0 - beta2.powi(number as i32);
         for i in 0..gradient.len() {
@@ -145,6 +148,9 @@ impl Engine for Bigram {
             self.second[i] = beta2 * self.second[i] + (1.0 - beta2) * g * g;
             self.parameters[i] -=
                 learning_rate * (self.first[i] / correct1) / ((self.second[i] / correct2).sqrt() + epsilon);
+        }
+        for (average, &p) in self.average.iter_mut().zip(&self.parameters) {
+            *average += update.average * (p - *average);
         }
         self.steps = number;
         if let Some(hook) = &mut self.hook {
@@ -186,7 +192,12 @@ impl Engine for Bigram {
     }
 
     fn state(&self) -> State<'_> {
-        State { parameters: &self.parameters, first_moment: &self.first, second_moment: &self.second }
+        State {
+            parameters: &self.parameters,
+            first_moment: &self.first,
+            second_moment: &self.second,
+            average: &self.average,
+        }
     }
 
     fn with_state(&mut self, change: &mut dyn FnMut(StateMut<'_>)) {
@@ -194,7 +205,18 @@ impl Engine for Bigram {
             parameters: &mut self.parameters,
             first_moment: &mut self.first,
             second_moment: &mut self.second,
+            average: &mut self.average,
         });
+    }
+
+    fn keep_average(&mut self, keep: bool) {
+        self.average.resize(if keep { self.parameters.len() } else { 0 }, f32::NAN);
+    }
+
+    fn swap_average(&mut self) {
+        if !self.average.is_empty() {
+            std::mem::swap(&mut self.parameters, &mut self.average);
+        }
     }
 
     fn cache(&self, _streams: usize, _positions: usize) -> Cache {
