@@ -266,8 +266,9 @@ impl Distribution {
     }
 }
 
+/// The whole numbers that [`Distribution::internal`] gives.
 fn whole_number(x: f64) -> Option<i64> {
-    (x.fract() == 0.0 && x.abs() < 9e15).then_some(x as i64)
+    (x.fract() == 0.0 && x.abs() <= (1i64 << 53) as f64).then_some(x as i64)
 }
 
 fn content(what: String) -> StorageError {
@@ -489,6 +490,14 @@ mod tests {
         assert!(name("name", "").is_err() && name("name", "a\0b").is_err());
         assert_eq!(step(2_147_483_647).unwrap(), 2_147_483_647);
         assert!(step(2_147_483_648).is_err());
+    }
+
+    #[test]
+    fn the_largest_whole_numbers_come_back() {
+        for x in [1i64 << 53, -(1 << 53), -9_000_000_000_000_807] {
+            let distribution = Distribution::Int { low: x, high: x, log: false, step: 1 };
+            assert_eq!(distribution.external(distribution.internal(&json!(x)).unwrap()).unwrap(), json!(x));
+        }
     }
 
     proptest! {
