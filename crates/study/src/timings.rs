@@ -464,7 +464,8 @@ mod tests {
             "d_model=256,n_heads=8,n_layers=4,mlp_ratio=4,max_len=128,tie_embeddings=false,norm=layer_norm,\
              positions=learned,activation=gelu,mlp_bias=true,qk_norm=false,logit_softcap=0,embedding_norm=false,\
              ngram_table=0,value_residual=false,embedding_residual=false,dropout=0,loss_positions=all,\
-             batch_size=64,sequence_length=32,precision=f32"
+             batch_size=64,sequence_length=32,optimizer=adam,gradient_clip=0,adaptive_clip=0,weight_averaging=none,\
+             precision=f32"
         );
         assert_ne!(Timings::key(&a), Timings::key(&Config { batch_size: 1, ..a.clone() }));
         let timing = Timing { ms_per_step: 5.0, steps: 3, side_by_side: Vec::new() };
