@@ -123,7 +123,7 @@ fn cases() -> Vec<Case> {
         ),
         (
             "hashed trigrams, ReLU",
-            (256, 2, 1, 2, 2.0, 8),
+            (256, 6, 2, 2, 2.0, 8),
             ModelConfig { ngram_table: 3, activation: Activation::Relu, ..seed },
             (2, 6),
         ),

@@ -112,9 +112,10 @@ fn steps_allocate_nothing() {
     let plain = Update::default();
     let clipping = Update { gradient_clip: 0.1, average: 0.1, ..plain };
     let by_unit = Update { adaptive_clip: 0.01, optimizer: Optimizer::Muon, ..plain };
-    let precisions = [Precision::F32, Precision::Half];
-    let runs = precisions.into_iter().flat_map(|precision| parts().map(|parts| (precision, parts)));
-    for (threads, (precision, parts)) in runs.flat_map(|run| [1, 2, 3].map(|threads| (threads, run))) {
+    // Not too many: after a minute the test harness itself allocates, to say that it has taken a minute.
+    let kinds = [(1, Precision::F32), (2, Precision::F32), (3, Precision::F32), (2, Precision::Half)];
+    for ((threads, precision), parts) in kinds.into_iter().flat_map(|kind| parts().map(|parts| (kind, parts)))
+    {
         let update = [plain, clipping, by_unit][threads - 1];
         let mut run = Run::new(parts, precision, threads, update);
         run.steps(FIRST);

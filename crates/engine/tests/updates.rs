@@ -35,7 +35,7 @@ impl Case {
             (27, 32, 4, 2, 4.0, false, seed),
             (5, 20, 2, 1, 2.5, true, seed),
             (3, 7, 7, 2, 1.0, false, seed),
-            (9, 80, 2, 1, 3.5, false, seed),
+            (9, 72, 2, 1, 4.0, false, seed),
             (11, 24, 2, 2, 2.0, false, fast),
         ]
         .into_iter()
@@ -182,7 +182,7 @@ fn updates_are_those_of_the_plain_versions() {
             let zeros = vec![0.0; layout.total];
             let mut plain =
                 Plain { parameters: widen(&case.parameters), first: zeros.clone(), second: zeros };
-            for number in 1..=3 {
+            for number in 1..=2 {
                 let what = format!("{isa}, {:?}: {update:?}, number {number}", case.model);
                 let symbols = case.symbols(number);
                 let mut gradient = vec![0.0; layout.total];

@@ -169,7 +169,7 @@ impl Default for Config {
             train_fraction: 1.0,
             optimizer: Optimizer::Adam,
             learning_rate: 1e-3,
-            adam_learning_rate: 1e-2,
+            adam_learning_rate: 1e-3,
             momentum: 0.95,
             beta1: 0.9,
             beta2: 0.999,

@@ -31,6 +31,7 @@ fn configs() -> [Config; 2] {
     };
     let all = Config {
         optimizer: Optimizer::Muon,
+        adam_learning_rate: 1e-2,
         gradient_clip: 0.3,
         schedule: RateSchedule::Linear,
         warmup_steps: 5,
@@ -139,6 +140,7 @@ fn nor_with_dropout_and_the_parts_of_fast() {
         steps,
         dropout: 0.1,
         learning_rate: 1e-2,
+        warmup_steps: 5,
         eval_every: 25,
         validation_characters: 1600,
         patience: 0,
