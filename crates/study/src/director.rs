@@ -299,7 +299,8 @@ impl<'a> Costs<'a> {
     }
 
     fn of_trial(&self, cell: &Cell, trial: &Trial) -> f64 {
-        let steps = cell.config.steps as f64;
+        // A batch that grows costs less at first.
+        let steps = cell.config.full_batches(cell.config.steps);
         let record = trial.record.as_ref();
         let cost = match self.study.spec.cost {
             Cost::Seconds if self.timed => {

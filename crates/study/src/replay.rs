@@ -271,9 +271,9 @@ fn training(study: &Study, whole: &Study) -> Training {
         let Some(record) = &trial.record else { continue };
         let timing = timed.and_then(|timings| timings.of(&study.cells[trial.cell].config));
         sum.steps += record.steps;
-        sum.flop += record.flop_per_step * record.steps as f64;
-        sum.seconds +=
-            timing.map_or(record.train_seconds, |timing| timing.ms_per_step / 1e3 * record.steps as f64);
+        let full = record.config.full_batches(record.steps);
+        sum.flop += record.flop_per_step * full;
+        sum.seconds += timing.map_or(record.train_seconds, |timing| timing.ms_per_step / 1e3 * full);
     }
     sum
 }

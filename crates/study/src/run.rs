@@ -581,7 +581,9 @@ impl Study {
             let config = &self.cells[trial.cell].config;
             let Some(ahead) = self.ahead(trial) else { continue };
             let steps = ahead.round() as u64;
-            let flop = steps as f64 * flop_per_step(config, vocabulary)?;
+            let done = config.steps.saturating_sub(steps);
+            let full = config.full_batches(config.steps) - config.full_batches(done);
+            let flop = full * flop_per_step(config, vocabulary)?;
             work.push(Work { number: trial.number, steps, flop });
         }
         Ok(work)
@@ -724,8 +726,9 @@ impl Study {
             let config = of(work);
             let characters = self.spec.protocol.evaluated_characters_per_step(config);
             let tokens = (config.batch_size * config.sequence_length) as f64;
-            // A step and its share of the evaluations.
-            let with_evaluations = 1.0 + characters / tokens / EVALUATION_SPEED;
+            // A step, on average over the run, and its share of the evaluations.
+            let step = config.full_batches(config.steps) / config.steps as f64;
+            let with_evaluations = step + characters / tokens / EVALUATION_SPEED;
             let pace = match timings.and_then(|timings| timings.of(config)) {
                 Some(timing) => Pace::measured(timing.points()),
                 None => Pace::guessed(flop_per_step(config, vocabulary)?),
@@ -759,7 +762,7 @@ fn most_at_once(needed: &[u128], trials: usize) -> u128 {
     needed.iter().take(trials).sum()
 }
 
-/// Floating-point operations of a training step, by the field's usual count.
+/// Floating-point operations of a training step on a full batch, by the field's usual count.
 fn flop_per_step(config: &Config, vocabulary: usize) -> Result<f64, StudyError> {
     let tokens = config.batch_size * config.sequence_length;
     Ok(config.model(vocabulary)?.training_flop(tokens, config.sequence_length))

@@ -82,7 +82,7 @@ pub struct Row {
     /// have been alone.
     #[serde(default)]
     pub trials_at_once: Option<f64>,
-    /// Milliseconds of a step alone on all threads, timed at the start of the study, if it was.
+    /// Milliseconds of a step alone on all threads, the mean over its steps, as timed at the start of the study, if it was.
     #[serde(default)]
     pub ms_per_step_alone: Option<f64>,
     /// Number of parameters.
@@ -371,8 +371,9 @@ impl Study {
         let (mut done, mut all) = (0.0, 0.0);
         for trial in &self.trials {
             let flop = flop[trial.cell]?;
-            done += flop * trial.record.as_ref().map_or(0, |record| record.steps) as f64;
-            all += flop * self.cells[trial.cell].config.steps as f64;
+            let config = &self.cells[trial.cell].config;
+            done += flop * config.full_batches(trial.record.as_ref().map_or(0, |record| record.steps));
+            all += flop * config.full_batches(config.steps);
         }
         Some(done / all).filter(|share| share.is_finite())
     }
@@ -464,7 +465,10 @@ impl Study {
             Some(reading) if pass == Pass::Early => (reading.step, reading.train_seconds),
             _ => (record.steps, record.train_seconds),
         };
-        let tokens = (steps * record.tokens_per_step) as f64;
+        let tokens = record.config.characters(steps);
+        // A batch that grows takes less time at first.
+        let full = record.config.full_batches(steps);
+        let ms_per_step_alone = ms_per_step_alone.map(|ms| ms * (full / steps.max(1) as f64));
         Row {
             number: trial.shown_number(),
             params: record.params.clone(),
@@ -489,7 +493,7 @@ impl Study {
             trials_at_once: record.trials_at_once,
             ms_per_step_alone,
             parameters: record.parameters,
-            flop: steps as f64 * record.flop_per_step,
+            flop: full * record.flop_per_step,
             read_at: reading.map(|r| r.step),
             engine: Some(record.engine.clone()).filter(|engine| !engine.is_empty()),
             other_engines: record.other_engines.clone(),

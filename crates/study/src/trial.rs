@@ -125,9 +125,9 @@ pub struct TrialRecord {
     pub trials_at_once: Option<f64>,
     /// Number of parameters.
     pub parameters: u64,
-    /// Positions in a step.
+    /// Positions in a step on a full batch.
     pub tokens_per_step: u64,
-    /// Floating-point operations of a step, by the field's usual count.
+    /// Floating-point operations of such a step, by the field's usual count.
     pub flop_per_step: f64,
     /// Which arithmetic computed it.
     pub engine: String,

@@ -550,8 +550,8 @@ impl TrialRecord {
         let reading = Reading::from(point);
         self.steps = point.step;
         self.train_seconds = point.train_seconds;
-        self.tokens_per_second = Some((point.step * self.tokens_per_step) as f64 / point.train_seconds)
-            .filter(|speed| speed.is_finite());
+        self.tokens_per_second =
+            Some(self.config.characters(point.step) / point.train_seconds).filter(|speed| speed.is_finite());
         self.last = Some(reading);
         if self.best.is_none_or(|best| reading.validation_loss < best.validation_loss) {
             self.best = Some(reading);

@@ -70,6 +70,24 @@ fn every_cell_and_seed_in_both_passes() {
 }
 
 #[test]
+fn a_batch_that_grows_costs_less() {
+    let (corpus, folder) = (corpus(), folder());
+    let spec = StudySpec { cost: Cost::Flop, ..spec(&corpus, &["batch_ramp=0,0.5"]) };
+    let study = done(&corpus, &spec, folder.path());
+    let flop = config().model(4).unwrap().training_flop(16, 8);
+    // Batches of 2: one window in the first half of 40 steps, two in the second.
+    for (pass, expected) in [(Pass::Full, [40.0, 30.0]), (Pass::Early, [8.0, 4.0])] {
+        let costs: Vec<f64> = study.candidates(pass).iter().map(|candidate| candidate.cost).collect();
+        assert_eq!(costs, expected.map(|full| full * flop), "{pass}");
+    }
+    for row in study.rows().iter().filter(|row| row.pass == Pass::Early) {
+        let characters = 8.0 * if row.params.text("batch_ramp").unwrap() == "0" { 16.0 } else { 8.0 };
+        let speed = row.tokens_per_second.unwrap() * row.train_seconds / characters;
+        assert!((speed - 1.0).abs() < 1e-9, "{speed}: {row:?}");
+    }
+}
+
+#[test]
 fn study_toml_is_complete() {
     let (corpus, folder) = (corpus(), folder());
     done(

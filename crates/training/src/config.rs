@@ -104,7 +104,7 @@ pub struct Config {
     pub beta2: f64,
     /// Added to the root of Adam's second moment.
     pub epsilon: f64,
-    /// Decoupled weight decay of matrices and tables.
+    /// Decoupled weight decay of matrices and tables; with Muon of its matrices alone.
     pub weight_decay: f64,
     /// Longest gradient; 0: any.
     pub gradient_clip: f64,
@@ -228,7 +228,7 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     ("beta1", "decay of Adam's first moment; Lion's weight of the momentum in a step"),
     ("beta2", "decay of Adam's second moment; of Lion's momentum"),
     ("epsilon", "added to the root of Adam's second moment"),
-    ("weight_decay", "decoupled decay of matrices and tables, of adamw, lion and muon"),
+    ("weight_decay", "decoupled decay of matrices and tables; muon's of the blocks' matrices, adam has none"),
     ("gradient_clip", "longest gradient, over all parameters; 0: any"),
     ("adaptive_clip", "longest gradient of a unit, in lengths of its weights, as 0.01; 0: any"),
     ("schedule", "of the step sizes: \"constant\", \"cosine\", \"linear\", \"wsd\" (warm-up, stable, decay)"),

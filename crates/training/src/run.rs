@@ -536,6 +536,8 @@ impl Run<'_> {
         let mut stored = Stored::open(&path)?;
         let old = stored.header().clone();
         (self.schedule, self.header.config) = scheduled(self.spec, self.spec.config.clone(), Some(&old));
+        // First, for a run without an average that is now to keep one was begun with other settings.
+        self.check_same_run(&old)?;
         let averages = self.header.config.updating().averages;
         if !stored.has_moments() || averages && !stored.has_average() {
             return Err(CheckpointError::Content {
@@ -546,7 +548,6 @@ impl Run<'_> {
             }
             .into());
         }
-        self.check_same_run(&old)?;
         // Straight into the engine: a large model is not held twice.
         let mut read = Ok(());
         self.engine.keep_average(averages);

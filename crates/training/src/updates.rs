@@ -130,6 +130,11 @@ impl Config {
         windows += (steps - from) as f64 * self.batch_size as f64;
         windows * self.sequence_length as f64
     }
+
+    /// The same in full batches: what the first `steps` updates cost in units of one whose batch has its size.
+    pub fn full_batches(&self, steps: u64) -> f64 {
+        self.characters(steps) / (self.batch_size * self.sequence_length) as f64
+    }
 }
 
 #[cfg(test)]
@@ -215,9 +220,13 @@ mod tests {
             for steps in 0..=steps {
                 let characters: usize = sizes[..steps as usize].iter().sum::<usize>() * 2;
                 assert_eq!(config.characters(steps), characters as f64, "{config:?} after {steps}");
+                if ramp == 0.0 {
+                    assert_eq!(config.full_batches(steps), steps as f64);
+                }
             }
         }
         let config = Config { batch_ramp: 0.5, ..Config::default() };
+        assert_eq!(config.full_batches(20_000), 5_000.0 * 0.25 + 5_000.0 * 0.5 + 10_000.0);
         let sizes = [0.0, 0.24, 0.25, 0.49, 0.5, 1.0].map(|done| super::batch_size(&config, done));
         assert_eq!(sizes, [16, 16, 32, 32, 64, 64]);
     }

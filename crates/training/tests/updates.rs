@@ -122,6 +122,17 @@ fn what_counts_on_the_steps_keeps_them() {
 }
 
 #[test]
+fn an_average_that_was_not_kept_is_another_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    run(&corpus(0), &mut Bigram::new(&config()), &RunSpec::new(config(), 0, folder.path())).unwrap();
+    let config = Config { weight_averaging: Averaging::Ema, ..config() };
+    let spec = RunSpec { resume: true, ..RunSpec::new(config.clone(), 0, folder.path()) };
+    let error = run(&corpus(0), &mut Bigram::new(&config), &spec).unwrap_err();
+    assert!(matches!(&error, TrainingError::SettingsChanged { .. }), "{error}");
+    assert!(error.to_string().contains("weight_averaging was \"none\", now \"ema\""), "{error}");
+}
+
+#[test]
 fn the_average_is_what_counts() {
     for (averaging, share) in [(Averaging::Ema, 1.0), (Averaging::Tail, 0.5)] {
         let config =

@@ -136,9 +136,9 @@ fn clock<'a>(shown: &Shown<'a>) -> (impl Fn(usize, &CurvePoint) -> f64 + use<'a>
         None => "seconds of training".to_string(),
     };
     let clock = move |trial: usize, point: &CurvePoint| {
-        let trial = &study.trials[trial];
-        match timed.and_then(|timings| timings.of(&study.cells[trial.cell].config)) {
-            Some(timing) => point.step as f64 * timing.ms_per_step / 1e3,
+        let config = &study.cells[study.trials[trial].cell].config;
+        match timed.and_then(|timings| timings.of(config)) {
+            Some(timing) => config.full_batches(point.step) * timing.ms_per_step / 1e3,
             None => point.train_seconds,
         }
     };
