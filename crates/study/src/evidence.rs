@@ -48,7 +48,7 @@ pub type SpanLosses = BTreeMap<u64, Vec<f32>>;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvidenceError {
     /// Nothing to compare with.
-    #[error("there are {configurations} configurations with losses per span; a comparison needs two")]
+    #[error("a comparison needs two configurations that came to their end, and there is {}", if *configurations == 0 { "none" } else { "one" })]
     TooFew {
         /// How many have losses.
         configurations: usize,

@@ -151,7 +151,7 @@ fn what_seeds_cannot_decide_is_said() {
     // One configuration is left.
     let rates = format!("learning_rate=0.001,{TOO_FAST}");
     let (study, why) = open(&until(&corpus, &[&rates], 0.002, 8));
-    assert!(why.contains("there are 1 configurations with losses per span"), "{why}");
+    assert!(why.contains("came to their end, and there is one"), "{why}");
     assert_eq!(seeds(&study), [[0], [0]], "no other seed would say more");
     // None is left.
     let (_, why) = open(&until(&corpus, &[&format!("learning_rate={TOO_FAST}")], 0.002, 8));

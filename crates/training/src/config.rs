@@ -229,8 +229,11 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     ("beta2", "decay of Adam's second moment; of Lion's momentum"),
     ("epsilon", "added to the root of Adam's second moment"),
     ("weight_decay", "decoupled decay of matrices and tables; muon's of the blocks' matrices, adam has none"),
-    ("gradient_clip", "longest gradient, over all parameters; 0: any"),
-    ("adaptive_clip", "longest gradient of a unit, in lengths of its weights, as 0.01; 0: any"),
+    ("gradient_clip", "largest global norm of the gradient, as 1; 0: no clipping"),
+    (
+        "adaptive_clip",
+        "largest norm of a unit's gradient, as a part of its weights' norm, as 0.01 (AGC); 0: none",
+    ),
     ("schedule", "of the step sizes: \"constant\", \"cosine\", \"linear\", \"wsd\" (warm-up, stable, decay)"),
     ("warmup_steps", "steps in which the step sizes grow to their values"),
     ("decay_share", "last part of the run in which the step sizes of \"wsd\" fall"),

@@ -832,12 +832,12 @@ impl Run<'_> {
     }
 
     /// Whether a run with a budget of time is to be evaluated on its way: every `eval_every` steps, or each twentieth of the time,
-    /// or less often, so that all evaluations take about a twentieth of the time.
+    /// or less often, so that all evaluations take about a twentieth of the time; but each quarter of it in any case.
     fn is_due_in_time(&self, time: &TimeSpent) -> bool {
         if self.header.config.eval_every > 0 {
             return self.header.step.is_multiple_of(self.header.config.eval_every);
         }
-        let pause = (time.budget / 20.0).max(20.0 * self.evaluation_seconds(time));
+        let pause = (time.budget / 20.0).max(20.0 * self.evaluation_seconds(time)).min(time.budget / 4.0);
         time.seconds >= time.evaluated + pause
     }
 
@@ -845,7 +845,8 @@ impl Run<'_> {
     fn evaluation_seconds(&self, time: &TimeSpent) -> f64 {
         let Header { config, progress, .. } = &self.header;
         let training = progress.train_seconds / progress.characters.max(1) as f64;
-        time.evaluation.unwrap_or(0.5 * training * config.validation_characters as f64)
+        let characters = config.validation_characters.min(self.corpus.validation().len());
+        time.evaluation.unwrap_or(0.5 * training * characters as f64)
     }
 
     /// Counts the time since the last call, if there is a budget of it.

@@ -396,7 +396,7 @@ pub(super) fn pareto(shown: &Shown<'_>) -> String {
         decision.chosen + 1
     );
     let caption = format!(
-        "Below the dashed line a loss is acceptable; the cheapest there is kept{}. Numbers are those of the table.",
+        "Below the dashed line a loss is acceptable; the cheapest there is kept{}. Points bear the numbers of the table's rows.",
         if spec.cost == Cost::Seconds { " (costs within their noise count as equal)" } else { "" }
     );
     let mut keys = Mark::Chosen.key(if decision.chosen == decision.best {
