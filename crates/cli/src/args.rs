@@ -202,8 +202,8 @@ pub(crate) struct Tune {
 
     /// What "cheapest" means
     ///
-    /// Costs within their own noise of the cheapest acceptable one are ties, which the lower loss decides: 10 % for
-    /// seconds, nothing for the other two.
+    /// Costs within their own noise of the cheapest acceptable one are ties, which the lower loss decides: for seconds
+    /// 10 %, or what they scattered by when they were measured, if that is more; nothing for the other two.
     #[arg(long, value_enum, value_name = "COST", default_value_t = Cost::Seconds, help_heading = "Search")]
     pub(crate) cost: Cost,
 

@@ -81,6 +81,7 @@ fn fields(row: &Row) -> [String; RESULT_COLUMNS.len()] {
         number(row.threads),
         number(row.trials_at_once),
         number(row.ms_per_step_alone),
+        number(row.ms_per_step_noise),
     ]
 }
 

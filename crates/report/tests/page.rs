@@ -77,7 +77,12 @@ fn verdict_table_and_plots() {
     let timing = |cell: &Cell| {
         (
             Timings::key(&cell.config),
-            Timing { ms_per_step: 10.0 * cell.config.n_layers as f64, steps: 3, side_by_side: vec![] },
+            Timing {
+                ms_per_step: 10.0 * cell.config.n_layers as f64,
+                steps: 3,
+                noise: 0.0,
+                side_by_side: vec![],
+            },
         )
     };
     let configurations = study.cells.iter().map(timing).collect();

@@ -244,7 +244,7 @@ fn csv_has_a_line_per_pass() {
         lines[0],
         "number,d_model,n_heads,n_layers,seed,pass,state,steps,stopped_early,validation_loss,validation_bpc,accuracy,\
          accuracy_last,train_seconds,tokens_per_second,parameters,flop,read_at,lost_by_seed_rule,error,engine,\
-         other_engines,threads,trials_at_once,ms_per_step_alone"
+         other_engines,threads,trials_at_once,ms_per_step_alone,ms_per_step_noise"
     );
     assert!(
         lines[2].starts_with("0,256,8,4,0,full,COMPLETE,20000,false,1.3307313919067383,"),
@@ -422,7 +422,7 @@ fn times_say_where_they_come_from() {
 
     // Steps that were timed beforehand count, if all of them were.
     let timing = |cell: usize, ms_per_step| {
-        let timing = Timing { ms_per_step, steps: 3, side_by_side: Vec::new() };
+        let timing = Timing { ms_per_step, steps: 3, noise: 0.0, side_by_side: Vec::new() };
         (Timings::key(&study.cells[cell].config), timing)
     };
     let mut timings = Timings {

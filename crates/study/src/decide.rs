@@ -29,11 +29,18 @@ pub enum Cost {
     Parameters,
 }
 
+/// Times that scatter by more than this part of themselves are worth a hint.
+const LOUD: f64 = 0.3;
+
 impl Cost {
-    /// How far apart two costs of a study must be to count as different, as a fraction of the lower one.
-    pub fn noise(self) -> f64 {
+    /// How far apart two costs of a study must be to count as different, as a fraction of the lower one: for seconds the
+    /// two largest of what was `measured` ([`Timing::noise`](crate::Timing)) together, and 10 % at least, since
+    /// from one minute to another a shared machine differs by as much.
+    pub fn noise(self, measured: impl IntoIterator<Item = f64>) -> f64 {
+        let mut measured: Vec<f64> = measured.into_iter().filter(|noise| noise.is_finite()).collect();
+        measured.sort_by(|a, b| b.total_cmp(a));
         match self {
-            Self::Seconds => 0.1,
+            Self::Seconds => measured.iter().take(2).sum::<f64>().max(0.1),
             Self::Flop | Self::Parameters => 0.0,
         }
     }
@@ -279,8 +286,9 @@ impl Decision {
             self.compared.iter().any(|c| c.acceptable && candidates[c.candidate].cost < chosen_cost);
         if passed_over {
             lines.push(format!(
-                "costs within {} of the cheapest acceptable one count as equal, and the lower loss decides: times measured one after the other are no more exact",
-                percent(self.noise)
+                "costs within {} of the cheapest acceptable one count as equal, and the lower loss decides: times measured one after the other are no more exact{}",
+                percent(self.noise),
+                if self.noise > LOUD { "; --cost flop compares without noise" } else { "" }
             ));
         }
         if cheaper.is_empty() && self.compared.len() > 1 {

@@ -291,7 +291,7 @@ impl<'a> Costs<'a> {
         let cost = study.spec.cost;
         let timed = cost == Cost::Seconds && study.timed().is_some();
         let (noise, name) = match cost {
-            Cost::Seconds if timed => (cost.noise(), "seconds of all steps, as timed"),
+            Cost::Seconds if timed => (study.cost_noise(), "seconds of all steps, as timed"),
             Cost::Seconds | Cost::Flop => (0.0, "FLOP of all steps"),
             Cost::Parameters => (0.0, "parameters"),
         };

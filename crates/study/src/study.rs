@@ -11,8 +11,8 @@ use crate::table::mean;
 use crate::trial::trials;
 use crate::{
     Candidate, Cell, Certainty, Cost, Decision, Evidence, Home, Need, Params, SpanLosses, StoredTrial,
-    StudyError, StudySpec, Timings, Tolerance, Trial, TrialRecord, TrialState, Weighed, compare, decide,
-    percent, weigh,
+    StudyError, StudySpec, Timing, Timings, Tolerance, Trial, TrialRecord, TrialState, Weighed, compare,
+    decide, percent, weigh,
 };
 use diapason_storage::{Opening, Storage, StudyId};
 use diapason_training::{Protocol, SeedRule};
@@ -85,6 +85,9 @@ pub struct Row {
     /// Milliseconds of a step alone on all threads, the mean over its steps, as timed at the start of the study, if it was.
     #[serde(default)]
     pub ms_per_step_alone: Option<f64>,
+    /// How far that may be off, as a fraction of it.
+    #[serde(default)]
+    pub ms_per_step_noise: Option<f64>,
     /// Number of parameters.
     pub parameters: u64,
     /// Floating-point operations of the steps done, by the field's usual count.
@@ -416,11 +419,18 @@ impl Study {
         self.timings.iter().find(|timings| timings.cover(configs(), &[1]))
     }
 
-    /// What a step of each cell takes alone, milliseconds, if it was timed.
-    fn ms_per_step(&self) -> Vec<Option<f64>> {
+    /// What a step of each cell takes alone, if it was timed.
+    fn times_of_a_step(&self) -> Vec<Option<&Timing>> {
         let timings = self.timed().or(self.timings.first());
-        let timing = |cell: &Cell| timings?.of(&cell.config);
-        self.cells.iter().map(|cell| timing(cell).map(|timing| timing.ms_per_step)).collect()
+        self.cells.iter().map(|cell| timings?.of(&cell.config)).collect()
+    }
+
+    /// How far apart the costs of two cells must be to count as different, as a fraction of the lower one.
+    pub fn cost_noise(&self) -> f64 {
+        let begun: BTreeSet<usize> =
+            self.trials.iter().filter(|trial| trial.record.is_some()).map(|trial| trial.cell).collect();
+        let timing = |cell: usize| self.timed()?.of(&self.cells[cell].config);
+        self.spec.cost.noise(begun.into_iter().filter_map(timing).map(|timing| timing.noise))
     }
 
     /// The most threads that a trial had, mean over its time; none if that is not known of any.
@@ -431,17 +441,17 @@ impl Study {
 
     /// One row per pass of each trial that has begun, in the order of numbers, early before full.
     pub fn rows(&self) -> Vec<Row> {
-        let (mut rows, ms_per_step) = (Vec::new(), self.ms_per_step());
+        let (mut rows, times) = (Vec::new(), self.times_of_a_step());
         for trial in &self.trials {
             if let Some(record) = &trial.record {
-                let row = |&pass| self.row(trial, record, pass, ms_per_step[trial.cell]);
+                let row = |&pass| self.row(trial, record, pass, times[trial.cell]);
                 rows.extend(self.passes().iter().map(row));
             }
         }
         rows
     }
 
-    fn row(&self, trial: &Trial, record: &TrialRecord, pass: Pass, ms_per_step_alone: Option<f64>) -> Row {
+    fn row(&self, trial: &Trial, record: &TrialRecord, pass: Pass, timing: Option<&Timing>) -> Row {
         let as_seed = self.spec.protocol == Protocol::AsSeed;
         let reading = match pass {
             Pass::Early => record.early,
@@ -468,7 +478,7 @@ impl Study {
         let tokens = record.config.characters(steps);
         // A batch that grows takes less time at first.
         let full = record.config.full_batches(steps);
-        let ms_per_step_alone = ms_per_step_alone.map(|ms| ms * (full / steps.max(1) as f64));
+        let ms_per_step_alone = timing.map(|timing| timing.ms_per_step * (full / steps.max(1) as f64));
         Row {
             number: trial.shown_number(),
             params: record.params.clone(),
@@ -492,6 +502,7 @@ impl Study {
             threads: record.threads,
             trials_at_once: record.trials_at_once,
             ms_per_step_alone,
+            ms_per_step_noise: timing.map(|timing| timing.noise),
             parameters: record.parameters,
             flop: full * record.flop_per_step,
             read_at: reading.map(|r| r.step),
@@ -515,10 +526,10 @@ impl Study {
     /// is left out.
     pub fn readings(&self, pass: Pass) -> Vec<CellReading> {
         let mut rows: Vec<Vec<Row>> = vec![Vec::new(); self.cells.len()];
-        let ms_per_step = self.ms_per_step();
+        let times = self.times_of_a_step();
         for trial in &self.trials {
             if let Some(record) = &trial.record {
-                rows[trial.cell].push(self.row(trial, record, pass, ms_per_step[trial.cell]));
+                rows[trial.cell].push(self.row(trial, record, pass, times[trial.cell]));
             }
         }
         readings(&rows, self.several_seeds())
@@ -540,7 +551,7 @@ impl Study {
 
     /// The rule applied to one pass, with evidence where there is some; `None` while no cell has a result.
     pub fn decision(&self, pass: Pass) -> Option<PassDecision> {
-        let (tolerance, noise) = (self.tolerance(), self.spec.cost.noise());
+        let (tolerance, noise) = (self.tolerance(), self.cost_noise());
         let candidates = self.candidates(pass);
         let decision = decide(&candidates, tolerance, noise)?;
         let grounds = self.evidence(pass, &decision).and_then(|evidence| {

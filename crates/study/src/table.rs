@@ -13,7 +13,7 @@ use toml::Value;
 
 /// Columns of a study's `results.csv` that are no parameters; `number` is the first column, the parameters follow, then
 /// these. A parameter of one of these names has `params_` before its own.
-pub const RESULT_COLUMNS: [&str; 21] = [
+pub const RESULT_COLUMNS: [&str; 22] = [
     "seed",
     "pass",
     "state",
@@ -35,6 +35,7 @@ pub const RESULT_COLUMNS: [&str; 21] = [
     "threads",
     "trials_at_once",
     "ms_per_step_alone",
+    "ms_per_step_noise",
 ];
 
 /// The largest table that is read, in bytes.
@@ -268,7 +269,9 @@ impl<'a> Table<'a> {
             left_out: reading.left_out,
         });
         let candidates = candidates.collect();
-        Ok(CandidateTable { candidates, noise: cost.noise(), pass: Some((there.clone(), *pass)) })
+        let timed = rows.iter().flatten().all(|row| row.ms_per_step_alone.is_some());
+        let noises = rows.iter().filter_map(|rows| rows.first().filter(|_| timed)?.ms_per_step_noise);
+        Ok(CandidateTable { candidates, noise: cost.noise(noises), pass: Some((there.clone(), *pass)) })
     }
 
     /// A row of `results.csv`, as far as the decision needs it.
@@ -293,6 +296,7 @@ impl<'a> Table<'a> {
             threads: self.optional(row, "threads", "a number", number)?,
             trials_at_once: None,
             ms_per_step_alone: self.optional(row, "ms_per_step_alone", "a number", number)?,
+            ms_per_step_noise: self.optional(row, "ms_per_step_noise", "a number", number)?,
             parameters: self.optional(row, "parameters", "a whole number", whole)?.unwrap_or(0),
             flop: self.optional(row, "flop", "a number", number)?.unwrap_or(f64::NAN),
             read_at: None,
@@ -412,6 +416,24 @@ number,n_heads,params_steps,seed,pass,state,steps,validation_loss,train_seconds,
 
     fn study(pass: Option<Pass>) -> CandidateTable {
         read_table(STUDY.as_bytes(), pass, Cost::Seconds).unwrap()
+    }
+
+    #[test]
+    fn measured_times_bring_their_noise_along() {
+        let table = |noise: &str| {
+            let mut text = String::from(
+                "n_heads,seed,pass,state,steps,validation_loss,train_seconds,ms_per_step_alone,ms_per_step_noise\n",
+            );
+            text += &format!(
+                "8,0,full,COMPLETE,40,1.5,5.0,100,{noise}\n8,1,full,COMPLETE,40,1.5,5.0,100,{noise}\n"
+            );
+            text += "16,0,full,COMPLETE,40,1.49,5.0,120,0.05\n";
+            read_table(text.as_bytes(), None, Cost::Seconds).unwrap().noise
+        };
+        assert_eq!(table("0.2"), 0.25);
+        assert_eq!(table("0.02"), 0.1);
+        // Older tables do not say.
+        assert_eq!(table(""), 0.1);
     }
 
     #[test]

@@ -6,8 +6,9 @@
 //! the machine's mood meets all of them. Alone on all threads: that is the configuration's cost, kept in the
 //! study's database with the machine's name. Beside copies of itself: that tells whether trials should run side by side ([`crate::pace`]).
 //!
-//! Each turn begins with a step that does not count: caches, threads and memory are still another's. Times are
-//! medians over the turns. All configurations of a study are timed in one go or not at all: times from
+//! Each turn begins with a step that does not count: caches, threads and memory are still another's. Then follow as many
+//! as a clock can tell apart; a step of a tiny model is over before the machine has settled. Times are
+//! medians over the turns, and how far they scatter is kept with them: costs that differ by less are ties in the verdict. All configurations of a study are timed in one go or not at all: times from
 //! different days do not compare.
 
 use crate::{Engines, StudyError, value_text};
@@ -26,11 +27,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Turns that every configuration gets at least.
 const TURNS: usize = 3;
 
-/// Steps of a turn, the one that does not count included.
+/// Steps of a turn at least, the one that does not count included.
 const STEPS_PER_TURN: usize = 2;
+
+/// A turn goes on until its steps have taken so long ...
+const TURN: Duration = Duration::from_millis(5);
 
 /// More turns are made until so much of the study's time is spent on them ...
 const SHARE: f64 = 0.003;
+
+/// ... or so much of a short study's, up to that many seconds: noise is largest where steps are shortest ...
+const SHORT: (f64, f64) = (0.02, 0.2);
 
 /// ... or so much time in all.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -113,8 +120,12 @@ pub struct Timings {
 pub struct Timing {
     /// Milliseconds, alone on all threads.
     pub ms_per_step: f64,
-    /// How many steps that is the median of.
+    /// How many turns that is the median of.
     pub steps: usize,
+    /// How far that may be off, as a fraction of it: half the width of an interval that holds the median with about 95 %
+    /// confidence ([`Timings`] of three turns: half their range).
+    #[serde(default)]
+    pub noise: f64,
     /// Beside copies of itself, with an even share of the threads each.
     pub side_by_side: Vec<SideBySide>,
 }
@@ -304,14 +315,18 @@ pub(crate) fn measure(
                 let bench = &mut benches[k];
                 fill(bench, kind, way, engines)?;
                 id = bench[0].id().to_string();
-                seconds[k][w].push(turn(corpus, kind, &mut bench[..way], threads, round));
+                // All turns that there are at least may take the part of the study that is worth it.
+                let turns = (TURNS * ways.iter().sum::<usize>()) as f64;
+                let most = 1 + ((WORTH_ALONE * kind.steps / turns) as usize).max(STEPS_PER_TURN - 1);
+                seconds[k][w].push(turn(corpus, kind, &mut bench[..way], threads, round, most));
             }
             if !keep {
                 benches[k].clear();
             }
         }
         let study: f64 = kinds.iter().zip(&seconds).map(|(kind, s)| kind.steps * median(&s[0])).sum();
-        let enough = LONGEST.min(Duration::try_from_secs_f64(SHARE * study).unwrap_or(LONGEST));
+        let enough = (SHARE * study).max((SHORT.0 * study).min(SHORT.1));
+        let enough = LONGEST.min(Duration::try_from_secs_f64(enough).unwrap_or(LONGEST));
         if round + 1 >= TURNS && started.elapsed() >= enough {
             break;
         }
@@ -323,6 +338,7 @@ pub(crate) fn measure(
             let timing = Timing {
                 ms_per_step: 1e3 * median(&seconds[0]),
                 steps: seconds[0].len(),
+                noise: noise(&seconds[0]),
                 side_by_side: ways
                     .iter()
                     .zip(seconds)
@@ -362,13 +378,15 @@ fn fill(
     Some(())
 }
 
-/// One turn of engines side by side that share the threads; the seconds of a step of one of them.
+/// One turn of engines side by side that share the threads, of at most so many steps; the seconds of a step of one of
+/// them.
 fn turn(
     corpus: &Corpus,
     kind: &Kind<'_>,
     bench: &mut [Box<dyn Engine>],
     threads: usize,
     round: usize,
+    most: usize,
 ) -> f64 {
     let copies = bench.len();
     let together = Barrier::new(copies);
@@ -382,17 +400,17 @@ fn turn(
                     engine.set_threads(share(threads, copies, copy));
                     let mut windows = Windows::default();
                     together.wait();
-                    let mut last = 0.0;
-                    for i in 0..STEPS_PER_TURN {
-                        last = step(
-                            corpus,
-                            kind.config,
-                            engine.as_mut(),
-                            (STEPS_PER_TURN * round + i) as u64,
-                            &mut windows,
-                        );
+                    let mut one = |i: usize| {
+                        let number = (most * round + i) as u64;
+                        step(corpus, kind.config, engine.as_mut(), number, &mut windows)
+                    };
+                    one(0);
+                    let (mut steps, mut seconds) = (0, 0.0);
+                    while steps == 0 || (steps + 1 < most && seconds < TURN.as_secs_f64()) {
+                        steps += 1;
+                        seconds += one(steps);
                     }
-                    last
+                    seconds / steps as f64
                 })
             })
             .collect();
@@ -441,6 +459,19 @@ fn median(values: &[f64]) -> f64 {
     if n == 0 { f64::NAN } else { (values[(n - 1) / 2] + values[n / 2]) / 2.0 }
 }
 
+/// How far the median of `values` may be off, as a fraction of it: half the width of the interval between the order
+/// statistics at n/2 -+ 0.98 sqrt(n), the normal approximation of the sign test's; all of them where there are few.
+fn noise(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let n = sorted.len();
+    let outside = (n as f64 / 2.0 - 0.98 * (n as f64).sqrt()).max(0.0) as usize;
+    match (sorted.get(outside), sorted.get(n.saturating_sub(1 + outside))) {
+        (Some(low), Some(high)) => (high - low) / 2.0 / median(values),
+        _ => f64::NAN,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -468,7 +499,7 @@ mod tests {
              precision=f32"
         );
         assert_ne!(Timings::key(&a), Timings::key(&Config { batch_size: 1, ..a.clone() }));
-        let timing = Timing { ms_per_step: 5.0, steps: 3, side_by_side: Vec::new() };
+        let timing = Timing { ms_per_step: 5.0, steps: 3, noise: 0.0, side_by_side: Vec::new() };
         let timings = Timings {
             machine: Machine::this(),
             threads: 2,
@@ -507,5 +538,18 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
         assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn the_noise_of_a_median_shrinks_with_the_turns() {
+        assert_eq!(noise(&[1.0, 0.75, 1.25]), 0.25);
+        assert_eq!(noise(&[2.0]), 0.0);
+        assert!(noise(&[]).is_nan());
+        // 100 values, evenly from 0.8 to 1.2: the 41st and the 60th are 0.0768 apart.
+        let many: Vec<f64> = (0..100).map(|i| 0.8 + 0.4 * f64::from(i) / 99.0).collect();
+        assert!((noise(&many) - 0.0384).abs() < 1e-3, "{}", noise(&many));
+        // An outlier is none of its business.
+        let with_an_outlier: Vec<f64> = many.iter().map(|&x| if x == 1.2 { 90.0 } else { x }).collect();
+        assert_eq!(noise(&with_an_outlier), noise(&many));
     }
 }

@@ -325,6 +325,7 @@ pub(crate) fn timeless(study: &Study) -> Vec<Row> {
         threads: None,
         trials_at_once: None,
         ms_per_step_alone: None,
+        ms_per_step_noise: None,
         ..row
     };
     study.rows().into_iter().map(timeless).collect()
