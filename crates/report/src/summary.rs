@@ -174,6 +174,7 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
         legend += "; worse by: than the truly best one, 95 % intervals that hold all at once";
     }
     notes.push(legend);
+    notes.extend(further_seeds(study));
     let together = study.trials.iter().filter_map(|trial| trial.record.as_ref()?.trials_at_once);
     let together = together.filter(|trials| *trials > 1.0).max_by(f64::total_cmp);
     if let Some(Timings { machine, threads, .. }) = timed {
@@ -245,6 +246,23 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// Why the table and the verdict may say different differences, if they may.
+fn further_seeds(study: &Study) -> Option<String> {
+    let readings = study.readings(study.decided()?.pass);
+    let common = readings.iter().map(|reading| reading.seeds).max()?;
+    let further: Vec<String> = (study.cells.iter().zip(&readings))
+        .filter(|(_, reading)| reading.further > 0)
+        .map(|(cell, reading)| format!("{} of {}", reading.further, cell.params))
+        .collect();
+    let seeds = if common == 1 { "the one seed".to_string() } else { format!("the {common} seeds") };
+    (!further.is_empty()).then(|| {
+        format!(
+            "the table's losses are of {seeds} that all configurations have; the verdict and its intervals also count further seeds, without the luck of each: {}",
+            further.join(", ")
+        )
+    })
 }
 
 /// Whether no trial is left to be done.
@@ -418,7 +436,12 @@ pub(crate) fn share(value: f64) -> String {
 }
 
 pub(crate) fn seconds(value: f64) -> String {
-    number(value, if value.abs() < 9_999.5 { 1 } else { 0 })
+    let decimals = match value.abs() {
+        0.0..0.95 => 3,
+        0.95..9_999.5 => 1,
+        _ => 0,
+    };
+    number(value, decimals)
 }
 
 /// `3,202,048`.

@@ -454,5 +454,5 @@ fn times_say_where_they_come_from() {
     assert_eq!(json["trials"][1]["trials_at_once"], 2.0);
     assert_eq!(json["trials"][1]["ms_per_step_alone"], 16.0);
     let csv = String::from_utf8(to_csv(&study).unwrap()).unwrap();
-    assert!(csv.lines().nth(2).unwrap().ends_with(",1,2,16"), "{csv}");
+    assert!(csv.lines().nth(2).unwrap().ends_with(",1,2,16,0"), "{csv}");
 }

@@ -57,6 +57,7 @@ impl Cost {
     /// A cost with its unit: `331.1 s`.
     pub fn text(self, cost: f64) -> String {
         match self {
+            Self::Seconds if cost.abs() < 0.95 => format!("{cost:.3} s"),
             Self::Seconds => format!("{cost:.1} s"),
             Self::Flop => format!("{cost:.3e} FLOP"),
             Self::Parameters => format!("{cost:.0} parameters"),

@@ -144,6 +144,8 @@ pub struct Replayed {
     pub ended: usize,
     /// Trials in all.
     pub trials: usize,
+    /// Trials of the study beside those: seeds that only some configurations have, and what others enqueued.
+    pub left_out: usize,
     /// What would have been trained.
     pub trained: Training,
     /// What was.
@@ -198,6 +200,7 @@ pub fn read_curves(home: &Home) -> Result<(Study, Vec<Curve>), StudyError> {
 /// # Errors
 /// A study that is not finished, or whose curves have been cut by a rule; a rule that it could not have had.
 pub fn replay(study: &Study, curves: &[Curve], rule: Rule) -> Result<Replayed, ReplayError> {
+    let trials = study.trials.len();
     let whole = whole(study)?;
     let full = decision(&whole, Rule::None)?;
     let mut played = Played::new(whole.clone(), curves, rule)?;
@@ -227,6 +230,7 @@ pub fn replay(study: &Study, curves: &[Curve], rule: Rule) -> Result<Replayed, R
         regret_to_best: above(full.decision.best),
         ended: study.trials.iter().filter(ended).count(),
         trials: study.trials.len(),
+        left_out: trials - study.trials.len(),
         trained: training(&study, &whole),
         all: training(&whole, &whole),
         study,

@@ -115,8 +115,10 @@ pub struct CellReading {
     pub left_out: Option<String>,
     /// The loss that it was ended with by a comparison, mean over its seeds, and the step.
     pub dropped: Option<(f64, u64)>,
-    /// How many seeds the means are over.
+    /// How many seeds the means are over: those that all configurations have.
     pub seeds: usize,
+    /// How many it has finished beyond those; they count in the evidence.
+    pub further: usize,
     /// Validation loss, nats per character.
     pub loss: f64,
     /// The same in bits.
@@ -784,9 +786,10 @@ pub(crate) fn readings(rows: &[Vec<Row>], several_seeds: bool) -> Vec<CellReadin
         let losses: Vec<f64> = dropped.iter().filter_map(|row| row.validation_loss).collect();
         let at = dropped.iter().map(|row| row.steps).max();
         CellReading {
-            left_out,
+            left_out: left_out.clone(),
             dropped: at.map(|step| (mean(&losses), step)),
             seeds: counted.len(),
+            further: if left_out.is_none() { finished(rows).len().saturating_sub(counted.len()) } else { 0 },
             loss: average(&|row| row.validation_loss),
             bpc: average(&|row| row.validation_bpc),
             accuracy: average(&|row| row.accuracy),

@@ -51,6 +51,8 @@ pub struct CandidateTable {
     /// How far apart two costs must be to count as different, as a fraction: times of a study have noise, a table from
     /// elsewhere is taken literally.
     pub noise: f64,
+    /// Seeds that some configurations of a study have beyond those that all have, whose means the losses are.
+    pub further: usize,
 }
 
 /// Why a table cannot be read.
@@ -229,7 +231,7 @@ impl<'a> Table<'a> {
         if candidates.is_empty() {
             return Err(TableError::Empty);
         }
-        Ok(CandidateTable { candidates, pass: None, noise: 0.0 })
+        Ok(CandidateTable { candidates, pass: None, noise: 0.0, further: 0 })
     }
 
     /// What `results.csv` has.
@@ -261,7 +263,9 @@ impl<'a> Table<'a> {
         let of_pass = |rows: &Vec<Row>| rows.iter().filter(|row| row.pass == *pass).cloned().collect();
         let rows: Vec<Vec<Row>> = groups.0.iter().map(|(_, rows)| of_pass(rows)).collect();
         let several_seeds = all().any(|row| row.seed > 0);
-        let candidates = readings(&rows, several_seeds).into_iter().zip(&groups.0);
+        let readings = readings(&rows, several_seeds);
+        let further = readings.iter().map(|reading| reading.further).sum();
+        let candidates = readings.into_iter().zip(&groups.0);
         let candidates = candidates.map(|(reading, (params, _))| Candidate {
             params: params.clone(),
             cost: reading.cost(cost),
@@ -271,7 +275,12 @@ impl<'a> Table<'a> {
         let candidates = candidates.collect();
         let timed = rows.iter().flatten().all(|row| row.ms_per_step_alone.is_some());
         let noises = rows.iter().filter_map(|rows| rows.first().filter(|_| timed)?.ms_per_step_noise);
-        Ok(CandidateTable { candidates, noise: cost.noise(noises), pass: Some((there.clone(), *pass)) })
+        Ok(CandidateTable {
+            candidates,
+            further,
+            noise: cost.noise(noises),
+            pass: Some((there.clone(), *pass)),
+        })
     }
 
     /// A row of `results.csv`, as far as the decision needs it.
@@ -356,8 +365,9 @@ mod tests {
     use super::*;
 
     fn plain(table: &str) -> Result<Vec<Candidate>, TableError> {
-        let CandidateTable { candidates, pass, noise } = read_table(table.as_bytes(), None, Cost::Seconds)?;
-        assert!(pass.is_none() && noise == 0.0);
+        let CandidateTable { candidates, pass, noise, further } =
+            read_table(table.as_bytes(), None, Cost::Seconds)?;
+        assert!(pass.is_none() && noise == 0.0 && further == 0);
         Ok(candidates)
     }
 
@@ -428,7 +438,9 @@ number,n_heads,params_steps,seed,pass,state,steps,validation_loss,train_seconds,
                 "8,0,full,COMPLETE,40,1.5,5.0,100,{noise}\n8,1,full,COMPLETE,40,1.5,5.0,100,{noise}\n"
             );
             text += "16,0,full,COMPLETE,40,1.49,5.0,120,0.05\n";
-            read_table(text.as_bytes(), None, Cost::Seconds).unwrap().noise
+            let table = read_table(text.as_bytes(), None, Cost::Seconds).unwrap();
+            assert_eq!(table.further, 1);
+            table.noise
         };
         assert_eq!(table("0.2"), 0.25);
         assert_eq!(table("0.02"), 0.1);
@@ -440,7 +452,7 @@ number,n_heads,params_steps,seed,pass,state,steps,validation_loss,train_seconds,
     fn results_of_a_study_are_read_by_pass() {
         let full = study(None);
         assert_eq!(full.pass, Some((vec![Pass::Early, Pass::Full], Pass::Full)));
-        assert_eq!(full.noise, 0.1);
+        assert_eq!((full.noise, full.further), (0.1, 0));
         let of = |table: &CandidateTable| -> Vec<(String, f64, f64, Option<String>)> {
             let candidates = table.candidates.iter();
             candidates.map(|c| (c.params.to_string(), c.cost, c.loss, c.left_out.clone())).collect()

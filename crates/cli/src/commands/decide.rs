@@ -23,6 +23,11 @@ pub(crate) fn run(args: Decide) -> Result<(), Failure> {
             noise => format!("; times within {} count as equal", percent(noise)),
         };
         note(&format!("results of a study: the {pass} pass{other}{equal}"));
+        if table.further > 0 {
+            note(
+                "losses are means over the seeds that all configurations have; the study's own verdict counts the further ones too",
+            );
+        }
     }
     let candidates = table.candidates;
     let tolerance = Tolerance::new(args.tolerance)

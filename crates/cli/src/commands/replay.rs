@@ -28,6 +28,7 @@ pub(crate) fn run(args: &Replay) -> Result<(), Failure> {
             "study": name,
             "chosen": first.full_chosen,
             "trials": first.trials,
+            "left_out": first.left_out,
             "steps": first.all.steps,
             "seconds": first.all.seconds,
             "flop": first.all.flop,
@@ -69,6 +70,12 @@ pub(crate) fn run(args: &Replay) -> Result<(), Failure> {
     writeln!(out)?;
     table.write(&mut out, &["rule", "chosen"])?;
     out.flush()?;
+    if first.left_out > 0 {
+        note(&format!(
+            "{} further trials of the study are left out: a rule meets the seeds that all configurations have, and no trials that others enqueued",
+            first.left_out
+        ));
+    }
     if cost == Cost::Seconds && !timed {
         note("steps were not timed alone: the time saved rests on training times as they went by");
     }
