@@ -211,7 +211,8 @@ pub(crate) struct Tune {
     ///
     /// With halving, all configurations are trained up to a first step and compared there; about one in eta goes on to
     /// the next, from its checkpoint, until a few are trained to the end. What goes on is what the verdict could still
-    /// choose: the cheapest within the tolerance, the best, then the front of cost and loss, then the lowest losses.
+    /// choose: the cheapest within the tolerance, the best, one between, then the front of cost and loss, then the
+    /// lowest losses.
     /// Hyperband does so in several brackets that begin to compare at different steps. Both are reproducible with any
     /// number of workers. halving:eta=3,asynchronous does not wait for all, and is not reproducible; first=N is the
     /// first step of comparison. median:startup=5,warmup=0.2 ends a trial at an evaluation where it is worse than half

@@ -3,7 +3,8 @@
 //! Successive halving (Jamieson and Talwalkar, AISTATS 2016) trains all configurations for a few steps, keeps the best
 //! fraction, and gives those `eta` times the steps, until a few are trained to the end. It asks for the lowest loss. We
 //! ask for the cheapest configuration near the lowest loss ([`decide`]), which may never have the lowest itself.
-//! So a rung keeps what that rule could still choose: what it would choose now and the best, always; then what
+//! So a rung keeps what that rule could still choose: what it would choose now and the best, always, and one between
+//! them, since dearer models gain on the way and the choice moves towards the best; then what
 //! lies on the front of cost and loss; then the lowest losses.
 //!
 //! Everything here is a function of its arguments: a study decides with it, and so does who replays curves that are
@@ -53,8 +54,8 @@ pub fn quota(candidates: usize, eta: u64) -> usize {
     candidates.div_ceil(eta.max(2) as usize)
 }
 
-/// The most that can go on from a rung with so many candidates.
-pub fn most_kept(candidates: usize, eta: u64) -> usize {
+/// How many go on from a rung with so many candidates, as a rule; one more if the choice could move to it.
+pub fn usually_kept(candidates: usize, eta: u64) -> usize {
     // What the rule would choose, and the best.
     quota(candidates, eta).max(2.min(candidates))
 }
@@ -84,9 +85,10 @@ impl Kept {
 
 /// Decides on a rung where everybody has been read. `noise`: as in [`decide`].
 ///
-/// Of m candidates, ceil(m / `eta`) go on: the one that [`decide`] would choose and the one with the lowest loss
-/// (both, even if that is one more); then those of the better half that nothing beats in both cost and loss, the lowest
-/// loss first; then the others, the lowest loss first. Who has no loss is out.
+/// Of m candidates, ceil(m / `eta`) go on: the one that [`decide`] would choose, the one with the lowest loss, and the
+/// next dearer one than the first, if nothing beats it in both cost and loss and it differs from both in cost by more than
+/// `noise` (all three, even if that is more); then those of the better half that nothing beats in both cost and loss, the
+/// lowest loss first; then the others, the lowest loss first. Who has no loss is out.
 pub fn keep(candidates: &[Candidate], tolerance: Tolerance, noise: f64, eta: u64) -> Kept {
     keep_some(candidates, tolerance, noise, quota(candidates.len(), eta), true)
 }
@@ -111,11 +113,17 @@ fn keep_some(
         let better_half = &by_loss[..by_loss.len().div_ceil(2)];
         let front = decision.front(candidates);
         let (chosen, best) = (decision.chosen, decision.best);
-        let first = if chosen == best {
+        let mut first = if chosen == best {
             vec![(best, "the rule would choose it now, and it has the lowest loss")]
         } else {
             vec![(chosen, "the rule would choose it now"), (best, "it has the lowest loss")]
         };
+        let dearer = |a: usize, b: usize| candidates[a].cost > candidates[b].cost * (1.0 + noise);
+        // The front is in the order of cost.
+        let between = front.iter().copied().find(|&place| dearer(place, chosen) && dearer(best, place));
+        first.extend(
+            between.map(|place| (place, "it lies between what the rule would choose now and the best")),
+        );
         let must = if chosen_and_best { first.len() } else { 0 };
         let on_front = better_half.iter().filter(|place| front.contains(place));
         let order = first
@@ -279,7 +287,7 @@ impl Ladders {
         let next = rung.map_or(0, |rung| usize::try_from(rung + 1).unwrap_or(0)).min(ladder.len() - 1);
         let (mut left, mut share, mut later) = (candidates, 1.0, 0.0);
         for pair in ladder[next..].windows(2) {
-            let kept = most_kept(left, self.eta);
+            let kept = usually_kept(left, self.eta);
             share *= kept as f64 / left.max(1) as f64;
             later += share * (pair[1] - pair[0]) as f64;
             left = kept;
@@ -307,13 +315,13 @@ mod tests {
         keep(&candidates(table), Tolerance::default(), 0.0, eta).going_on().collect()
     }
 
-    /// Steps trained, as a share of all to the end, if as few go on as can.
+    /// Steps trained, as a share of all to the end, if no rung keeps more than usual.
     fn share(candidates: usize, steps: u64, every: u64) -> f64 {
         let rungs = ladder(steps, 3, first_rung(steps, 3, candidates), every);
         let (mut here, mut before, mut sum) = (candidates, 0, 0);
         for rung in rungs {
             sum += here as u64 * (rung - before);
-            (here, before) = (most_kept(here, 3), rung);
+            (here, before) = (usually_kept(here, 3), rung);
         }
         sum as f64 / (candidates as u64 * steps) as f64
     }
@@ -367,6 +375,22 @@ mod tests {
         assert_eq!(kept(&table, 2), [0, 1, 2]);
         // Low cost alone holds nobody in the worse half.
         assert_eq!(kept(&[(10.0, 1.0), (11.0, 1.2), (12.0, 1.3), (1.0, 2.0)], 2), [0, 1]);
+    }
+
+    #[test]
+    fn one_between_the_chosen_and_the_best_stays() {
+        // 0 would be chosen, 3 is best; 1 and 2 lie between on the front, 4 does not.
+        let table = [(1.0, 1.009), (2.0, 1.006), (3.0, 1.003), (4.0, 1.0), (2.5, 1.2), (9.0, 1.3)];
+        assert_eq!(kept(&table, 6), [0, 1, 3]);
+        assert_eq!(kept(&table, 3), [0, 1, 3]);
+        // Costs within noise of either are no third way.
+        let near = [(1.0, 1.009), (1.05, 1.006), (3.9, 1.003), (4.0, 1.0)];
+        let kept = keep(&candidates(&near), Tolerance::default(), 0.1, 4);
+        assert_eq!(
+            kept.going_on().collect::<Vec<_>>(),
+            [1, 3],
+            "of 0 and 1, equally dear, the lower loss is chosen"
+        );
     }
 
     #[test]
