@@ -2,9 +2,9 @@
 
 mod common;
 
-use diapason_engine::{Batch, CpuEngine, Engine, Scores, Shape, StepMetrics, Update};
-use diapason_engine::{Cache, EngineId, Optimizer, State, StateMut};
-use diapason_model::{ModelConfig, initialise};
+use common::Told;
+use diapason_engine::{Batch, CpuEngine, Engine, Optimizer, Shape, Update};
+use diapason_model::initialise;
 use diapason_training::updates::{Averaging, RateSchedule};
 use diapason_training::{
     BEST, CHECKPOINT, Checkpoint, Config, Control, CurvePoint, RunSpec, RunState, evaluate_split, run,
@@ -49,61 +49,6 @@ fn engine(config: &Config, threads: usize) -> CpuEngine {
     let shape = Shape { batch_size: config.batch_size, sequence_length: config.sequence_length };
     // Other weights than the run's, which must not matter.
     CpuEngine::new(model, &initialise(&model, 99), threads, shape).unwrap()
-}
-
-/// An engine that tells of each step by its number, before it does it.
-struct Watched<F> {
-    engine: CpuEngine,
-    tell: F,
-}
-
-impl<F: FnMut(u64, usize) + Send> Engine for Watched<F> {
-    fn id(&self) -> &EngineId {
-        self.engine.id()
-    }
-    fn model(&self) -> &ModelConfig {
-        self.engine.model()
-    }
-    fn threads(&self) -> usize {
-        self.engine.threads()
-    }
-    fn set_threads(&mut self, threads: usize) {
-        self.engine.set_threads(threads);
-    }
-    fn draw_masks(&mut self, seed: u64, update: u64) {
-        self.engine.draw_masks(seed, update);
-    }
-    fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
-        (self.tell)(update.number, self.engine.threads());
-        self.engine.step(batch, update)
-    }
-    fn gradient(&mut self, batch: Batch<'_>, gradient: &mut [f32]) -> StepMetrics {
-        self.engine.gradient(batch, gradient)
-    }
-    fn evaluate(&mut self, batch: Batch<'_>, scores: &mut Scores) {
-        self.engine.evaluate(batch, scores);
-    }
-    fn state(&self) -> State<'_> {
-        self.engine.state()
-    }
-    fn with_state(&mut self, change: &mut dyn FnMut(StateMut<'_>)) {
-        self.engine.with_state(change);
-    }
-    fn keep_average(&mut self, keep: bool) {
-        self.engine.keep_average(keep);
-    }
-    fn swap_average(&mut self) {
-        self.engine.swap_average();
-    }
-    fn cache(&self, streams: usize, positions: usize) -> Cache {
-        self.engine.cache(streams, positions)
-    }
-    fn prefill(&mut self, cache: &mut Cache, contexts: &[u8], logits: &mut [f32]) {
-        self.engine.prefill(cache, contexts, logits);
-    }
-    fn decode(&mut self, cache: &mut Cache, symbols: &[u8], logits: &mut [f32]) {
-        self.engine.decode(cache, symbols, logits);
-    }
 }
 
 fn traces(folder: &Path, curve: &[CurvePoint]) -> (Vec<CurvePoint>, Vec<Vec<u32>>) {
@@ -165,8 +110,9 @@ fn nothing_changes(config: &Config) {
     let spec = RunSpec { folder: folder.path().to_path_buf(), ..spec };
     for (threads, stop) in [(2, 13), (3, 50), (1, 51)] {
         let flag = AtomicBool::new(false);
-        let tell = |number, _| flag.store(number == stop, Ordering::Relaxed);
-        let mut stopping = Watched { engine: engine(config, threads), tell };
+        let tell =
+            |_: &Batch<'_>, update: &Update, _: usize| flag.store(update.number == stop, Ordering::Relaxed);
+        let mut stopping = Told { engine: engine(config, threads), tell };
         let control = Control { stop: &[&AtomicBool::new(false), &flag], ..Control::default() };
         let outcome = run(&corpus, &mut stopping, &spec, &control, &mut |_| {}).unwrap();
         assert_eq!(outcome.state, RunState::Interrupted { step: stop });
@@ -178,12 +124,12 @@ fn nothing_changes(config: &Config) {
     let folder = tempfile::tempdir().unwrap();
     let spec = RunSpec { folder: folder.path().to_path_buf(), ..spec };
     let (share, mut seen) = (AtomicUsize::new(3), Vec::new());
-    let tell = |number: u64, threads| {
+    let tell = |_: &Batch<'_>, update: &Update, threads: usize| {
         seen.push(threads);
-        share.store(1 + number as usize % 3, Ordering::Relaxed);
+        share.store(1 + update.number as usize % 3, Ordering::Relaxed);
     };
     let control = Control { threads: Some(&share), ..Control::default() };
-    let mut changing = Watched { engine: engine(config, 1), tell };
+    let mut changing = Told { engine: engine(config, 1), tell };
     let outcome = run(&corpus, &mut changing, &spec, &control, &mut |_| {}).unwrap();
     assert_eq!(seen[..4], [3, 2, 3, 1]);
     assert!(traces(folder.path(), &outcome.curve) == expected, "{:?}", outcome.curve);

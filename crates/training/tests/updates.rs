@@ -2,12 +2,9 @@
 
 mod common;
 
-use common::{Bigram, config, corpus, run};
+use common::{Bigram, Told, config, corpus, run};
 use diapason_corpus::{Alphabet, Corpus, CorpusRequest, SplitRequest};
-use diapason_engine::{
-    Batch, Cache, CpuEngine, Engine, EngineId, Scores, Shape, State, StateMut, StepMetrics, Update,
-};
-use diapason_model::ModelConfig;
+use diapason_engine::{Batch, CpuEngine, Engine, Shape, Update};
 use diapason_training::updates::{Averaging, RateSchedule};
 use diapason_training::{
     BEST, CHECKPOINT, Checkpoint, Config, Control, RunSpec, RunState, Spans, TrainingError, evaluate_spans,
@@ -15,58 +12,6 @@ use diapason_training::{
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// An engine that hands on what it is told to do.
-struct Told<F> {
-    engine: Bigram,
-    tell: F,
-}
-
-impl<F: FnMut(&Batch<'_>, &Update) + Send> Engine for Told<F> {
-    fn id(&self) -> &EngineId {
-        self.engine.id()
-    }
-    fn model(&self) -> &ModelConfig {
-        self.engine.model()
-    }
-    fn threads(&self) -> usize {
-        1
-    }
-    fn draw_masks(&mut self, seed: u64, update: u64) {
-        self.engine.draw_masks(seed, update);
-    }
-    fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
-        (self.tell)(&batch, update);
-        self.engine.step(batch, update)
-    }
-    fn gradient(&mut self, batch: Batch<'_>, gradient: &mut [f32]) -> StepMetrics {
-        self.engine.gradient(batch, gradient)
-    }
-    fn evaluate(&mut self, batch: Batch<'_>, scores: &mut Scores) {
-        self.engine.evaluate(batch, scores);
-    }
-    fn state(&self) -> State<'_> {
-        self.engine.state()
-    }
-    fn with_state(&mut self, change: &mut dyn FnMut(StateMut<'_>)) {
-        self.engine.with_state(change);
-    }
-    fn keep_average(&mut self, keep: bool) {
-        self.engine.keep_average(keep);
-    }
-    fn swap_average(&mut self) {
-        self.engine.swap_average();
-    }
-    fn cache(&self, streams: usize, positions: usize) -> Cache {
-        self.engine.cache(streams, positions)
-    }
-    fn prefill(&mut self, cache: &mut Cache, contexts: &[u8], logits: &mut [f32]) {
-        self.engine.prefill(cache, contexts, logits);
-    }
-    fn decode(&mut self, cache: &mut Cache, symbols: &[u8], logits: &mut [f32]) {
-        self.engine.decode(cache, symbols, logits);
-    }
-}
 
 #[test]
 fn each_step_has_its_rate_and_its_batch() {
@@ -82,7 +27,9 @@ fn each_step_has_its_rate_and_its_batch() {
     let mut told = Vec::new();
     let mut engine = Told {
         engine: Bigram::new(&config),
-        tell: |batch: &Batch<'_>, update: &Update| told.push((batch.windows(), update.learning_rate)),
+        tell: |batch: &Batch<'_>, update: &Update, _: usize| {
+            told.push((batch.windows(), update.learning_rate))
+        },
     };
     let spec = RunSpec::new(config.clone(), 0, folder.path());
     let outcome =
@@ -171,7 +118,7 @@ fn a_part_of_the_text_is_its_beginning() {
         let config = config(train_fraction);
         let mut engine = Told {
             engine: Bigram::new(&config),
-            tell: |batch: &Batch<'_>, _: &Update| {
+            tell: |batch: &Batch<'_>, _: &Update, _: usize| {
                 batch.inputs.iter().chain(batch.targets).for_each(|&symbol| seen[usize::from(symbol)] = true);
             },
         };
@@ -202,7 +149,7 @@ fn a_budget_of_time_is_spent_once() {
         let mut steps = 0;
         let mut engine = Told {
             engine: Bigram::new(&config),
-            tell: |_: &Batch<'_>, update: &Update| {
+            tell: |_: &Batch<'_>, update: &Update, _: usize| {
                 rates.push(update.learning_rate);
                 steps += 1;
                 std::thread::sleep(std::time::Duration::from_millis(2));

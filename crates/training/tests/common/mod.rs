@@ -258,3 +258,58 @@ pub fn run_watched(
 pub fn counter() -> Arc<AtomicU64> {
     Arc::new(AtomicU64::new(0))
 }
+
+/// An engine that tells of each step (its batch, its update, the threads), before another one does it.
+pub struct Told<E, F> {
+    pub engine: E,
+    pub tell: F,
+}
+
+impl<E: Engine, F: FnMut(&Batch<'_>, &Update, usize) + Send> Engine for Told<E, F> {
+    fn id(&self) -> &EngineId {
+        self.engine.id()
+    }
+    fn model(&self) -> &ModelConfig {
+        self.engine.model()
+    }
+    fn threads(&self) -> usize {
+        self.engine.threads()
+    }
+    fn set_threads(&mut self, threads: usize) {
+        self.engine.set_threads(threads);
+    }
+    fn draw_masks(&mut self, seed: u64, update: u64) {
+        self.engine.draw_masks(seed, update);
+    }
+    fn step(&mut self, batch: Batch<'_>, update: &Update) -> StepMetrics {
+        (self.tell)(&batch, update, self.engine.threads());
+        self.engine.step(batch, update)
+    }
+    fn gradient(&mut self, batch: Batch<'_>, gradient: &mut [f32]) -> StepMetrics {
+        self.engine.gradient(batch, gradient)
+    }
+    fn evaluate(&mut self, batch: Batch<'_>, scores: &mut Scores) {
+        self.engine.evaluate(batch, scores);
+    }
+    fn state(&self) -> State<'_> {
+        self.engine.state()
+    }
+    fn with_state(&mut self, change: &mut dyn FnMut(StateMut<'_>)) {
+        self.engine.with_state(change);
+    }
+    fn keep_average(&mut self, keep: bool) {
+        self.engine.keep_average(keep);
+    }
+    fn swap_average(&mut self) {
+        self.engine.swap_average();
+    }
+    fn cache(&self, streams: usize, positions: usize) -> Cache {
+        self.engine.cache(streams, positions)
+    }
+    fn prefill(&mut self, cache: &mut Cache, contexts: &[u8], logits: &mut [f32]) {
+        self.engine.prefill(cache, contexts, logits);
+    }
+    fn decode(&mut self, cache: &mut Cache, symbols: &[u8], logits: &mut [f32]) {
+        self.engine.decode(cache, symbols, logits);
+    }
+}
