@@ -5,7 +5,7 @@ use diapason_corpus::CorpusError;
 use diapason_engine::EngineError;
 use diapason_storage::{StorageError, printable};
 use diapason_training::{ConfigError, Idle, TrainingError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a study cannot begin, go on or be read.
 #[derive(Debug, thiserror::Error)]
@@ -209,7 +209,7 @@ pub enum StudyError {
         /// Its seed.
         seed: u64,
         /// Its folder.
-        folder: PathBuf,
+        folder: Box<Path>,
         /// The reason.
         error: Box<TrainingError>,
     },
@@ -234,7 +234,7 @@ impl StudyError {
             Self::Trial { error, .. } => error.hint(),
             Self::Storage(error) => error.hint(),
             Self::FewerSeeds { seeds, .. } => {
-                Some(format!("give a larger --max-seeds than {seeds}, or a smaller --seeds"))
+                Some(format!("give --max-seeds {seeds} or more, or a smaller --seeds"))
             }
             Self::Idle(Idle { key, remedy, .. }) => {
                 let remedy = remedy.as_ref().map_or(String::new(), |remedy| format!(", or {remedy}"));

@@ -406,7 +406,7 @@ impl<'a> Site<'a> {
             Err(_) if held.is_lost() => return Ok(None),
             // Not this trial's failure but something to be mended: without it the verdict would be about other cells.
             Err(error) => {
-                let params = cell.params.clone();
+                let (params, folder) = (cell.params.clone(), folder.into_boxed_path());
                 let error = StudyError::Trial { number, params, seed, folder, error: Box::new(error) };
                 if error.is_of_one_trial() {
                     self.aside.lock().unwrap_or_else(PoisonError::into_inner).push(held);
