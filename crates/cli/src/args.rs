@@ -186,7 +186,7 @@ pub(crate) struct Tune {
     #[arg(long, help_heading = "Search")]
     pub(crate) until_decided: bool,
 
-    /// With --until-decided: the most seeds of one configuration [default: 8]
+    /// With --until-decided: the most seeds of one configuration, not fewer than --seeds [default: 8]
     #[arg(
         long,
         value_name = "N",
@@ -399,10 +399,15 @@ pub(crate) struct Train {
     pub(crate) seed: u64,
 
     /// Start from the weights of this safetensors file instead of random ones
+    ///
+    /// Or of a run, by its folder: those of its best evaluation. Of a run that averages its weights it is their average, as
+    /// `eval` has it, also from checkpoint.safetensors.
     #[arg(long, value_name = "WEIGHTS", help_heading = "Training")]
     pub(crate) init: Option<PathBuf>,
 
     /// Go on from the checkpoint in --out
+    ///
+    /// Where there is none, the run starts at step 0, with a warning: the same command can begin a run and go on with it.
     #[arg(long, help_heading = "Training")]
     pub(crate) resume: bool,
 
@@ -627,7 +632,7 @@ Examples:
 /// Apply the decision rule to a table of results.
 ///
 /// The table is a CSV file with the columns `seconds` and `loss`; all other columns are parameters. Or it is the
-/// results.csv of a study. The rule: the cheapest configuration whose loss is within the tolerance of the best. A table
+/// results.csv of a study, or the study's folder, which stands for it. The rule: the cheapest configuration whose loss is within the tolerance of the best. A table
 /// has no intervals, so losses are taken as they are; `tune` says how certain a choice is. The last line printed is the
 /// choice.
 #[derive(Args, Clone, Debug)]
@@ -642,10 +647,10 @@ Example:
   $ diapason decide table.csv
   ...
   chosen: d_model=256 n_heads=8 n_layers=4
-  $ diapason decide studies/quick/results.csv --pass early --tolerance 2%"
+  $ diapason decide studies/quick --pass early --tolerance 2%"
 )]
 pub(crate) struct Decide {
-    /// The table, CSV with a header line
+    /// The table, CSV with a header line; or the folder of a study
     #[arg(value_name = "TABLE.csv")]
     pub(crate) table: PathBuf,
 

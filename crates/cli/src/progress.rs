@@ -155,6 +155,8 @@ impl Run {
             }
             Event::Checkpoint { .. } | Event::Spans(_) | Event::Note(_) => {}
         }
+        // With a budget of time the number of steps is an estimate, and of a moment ago.
+        self.steps = self.steps.max(self.step);
     }
 
     /// Seconds left at the speed so far, once there is one to go by.
@@ -517,6 +519,14 @@ mod tests {
         assert_eq!(run.line(), "step 1100/2000, loss 1.0091, evaluating 25 %");
         run.begun.1 = 1_100;
         assert_eq!(run.left(), None);
+    }
+
+    #[test]
+    fn there_are_never_more_steps_done_than_there_are() {
+        let mut run = run("", 2_000);
+        run.event(&Event::Evaluating { step: 2_001, done: 1, characters: 4 });
+        assert!(run.line().starts_with("step 2001/2001, "), "{}", run.line());
+        assert_eq!(run.columns()[0], "100 %");
     }
 
     #[test]

@@ -78,7 +78,8 @@ fn a_studys_own_results_lead_to_its_own_decision() {
         ran.stderr,
         "results of a study: the full pass (--pass early decides on the other); times within 10 % count as equal\n"
     );
-    let early = here.run(&["decide", "study/results.csv", "--pass", "early"]).ok();
+    assert_eq!(here.run(&["decide", "study"]).ok().stdout, ran.stdout, "its folder stands for them");
+    let early = here.run(&["decide", "study", "--pass", "early"]).ok();
     assert!(early.stderr.starts_with("results of a study: the early pass"), "{early:#?}");
 }
 
@@ -102,7 +103,9 @@ fn bad_tables_get_one_line() {
         "ragged.csv",
         "binary.csv",
         "absent.csv",
+        "folder",
     ];
+    std::fs::create_dir(here.path("folder")).unwrap();
     for table in tables {
         let ran = here.run(&["decide", table]);
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{table}: {ran:?}");

@@ -113,6 +113,23 @@ fn studies_are_listed() {
         finished(here.command(&["study", "list", "--json"]).env("DIAPASON_STORAGE", "studies/quick")).ok();
     assert_eq!(by_variable.json()["studies"][0]["name"], "quick");
 
+    // A folder that was renamed: the name is the one that commands take.
+    std::fs::rename(here.path("studies/other"), here.path("studies/moved")).unwrap();
+    let listed = run(&here, &["study", "list"]).ok();
+    let lines: Vec<&str> = listed.stdout.lines().collect();
+    assert!(lines[0].contains("  in the database  "), "{listed:?}");
+    assert!(lines[1].starts_with("moved ") && lines[1].contains("  other  "), "{listed:?}");
+    assert!(lines[2].starts_with("quick ") && lines[2].matches("quick").count() == 2, "{listed:?}");
+    run(&here, &["study", "show", "moved"]).ok();
+    let object = run(&here, &["study", "list", "--json"]).ok().json();
+    assert_eq!(
+        (&object["studies"][0]["name"], &object["studies"][0]["study"]),
+        (&json!("moved"), &json!("other"))
+    );
+    let by_place = run(&here, &["study", "list", "--json", "--storage", "studies/moved"]).ok().json();
+    assert_eq!(by_place["studies"][0]["name"], "other", "with --storage the name in the database");
+    run(&here, &["study", "show", "other", "--storage", "studies/moved"]).ok();
+
     // One that is damaged does not hide the others.
     std::fs::create_dir_all(here.path("studies/broken")).unwrap();
     here.write(

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Here, finish, text, tiny};
+use common::{Here, TINY, finish, text, tiny};
 use serde_json::{Value, json};
 use std::io::Read;
 
@@ -254,6 +254,41 @@ fn train_eval_generate() {
     }
     assert_eq!((&object["prompt"], &object["length"]), (&json!("the "), &json!(40)));
     assert_eq!(several(&["--json"]).json()["texts"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_has_no_effect_is_said() {
+    let here = Here::with_text();
+    let warnings = |args: &[&str]| {
+        let ran = here.run(args).ok();
+        let lines = ran.stderr.lines().filter_map(|line| line.strip_prefix("warning: "));
+        lines.map(str::to_string).collect::<Vec<_>>()
+    };
+    let train = |more: &[&str]| {
+        warnings(&tiny("train", &[&["--corpus", "text.txt", "--steps", "2", "--out", "run"], more].concat()))
+    };
+    let set = |key| ["--set", key];
+    let idle =
+        [set("momentum=0.9"), set("averaging_share=0.1"), set("learning_rate=0.01"), set("warmup_steps=2")];
+    // Nor is there a run to go on with.
+    let said = train(&[idle.as_flattened(), &["--resume"]].concat());
+    assert_eq!(
+        said,
+        [
+            "`momentum` has no effect with optimizer = adam",
+            "`averaging_share` has no effect with weight_averaging = none",
+            "the warm-up lasts the whole run: warmup_steps = 2, steps = 2",
+            "nothing to resume in run: the run starts at step 0",
+        ]
+    );
+    let recipe = ["--recipe", "fast", "--set", "optimizer=adam", "--set", "warmup_steps=1", "--out", "adam"];
+    let words = [&["train", "--corpus", "text.txt", "--steps", "2"], &TINY[..], &recipe].concat();
+    assert_eq!(warnings(&words), [""; 0], "a recipe's keys were not asked for by name");
+
+    let grid = ["--grid", "optimizer=adam,muon", "--grid", "momentum=0.9,0.95", "--steps", "2", "--out", "s"];
+    let said = warnings(&tiny("tune", &[&["--corpus", "text.txt"], &grid[..]].concat()));
+    let expected = "`momentum` has no effect with optimizer = adam: configurations that differ in it alone train the same";
+    assert_eq!(said, [expected]);
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! still at work, who look between two steps how many they have. Nothing else is shared: a trial's result depends
 //! neither on its worker nor on its neighbours.
 //!
-//! A worker that fails raises the flag that stops the others at their next step, each with a checkpoint. What
+//! A worker that fails raises the flag that stops the others at their next step, each with a checkpoint; if only its trial cannot go on,
+//! because its files are damaged, it claims another one. What
 //! the workers have to tell goes through one channel to the thread that called them, so whoever watches a study
 //! is called from one thread, in order.
 
@@ -228,7 +229,7 @@ fn at_work(place: Place<'_>, take: &Take<'_>, train: &Train<'_>, tell: &Sender<N
                 let Task { number, until, later, .. } = *task;
                 say(News::Taken { number, params: task.cell.params.clone(), seed: task.seed, until, later });
                 let result = train(*task, place, &mut |event| say(News::Training(number, event.clone())));
-                if result.is_err() {
+                if result.as_ref().is_err_and(|error| !error.is_of_one_trial()) {
                     crew.failed.store(true, Ordering::Relaxed);
                 }
                 say(News::Left(number, Box::new(result)));

@@ -4,8 +4,8 @@ use crate::{Difference, Params};
 use diapason_corpus::CorpusError;
 use diapason_engine::EngineError;
 use diapason_storage::{StorageError, printable};
-use diapason_training::{CheckpointError, ConfigError, TrainingError};
-use std::path::PathBuf;
+use diapason_training::{ConfigError, Idle, TrainingError};
+use std::path::{Path, PathBuf};
 
 /// Why a study cannot begin, go on or be read.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +81,17 @@ pub enum StudyError {
         /// Largest value allowed.
         high: &'static str,
     },
+    /// A bound on seeds that is below the seeds which each configuration is to have.
+    #[error("at most {most} seeds of a configuration, and {seeds} of each")]
+    FewerSeeds {
+        /// The bound.
+        most: u64,
+        /// The seeds.
+        seeds: u64,
+    },
+    /// A key that varies and changes nothing in any configuration.
+    #[error("{0}: all configurations that differ in it would train the same")]
+    Idle(Idle),
     /// Configurations that cannot be drawn.
     #[error("{what}")]
     Search {
@@ -197,29 +208,38 @@ pub enum StudyError {
         params: Params,
         /// Its seed.
         seed: u64,
+        /// Its folder.
+        folder: Box<Path>,
         /// The reason.
         error: Box<TrainingError>,
     },
 }
 
 impl StudyError {
+    /// Whether only one trial cannot go on: the others can.
+    pub(crate) fn is_of_one_trial(&self) -> bool {
+        matches!(self, Self::Trial { error, .. } if error.is_damage())
+    }
+
     /// What to do about it, if that is known.
     pub fn hint(&self) -> Option<String> {
-        use CheckpointError::{Read, Write};
         match self {
             Self::Config(error) => error.hint(),
             Self::Cell { error, .. } => error.hint(),
             Self::Text { error, .. } => error.hint(),
-            Self::Trial { error, .. } => match &**error {
-                TrainingError::Checkpoint(damaged) if !matches!(damaged, Read { .. } | Write { .. }) => {
-                    Some("put the file back as it was, or remove its folder: the trial then starts anew".to_string())
-                }
-                TrainingError::WeightsAlone { .. } => {
-                    Some("put the checkpoint back, or remove that folder: the trial then starts anew".to_string())
-                }
-                error => error.hint(),
-            },
+            Self::Trial { error, folder, .. } if error.is_damage() => Some(format!(
+                "put the file back as it was, or remove {}: the trial then starts anew; the others keep what they have",
+                folder.display()
+            )),
+            Self::Trial { error, .. } => error.hint(),
             Self::Storage(error) => error.hint(),
+            Self::FewerSeeds { seeds, .. } => {
+                Some(format!("give --max-seeds {seeds} or more, or a smaller --seeds"))
+            }
+            Self::Idle(Idle { key, remedy, .. }) => {
+                let remedy = remedy.as_ref().map_or(String::new(), |remedy| format!(", or {remedy}"));
+                Some(format!("leave {key} out of what varies{remedy}"))
+            }
             Self::Search { hint, .. } => Some((*hint).to_string()).filter(|hint| !hint.is_empty()),
             Self::Rule { hint, .. } => Some((*hint).to_string()),
             Self::OtherStudy { .. } => Some("choose another folder with --out".to_string()),

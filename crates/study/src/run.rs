@@ -132,6 +132,13 @@ pub enum StudyEvent<'a> {
         /// What is known of it; none if somebody else has it by now.
         record: Option<&'a TrialRecord>,
     },
+    /// A trial cannot go on, because its files are damaged. The others are trained first.
+    TrialPutAside {
+        /// Its number.
+        number: usize,
+        /// Why.
+        error: &'a StudyError,
+    },
     /// A trial was read at a rung, and waits there for a decision.
     TrialWaits {
         /// Its number.
@@ -161,8 +168,8 @@ pub enum StudyEvent<'a> {
 ///
 /// # Errors
 /// Everything that keeps the study as a whole from starting or going on. Nothing has been written if it is a
-/// setting that is refused. If a trial cannot go on (a disk is full, a checkpoint damaged), the others are stopped
-/// with a checkpoint each.
+/// setting that is refused. If a trial cannot go on because a disk is full, the others are stopped with a checkpoint each; if its own
+/// files are damaged, they are trained as far as they can be without it first.
 pub fn run_study(
     corpus: &Corpus,
     spec: &StudySpec,
@@ -442,7 +449,13 @@ fn work_on(
                             observe(&StudyEvent::TrialFinished { number, record: record.as_ref() });
                         }
                         // What stopped the study is what is reported; a full disk stops more than one trial.
-                        Err(error) => failed = failed.take().or(Some(error)),
+                        Err(error) => {
+                            if error.is_of_one_trial() {
+                                outlook.over(number);
+                                observe(&StudyEvent::TrialPutAside { number, error: &error });
+                            }
+                            failed = failed.take().or(Some(error));
+                        }
                     }
                 }
                 News::Waiting(others) => {
@@ -456,17 +469,18 @@ fn work_on(
             }
         },
     );
+    site.release_aside();
     // What the last to leave had to say.
     for text in site.notes() {
         observe(&StudyEvent::Note { text });
     }
-    // A database that is away, and nobody who wants to wait for it: that is an interruption.
+    // A database that is away, and nobody who wants to wait for it: that is an interruption. What is damaged has been told, and will be again.
     let nobody_waits = |error: &StudyError| {
-        interrupt.load(Ordering::Relaxed)
-            && matches!(
-                error,
-                StudyError::Storage(StorageError::Interrupted { .. } | StorageError::Unreachable { .. })
-            )
+        let is_away = matches!(
+            error,
+            StudyError::Storage(StorageError::Interrupted { .. } | StorageError::Unreachable { .. })
+        );
+        interrupt.load(Ordering::Relaxed) && (is_away || error.is_of_one_trial())
     };
     if let Some(error) = failed.filter(|error| !nobody_waits(error)) {
         return Err(error);

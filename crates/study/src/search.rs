@@ -208,13 +208,15 @@ impl FromStr for Range {
 
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |x: f64| value_text(&if self.whole { Value::Integer(x as i64) } else { Value::Float(x) });
-        write!(f, "{}={}..{}", self.key, text(self.low), text(self.high))?;
+        let [low, high] = self.bounds();
+        write!(f, "{}={}..{}", self.key, value_text(&low), value_text(&high))?;
         if self.log {
             f.write_str(":log")?;
         }
         match self.step {
-            Some(step) if !(self.whole && step == 1.0) => write!(f, ":step={}", text(step)),
+            Some(step) if !(self.whole && step == 1.0) => {
+                write!(f, ":step={}", value_text(&self.value_of(step)))
+            }
             _ => Ok(()),
         }
     }
@@ -242,6 +244,16 @@ macro_rules! as_text {
 as_text!(Sampler, Range);
 
 impl Range {
+    /// Its smallest and its largest value.
+    pub(crate) fn bounds(&self) -> [Value; 2] {
+        [self.low, self.high].map(|number| self.value_of(number))
+    }
+
+    /// A number as the configuration has it.
+    fn value_of(&self, number: f64) -> Value {
+        if self.whole { Value::Integer(number as i64) } else { Value::Float(number) }
+    }
+
     /// What Optuna calls it. `value` is one of its values, or what another program enqueued, which may lie outside.
     pub(crate) fn distribution(&self, value: f64) -> Distribution {
         let (low, high) = (self.low.min(value), self.high.max(value));
@@ -290,7 +302,7 @@ impl Range {
         };
         // Rounding may have led out of the range.
         let value = raw.clamp(self.low, self.high);
-        if self.whole { Value::Integer(value as i64) } else { Value::Float(value) }
+        self.value_of(value)
     }
 }
 

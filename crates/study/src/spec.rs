@@ -9,7 +9,7 @@ use crate::grid::MOST_CELLS;
 use crate::rungs::Ladders;
 use crate::{Cell, Cost, Grid, Rule, Sampler, Search, StudyError, value_text};
 use diapason_corpus::{Corpus, CorpusRequest};
-use diapason_training::{Config, Protocol, files};
+use diapason_training::{Config, Protocol, decides_on, files};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -158,10 +158,7 @@ impl StudySpec {
             self.config.eval_every = self.config.steps_between_evaluations();
         }
         let cells = self.cells(vocabulary)?;
-        if self.until_decided.is_some_and(|most| !(2..=100_000).contains(&most)) {
-            let most = self.until_decided.unwrap_or_default();
-            return Err(range("until_decided", most.to_string(), "2", "100000"));
-        }
+        self.check_until()?;
         let seeds = self.seeds.max(self.until_decided.unwrap_or(0));
         if seeds > (MOST_CELLS / cells.len().max(1)) as u64 {
             return Err(StudyError::TooManyTrials { cells: cells.len(), seeds, most: MOST_CELLS });
@@ -199,7 +196,77 @@ impl StudySpec {
         const ANY_VOCABULARY: usize = 1;
         self.check_search()?;
         self.cells(ANY_VOCABULARY)?;
+        self.check_until()?;
         self.check_rule()
+    }
+
+    /// Whether there may be as many seeds as it takes until the study is decided.
+    fn check_until(&self) -> Result<(), StudyError> {
+        match self.until_decided {
+            Some(most) if !(2..=100_000).contains(&most) => Err(StudyError::OutOfRange {
+                key: "until_decided",
+                value: most.to_string(),
+                low: "2",
+                high: "100000",
+            }),
+            Some(most) if most < self.seeds => Err(StudyError::FewerSeeds { most, seeds: self.seeds }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What to say of keys that were asked for and change nothing: `set`, those with one value for all configurations, in none; those that
+    /// vary, in some. And of a warm-up that lasts the whole run.
+    ///
+    /// # Errors
+    /// A key that varies and changes nothing in any configuration: the same would be trained several times.
+    pub fn without_effect(&self, set: &[&str]) -> Result<Vec<String>, StudyError> {
+        // What others enqueue is not known yet.
+        if self.enqueued_only {
+            return Ok(Vec::new());
+        }
+        let mut said = Vec::new();
+        for key in set.iter().copied().chain(cells_keys(self)) {
+            let mut beside = vec![self.config.clone()];
+            if let Some(other) = decides_on(key) {
+                beside = self.with_values(&beside, other)?;
+            }
+            let all = beside.len();
+            let mut idle = beside.iter().filter_map(|config| config.idle(key, self.protocol));
+            let Some(mut first) = idle.next() else { continue };
+            let others: Vec<String> = idle.flat_map(|idle| idle.values).collect();
+            let in_all = others.len() + 1 == all;
+            first.values.extend(others);
+            match (self.varies(key), in_all) {
+                (true, true) => return Err(StudyError::Idle(first)),
+                (true, false) => {
+                    said.push(format!("{first}: configurations that differ in it alone train the same"));
+                }
+                (false, true) => said.push(first.to_string()),
+                (false, false) => {}
+            }
+        }
+        let lengths = self.with_values(std::slice::from_ref(&self.config), "steps")?;
+        said.extend(self.with_values(&lengths, "warmup_steps")?.iter().find_map(Config::endless_warm_up));
+        Ok(said)
+    }
+
+    /// Each of `configs` with each value that `key` has in the study; of a range its bounds.
+    fn with_values(&self, configs: &[Config], key: &str) -> Result<Vec<Config>, StudyError> {
+        let range = self.search.as_ref().and_then(|search| search.range(key));
+        let values = match (self.grid.axis(key), range) {
+            (Some(axis), _) => axis.values.clone(),
+            (None, Some(range)) => range.bounds().to_vec(),
+            (None, None) => return Ok(configs.to_vec()),
+        };
+        let mut all = Vec::new();
+        for config in configs {
+            for value in &values {
+                let mut config = config.clone();
+                config.set_value(key, value.clone())?;
+                all.push(config);
+            }
+        }
+        Ok(all)
     }
 
     /// Whether the study can have its search.

@@ -101,6 +101,9 @@ pub(crate) struct Site<'a> {
     notes: Mutex<Vec<String>>,
     /// What is expected of trials since rungs were last looked at.
     ahead: Mutex<Vec<(usize, f64)>>,
+    /// Trials whose files are damaged. Held until the others are done, so that nobody claims them meanwhile: a study never decides
+    /// without them.
+    aside: Mutex<Vec<Held>>,
     /// Whether the study has trials by now that it did not have: everybody leaves, and begins anew with all of them.
     grown: AtomicBool,
 }
@@ -132,6 +135,7 @@ impl<'a> Site<'a> {
             newest: Mutex::default(),
             notes: Mutex::default(),
             ahead: Mutex::default(),
+            aside: Mutex::default(),
             grown: AtomicBool::new(false),
         }
     }
@@ -144,6 +148,11 @@ impl<'a> Site<'a> {
     /// Steps that are expected of trials by now, by number, if that has changed.
     pub(crate) fn ahead(&self) -> Vec<(usize, f64)> {
         std::mem::take(&mut self.ahead.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lets those go that were put aside.
+    pub(crate) fn release_aside(&self) {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// What there is to say that is about no trial, once.
@@ -189,11 +198,14 @@ impl<'a> Site<'a> {
                     now => now?,
                 };
             }
-            let held = counts.of(ItemState::Held);
+            let aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+            let held = counts.of(ItemState::Held).saturating_sub(aside);
             return match () {
                 () if other_engine > 0 && held <= other_engine => {
                     Err(StudyError::OtherEngine { trials: other_engine, engine: self.worker.engine.clone() })
                 }
+                // What is left waits for those that are damaged.
+                () if aside > 0 && held == 0 => Ok(Next::Nothing),
                 () if counts.is_unfinished() && self.engines.wait => Ok(Next::Wait(held)),
                 () => Ok(Next::Nothing),
             };
@@ -394,9 +406,14 @@ impl<'a> Site<'a> {
             Err(_) if held.is_lost() => return Ok(None),
             // Not this trial's failure but something to be mended: without it the verdict would be about other cells.
             Err(error) => {
-                _ = held.release(Record::new());
-                let params = cell.params.clone();
-                return Err(StudyError::Trial { number, params, seed, error: Box::new(error) });
+                let (params, folder) = (cell.params.clone(), folder.into_boxed_path());
+                let error = StudyError::Trial { number, params, seed, folder, error: Box::new(error) };
+                if error.is_of_one_trial() {
+                    self.aside.lock().unwrap_or_else(PoisonError::into_inner).push(held);
+                } else {
+                    _ = held.release(Record::new());
+                }
+                return Err(error);
             }
         };
         record.finish(&outcome);

@@ -182,6 +182,25 @@ fn interrupted_and_crashed_anywhere_the_decisions_are_the_same() {
 }
 
 #[test]
+fn nothing_is_decided_without_a_trial_whose_files_are_damaged() {
+    let corpus = corpus();
+    let spec = ruled(&corpus, &GRID, "halving:eta=3");
+    let (rows, decisions) = reference(&corpus, &spec);
+    let folder = folder();
+    let interrupted = Hooks { interrupt_at: AtomicU64::new(3), ..Hooks::default() };
+    ran(&corpus, &spec, folder.path(), interrupted).study.unwrap();
+    let checkpoint = folder.path().join("trials/n_heads=2,n_layers=1/seed-0").join(CHECKPOINT);
+    let bytes = std::fs::read(&checkpoint).unwrap();
+    std::fs::write(&checkpoint, &bytes[..bytes.len() - 1]).unwrap();
+    let broken = ran(&corpus, &spec, folder.path(), Hooks::default());
+    assert!(matches!(broken.study, Err(StudyError::Trial { number: 0, .. })), "{:?}", broken.study);
+    assert_eq!(broken.steps, 3 * decisions[0].step, "the others wait for it at the first rung");
+    std::fs::write(&checkpoint, &bytes).unwrap();
+    let study = done(&corpus, &spec, folder.path());
+    assert!(study.decisions == decisions && timeless(&study) == rows);
+}
+
+#[test]
 fn who_fails_is_dropped_with_all_seeds_and_not_tried_again() {
     let (corpus, folder) = (corpus(), folder());
     let rates = format!("learning_rate=0.001,{TOO_FAST}");

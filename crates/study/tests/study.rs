@@ -3,7 +3,9 @@
 mod toy;
 
 use diapason_corpus::CorpusRequest;
-use diapason_study::{Cost, DATABASE_FILE, Grid, Home, Pass, Row, STUDY_FILE, Study, StudySpec, TrialState};
+use diapason_study::{
+    Cost, DATABASE_FILE, Grid, Home, Pass, Row, STUDY_FILE, Sampler, Search, Study, StudySpec, TrialState,
+};
 use diapason_training::{BEST, CHECKPOINT, CURVE, Config, Protocol};
 use std::fs;
 use std::panic::AssertUnwindSafe;
@@ -431,6 +433,8 @@ fn what_cannot_run_is_refused_before_anything_is_written() {
     );
     let early = StudySpec { early_fraction: 1.5, ..base.clone() };
     assert_eq!(refused(&early), "early_fraction is 1.5, but must lie between 0 (no early read-out) and 1");
+    let seeds = refused(&StudySpec { seeds: 3, until_decided: Some(2), ..base.clone() });
+    assert_eq!(seeds, "at most 2 seeds of a configuration, and 3 of each");
     assert_eq!(
         refused(&StudySpec { tolerance: -1.0, ..base }),
         "tolerance is -1, but must lie between 0 and 1"
@@ -438,21 +442,85 @@ fn what_cannot_run_is_refused_before_anything_is_written() {
 }
 
 #[test]
-fn a_damaged_checkpoint_ends_the_study_until_it_is_mended() {
+fn a_damaged_checkpoint_keeps_the_others_from_nothing() {
     let (corpus, folder) = (corpus(), folder());
     let spec = spec(&corpus, &["n_heads=2,4"]);
     ran(&corpus, &spec, folder.path(), Hooks { interrupt_at: 20.into(), ..Hooks::default() }).study.unwrap();
-    let checkpoint = folder.path().join("trials/n_heads=2/seed-0").join(CHECKPOINT);
-    let bytes = fs::read(&checkpoint).unwrap();
-    fs::write(&checkpoint, &bytes[..bytes.len() / 2]).unwrap();
-    let error = ran(&corpus, &spec, folder.path(), Hooks::default()).study.unwrap_err();
-    assert!(error.to_string().starts_with("the trial n_heads=2, seed 0: "), "{error}");
-    assert!(error.hint().unwrap().contains("remove its folder"));
-    // Once it is repaired the trial goes on.
-    fs::write(&checkpoint, &bytes).unwrap();
-    let repaired = ran(&corpus, &spec, folder.path(), Hooks::default());
-    assert_eq!(repaired.engines, 2);
-    assert!(repaired.study.unwrap().rows().iter().all(|row| row.state == TrialState::Complete));
+    let trial = folder.path().join("trials/n_heads=2/seed-0");
+    let bytes = fs::read(trial.join(CHECKPOINT)).unwrap();
+    fs::write(trial.join(CHECKPOINT), &bytes[..bytes.len() / 2]).unwrap();
+    for others in [40, 0] {
+        let broken = ran(&corpus, &spec, folder.path(), Hooks::default());
+        assert_eq!(broken.steps, others, "the other trial is trained to its end, once");
+        let error = broken.study.unwrap_err();
+        assert!(error.to_string().starts_with("the trial n_heads=2, seed 0: "), "{error}");
+        assert!(
+            error.to_string().contains(CHECKPOINT) && error.to_string().contains("is truncated"),
+            "{error}"
+        );
+        assert!(error.hint().unwrap().contains(&format!("remove {}: ", trial.display())), "{error:?}");
+    }
+    // Once it is repaired the trial goes on; once its folder is gone it starts anew.
+    let anew = self::folder();
+    for (removed, steps) in [(false, 20), (true, 40)] {
+        let of = if removed { anew.path() } else { folder.path() };
+        let trial = of.join("trials/n_heads=2/seed-0");
+        if removed {
+            ran(&corpus, &spec, of, Hooks { interrupt_at: 20.into(), ..Hooks::default() }).study.unwrap();
+            fs::write(trial.join(CHECKPOINT), "").unwrap();
+            ran(&corpus, &spec, of, Hooks::default()).study.unwrap_err();
+            fs::remove_dir_all(&trial).unwrap();
+        } else {
+            fs::write(trial.join(CHECKPOINT), &bytes).unwrap();
+        }
+        let mended = ran(&corpus, &spec, of, Hooks::default());
+        assert_eq!((mended.engines, mended.steps), (1, steps));
+        assert!(mended.study.unwrap().rows().iter().all(|row| row.state == TrialState::Complete));
+    }
+}
+
+#[test]
+fn keys_without_an_effect_are_named() {
+    let corpus = corpus();
+    let said = |grid: &[&str], set: &[&str]| {
+        let said = spec(&corpus, grid).without_effect(set);
+        said.map_err(|error| format!("{error} / {}", error.hint().unwrap()))
+    };
+    assert_eq!(
+        said(&["n_heads=2,4"], &["momentum", "learning_rate"]).unwrap(),
+        ["`momentum` has no effect with optimizer = adam"]
+    );
+    assert_eq!(said(&["optimizer=adam,muon"], &["momentum"]).unwrap(), [""; 0], "it has one in some");
+    assert_eq!(
+        said(&["momentum=0.9,0.95"], &[]).unwrap_err(),
+        "`momentum` has no effect with optimizer = adam: all configurations that differ in it would train the same / leave \
+         momentum out of what varies, or set optimizer=muon"
+    );
+    assert_eq!(
+        said(&["optimizer=adam,adamw,muon", "momentum=0.9,0.95"], &[]).unwrap(),
+        [
+            "`momentum` has no effect with optimizer = adam, adamw: configurations that differ in it alone train the same"
+        ]
+    );
+    assert_eq!(said(&["warmup_steps=0,39"], &[]).unwrap(), [""; 0]);
+    assert_eq!(
+        said(&["warmup_steps=0,40", "steps=80,40"], &[]).unwrap(),
+        ["the warm-up lasts the whole run: warmup_steps = 40, steps = 40"]
+    );
+
+    let ranges = |ranges: &[&str]| {
+        let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
+        let search = Some(Search { sampler: Sampler::Random { seed: 0 }, samples: 4, ranges });
+        StudySpec { search, ..spec(&corpus, &[]) }.without_effect(&[])
+    };
+    assert!(ranges(&["momentum=0.8..0.99"]).is_err());
+    assert_eq!(ranges(&["learning_rate=0.001..0.01"]).unwrap(), [""; 0]);
+    assert!(ranges(&["patience=0..3", "min_improvement=0.001..0.01"]).unwrap()[0].contains("patience = 0: "));
+
+    let as_seed = StudySpec { protocol: Protocol::AsSeed, ..spec(&corpus, &["patience=2,3"]) };
+    assert!(as_seed.without_effect(&[]).unwrap_err().to_string().contains("protocol = as-seed"));
+    let enqueued = StudySpec { enqueued_only: true, ..spec(&corpus, &[]) };
+    assert_eq!(enqueued.without_effect(&["momentum"]).unwrap(), [""; 0], "others may choose muon");
 }
 
 #[test]

@@ -4,6 +4,9 @@ use crate::{Config, ConfigError};
 use std::fmt;
 use std::str::FromStr;
 
+/// Seconds of a year.
+const YEAR: f64 = 365.0 * 24.0 * 3600.0;
+
 /// A limit that a run ends with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Budget {
@@ -21,6 +24,17 @@ pub enum BudgetError {
     /// Text of another form.
     #[error("must be a positive number with s, min, h, chars or flop, as in 60min or 2e9chars")]
     Form,
+    /// More than any run can take.
+    #[error("is more than any run can take: at most a year, 1e18chars or 1e24flop")]
+    TooLarge,
+    /// More steps than a run can have.
+    #[error("a budget of {budget} pays for more than {most} steps, the most that a run can have")]
+    TooManySteps {
+        /// The budget.
+        budget: Budget,
+        /// The steps.
+        most: u32,
+    },
     /// Less than one step.
     #[error("a budget of {budget} does not pay for one step, which takes {step}")]
     TooSmall {
@@ -42,7 +56,10 @@ impl BudgetError {
             Self::TooSmall { .. } => {
                 Some("a larger budget, or a smaller batch_size, as in --set batch_size=16".to_string())
             }
-            Self::Form => None,
+            Self::TooManySteps { .. } => {
+                Some("a smaller budget, or a larger model or batch_size".to_string())
+            }
+            Self::Form | Self::TooLarge => None,
         }
     }
 }
@@ -53,17 +70,20 @@ impl FromStr for Budget {
     fn from_str(text: &str) -> Result<Self, BudgetError> {
         let plain = text.trim().to_lowercase().replace('_', "");
         // `chars` ends in `s` too: longer units come first.
-        let found = ["min", "chars", "flop", "h", "s"].iter().find_map(|unit| {
-            let number: f64 = plain.strip_suffix(unit)?.trim().parse().ok()?;
-            (number > 0.0 && number < 1e30).then_some(match *unit {
-                "min" => Self::Seconds(60.0 * number),
-                "h" => Self::Seconds(3600.0 * number),
-                "s" => Self::Seconds(number),
-                "chars" => Self::Characters(number),
-                _ => Self::Flop(number),
-            })
-        });
-        found.ok_or(BudgetError::Form)
+        let (unit, number) = ["min", "chars", "flop", "h", "s"]
+            .into_iter()
+            .find_map(|unit| Some((unit, plain.strip_suffix(unit)?.trim().parse::<f64>().ok()?)))
+            .filter(|(_, number)| *number > 0.0)
+            .ok_or(BudgetError::Form)?;
+        let (budget, most) = match unit {
+            "min" => (Self::Seconds(60.0 * number), YEAR),
+            "h" => (Self::Seconds(3600.0 * number), YEAR),
+            "s" => (Self::Seconds(number), YEAR),
+            "chars" => (Self::Characters(number), 1e18),
+            _ => (Self::Flop(number), 1e24),
+        };
+        let (Self::Seconds(amount) | Self::Characters(amount) | Self::Flop(amount)) = budget;
+        if amount > most { Err(BudgetError::TooLarge) } else { Ok(budget) }
     }
 }
 
@@ -94,7 +114,12 @@ impl Budget {
             Self::Flop(budget) => budget / flop,
         };
         let cost = |steps: u64| Config { steps, ..config.clone() }.characters(steps);
-        let (mut fits, mut too_many) = (0, u64::from(u32::MAX) + 1);
+        // Steps address random numbers with 32 bits.
+        let most = u32::MAX;
+        if cost(u64::from(most)) < characters {
+            return Err(BudgetError::TooManySteps { budget: self, most });
+        }
+        let (mut fits, mut too_many) = (0, u64::from(most) + 1);
         while too_many - fits > 1 {
             let middle = fits + (too_many - fits) / 2;
             if cost(middle) <= characters { fits = middle } else { too_many = middle }
@@ -129,9 +154,13 @@ mod tests {
             assert_eq!((read, read.to_string().as_str()), (budget, written), "{text}");
             assert_eq!(read.to_string().parse::<Budget>().unwrap(), budget);
         }
-        for text in ["", "60", "min", "-1min", "0s", "infs", "nanh", "1e40flop", "ten min", "5 days"] {
+        for text in ["", "60", "min", "-1min", "0s", "nanh", "-1e40flop", "ten min", "5 days"] {
             let message = text.parse::<Budget>().unwrap_err().to_string();
             assert!(message.contains("must be a positive number") && !message.contains('\n'), "{message}");
+        }
+        for text in ["infs", "1e30flop", "1e400chars", "9000h"] {
+            let message = text.parse::<Budget>().unwrap_err().to_string();
+            assert!(message.contains("is more than any run can take"), "{message}");
         }
     }
 
@@ -148,5 +177,8 @@ mod tests {
         let error = Budget::Characters(2000.0).steps(&config, 27).unwrap_err().to_string();
         assert_eq!(error, "a budget of 2000chars does not pay for one step, which takes 2048chars");
         assert!(Budget::Flop(1e6).steps(&config, 27).is_err());
+        let error = Budget::Flop(1e24).steps(&config, 27).unwrap_err();
+        assert!(error.to_string().contains("pays for more than 4294967295 steps"), "{error}");
+        assert!(error.hint().is_some());
     }
 }

@@ -47,7 +47,7 @@
 //! The digest is over: for each other metadata key in byte order, key, NUL, value, NUL; then for each tensor in
 //! byte order of names, name, NUL, shape as `27x256`, NUL, and its bytes.
 
-use crate::{Config, CurvePoint, Protocol, RunState, SpanReading, files};
+use crate::{Config, CurvePoint, Protocol, RunState, SpanReading, TimeSpent, files};
 use diapason_corpus::{Alphabet, CorpusError, CorpusRequest, hex};
 use diapason_engine::Optimizer;
 use diapason_model::{Layout, ModelConfig};
@@ -141,22 +141,6 @@ pub struct Progress {
     pub init: Option<String>,
     /// Arithmetics of earlier segments, where they are not the last one's.
     pub other_engines: Vec<String>,
-}
-
-/// A budget of time, and what of it is spent. Evaluations and checkpoints count.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TimeSpent {
-    /// The budget, seconds.
-    pub budget: f64,
-    /// Seconds spent, over the segments whose steps survive.
-    pub seconds: f64,
-    /// Of them, seconds at the last evaluation.
-    pub evaluated: f64,
-    /// Seconds that an evaluation takes; none before the first.
-    pub evaluation: Option<f64>,
-    /// Share of the run that was over before the last step: it never goes back, whatever is found out about evaluations.
-    pub done: f64,
 }
 
 /// The optimizer's moments, in the order of the model's layout.
@@ -315,10 +299,7 @@ impl<'a> Stored<'a> {
         let header = file.header()?;
         let layout = Layout::new(&header.model);
         let names = moments_of(header.config.optimizer);
-        let has = |prefix: &str| {
-            layout.tensors.iter().any(|t| file.metadata.info(&format!("{prefix}{}", t.name)).is_some())
-        };
-        let (moments, average) = (has(names[0]), has(AVERAGE));
+        let (moments, average) = (file.has(&layout, names[0]), file.has(&layout, AVERAGE));
         let mut prefixes = vec![""];
         prefixes.extend(names.iter().filter(|_| moments));
         prefixes.extend(average.then_some(AVERAGE));
@@ -362,8 +343,7 @@ impl<'a> Stored<'a> {
     /// # Errors
     /// As [`Stored::read_parameters`].
     pub fn read_evaluated(&mut self, weights: &mut [f32]) -> Result<(), CheckpointError> {
-        let is_averaged = self.average && self.header.progress.averaged > 0;
-        self.file.read_into(&self.layout, if is_averaged { AVERAGE } else { "" }, weights)
+        self.file.read_into(&self.layout, evaluated(&self.header, self.average), weights)
     }
 
     /// Reads the optimizer's moments, if there are any; a second one that it does not have is left as it is.
@@ -420,7 +400,8 @@ impl Checkpoint {
 }
 
 /// Reads the weights of `model` from a checkpoint, or from any safetensors file with the tensors of
-/// [`Layout`], into `parameters`, as many as the model has: `--init`. Optimizer state in the file is left aside.
+/// [`Layout`], into `parameters`, as many as the model has: `--init`. Of a run that averages its weights, what it
+/// evaluates: their average, if it has begun. Optimizer state in the file is left aside.
 ///
 /// # Errors
 /// As [`Stored::open`]; weights of another model or alphabet; weights that are not finite.
@@ -430,8 +411,8 @@ pub fn read_weights(
     alphabet: &str,
     parameters: &mut [f32],
 ) -> Result<(), CheckpointError> {
-    let (mut file, layout) = weights(path, model, alphabet)?;
-    file.read_into(&layout, "", parameters)?;
+    let Weights { mut file, layout, prefix } = weights(path, model, alphabet)?;
+    file.read_into(&layout, prefix, parameters)?;
     for tensor in &layout.tensors {
         if parameters[tensor.range.clone()].iter().any(|x| !x.is_finite()) {
             return Err(CheckpointError::NotFinite { path: path.to_path_buf(), tensor: tensor.name.clone() });
@@ -446,21 +427,27 @@ pub(crate) fn digest_of_weights(
     model: &ModelConfig,
     alphabet: &str,
 ) -> Result<String, CheckpointError> {
-    let (mut file, layout) = weights(path, model, alphabet)?;
+    let Weights { mut file, layout, prefix } = weights(path, model, alphabet)?;
     let mut hash = Sha256::new();
     for tensor in &layout.tensors {
-        file.stream(&file.info(&tensor.name)?, &mut |bytes| hash.update(bytes))?;
+        file.stream(&file.info(&format!("{prefix}{}", tensor.name))?, &mut |bytes| hash.update(bytes))?;
     }
     Ok(hexadecimal(hash))
 }
 
-/// A file that holds weights of `model`, and the order in which to read them.
-fn weights<'a>(
-    path: &'a Path,
-    model: &ModelConfig,
-    alphabet: &str,
-) -> Result<(TensorFile<'a>, Layout), CheckpointError> {
+/// A file that holds weights, where in it they are, and the order in which to read them.
+struct Weights<'a> {
+    file: TensorFile<'a>,
+    layout: Layout,
+    /// Of the names of the tensors.
+    prefix: &'static str,
+}
+
+/// The weights of `model` in a file.
+fn weights<'a>(path: &'a Path, model: &ModelConfig, alphabet: &str) -> Result<Weights<'a>, CheckpointError> {
     let mut file = TensorFile::open(path)?;
+    let layout = Layout::new(model);
+    let mut prefix = "";
     // A damaged mark does not make a checkpoint of ours a plain file.
     if file.text(MARK).is_some() || file.text(DIGEST).is_some() {
         let header = file.header()?;
@@ -475,10 +462,16 @@ fn weights<'a>(
         if header.alphabet != alphabet {
             return Err(CheckpointError::Alphabet { path: path.to_path_buf() });
         }
+        prefix = evaluated(&header, file.has(&layout, AVERAGE));
     }
-    let layout = Layout::new(model);
-    file.require_exactly(&layout, &[""])?;
-    Ok((file, layout))
+    file.require_exactly(&layout, &["", prefix])?;
+    Ok(Weights { file, layout, prefix })
+}
+
+/// The prefix of the tensors that a run evaluates: the average of the parameters, once it has begun, else the parameters themselves.
+/// `best.safetensors` has no average beside them: what was evaluated is all that it holds.
+fn evaluated(header: &Header, has_average: bool) -> &'static str {
+    if has_average && header.progress.averaged > 0 { AVERAGE } else { "" }
 }
 
 /// `sha256:...` of numbers, as bytes in little-endian order.
@@ -724,6 +717,11 @@ impl<'a> TensorFile<'a> {
             what,
             detail: text.map_or("it is not there".to_string(), |text| format!("`{text}`")),
         })
+    }
+
+    /// Whether there is any tensor of `layout` under this prefix.
+    fn has(&self, layout: &Layout, prefix: &str) -> bool {
+        layout.tensors.iter().any(|tensor| self.metadata.info(&format!("{prefix}{}", tensor.name)).is_some())
     }
 
     /// Checks that the tensors are those of `layout` under each of `prefixes`, and no others but under known prefixes.

@@ -358,17 +358,15 @@ pub enum ConfigError {
         /// The table.
         max_len: usize,
     },
-    /// A key that has no effect with the value of another, and would seem to have one.
-    #[error("{key} = {value} does nothing with {with}")]
-    Idle {
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        value: String,
-        /// The other key and its value.
-        with: String,
-        /// What to do.
-        hint: &'static str,
+    /// Two ways of clipping at once.
+    #[error(
+        "gradient_clip = {gradient_clip} and adaptive_clip = {adaptive_clip}: gradients are clipped in one way"
+    )]
+    TwoClips {
+        /// The one.
+        gradient_clip: f64,
+        /// The other.
+        adaptive_clip: f64,
     },
     /// Sizes that make no model.
     #[error(transparent)]
@@ -379,6 +377,10 @@ impl ConfigError {
     /// What to do about it, if that is known.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::UnknownKey { key, .. } if matches!(key.as_str(), "seed" | "seeds") => Some(
+                "a seed is no key: --seeds N trains each configuration with N seeds, `train` takes --seed N"
+                    .to_string(),
+            ),
             Self::UnknownKey { nearest: Some(nearest), .. } => Some(format!("did you mean `{nearest}`?")),
             Self::UnknownKey { nearest: None, .. } => Some(format!(
                 "known keys: {}",
@@ -391,7 +393,7 @@ impl ConfigError {
             Self::WindowTooLong { sequence_length, .. } => {
                 Some(format!("set max_len={sequence_length} as well, or a shorter sequence_length"))
             }
-            Self::Idle { hint, .. } => Some(hint.to_string()),
+            Self::TwoClips { .. } => Some("leave one of the two at 0".to_string()),
             Self::Model(diapason_model::ConfigError::FractionalMlp { d_model, .. }) => {
                 Some(format!("mlp_ratio may be any whole number divided by {d_model}"))
             }
@@ -595,21 +597,9 @@ impl Config {
         share("final_learning_rate", self.final_learning_rate)?;
         number("averaging_decay", self.averaging_decay, self.averaging_decay >= 0.0, "0", 0.999_999)?;
         positive_share("averaging_share", self.averaging_share)?;
-        if self.weight_decay > 0.0 && self.optimizer == Optimizer::Adam {
-            return Err(ConfigError::Idle {
-                key: "weight_decay",
-                value: self.weight_decay.to_string(),
-                with: "optimizer = adam".to_string(),
-                hint: "optimizer=adamw is Adam with weight decay",
-            });
-        }
-        if self.gradient_clip > 0.0 && self.adaptive_clip > 0.0 {
-            return Err(ConfigError::Idle {
-                key: "adaptive_clip",
-                value: self.adaptive_clip.to_string(),
-                with: format!("gradient_clip = {}", self.gradient_clip),
-                hint: "clip in one of the two ways, and leave the other key at 0",
-            });
+        let Self { gradient_clip, adaptive_clip, .. } = *self;
+        if gradient_clip > 0.0 && adaptive_clip > 0.0 {
+            return Err(ConfigError::TwoClips { gradient_clip, adaptive_clip });
         }
         Ok(())
     }
@@ -762,6 +752,8 @@ mod tests {
         assert_eq!(nearest("learningrate"), Some("learning_rate"));
         assert_eq!(nearest("layers"), Some("n_layers"));
         assert_eq!(nearest("xyzzy"), None);
+        let hint = Config::default().set("seed", "1").unwrap_err().hint().unwrap();
+        assert!(hint.contains("--seeds N"), "{hint}");
     }
 
     #[test]
@@ -829,7 +821,6 @@ mod tests {
             ("adam_learning_rate", "0"),
             ("momentum", "1"),
             ("weight_decay", "-1"),
-            ("weight_decay", "0.1"),
             ("gradient_clip", "nan"),
             ("adaptive_clip", "-0.1"),
             ("warmup_steps", "5_000_000_000"),
@@ -845,6 +836,10 @@ mod tests {
             let message = config.validated(27).unwrap_err().to_string();
             assert!(message.contains(key) && !message.contains('\n'), "{key}={value}: {message}");
         }
+        let error = Config { gradient_clip: 1.0, adaptive_clip: 0.01, ..Config::default() }
+            .validated(27)
+            .unwrap_err();
+        assert!(error.to_string().starts_with("gradient_clip = 1 and adaptive_clip = 0.01: "), "{error}");
         let error = Config { n_heads: 7, ..Config::default() }.validated(27).unwrap_err();
         assert!(error.hint().unwrap().ends_with("1, 2, 4, 8, 16, 32, 64, 128, 256"), "{:?}", error.hint());
     }

@@ -1,9 +1,11 @@
 //! One run: from a configuration, a seed and a text to a trained model, and nothing lost on the way.
 //!
 //! - [`Config`]: what a run computes, key by key.
+//! - [`Idle`]: which of them have an effect only under some values of others.
 //! - [`run`]: the loop. Windows in, updates, evaluations, checkpoints; stops at the last step, on patience, on
 //!   a loss that is no number, or when asked to.
 //! - [`updates`]: step sizes, batch sizes and averages over a run.
+//! - [`Budget`], [`TimeSpent`]: how much a run may take; what of a budget of time is spent.
 //! - [`evaluate_split`]: a trained model on a whole split.
 //! - [`evaluate_spans`], [`SpanReading`]: losses of fixed pieces of text, the same whatever the window.
 //! - [`checkpoint`]: weights, optimizer and history in one safetensors file.
@@ -16,12 +18,14 @@ mod budget;
 pub mod checkpoint;
 mod config;
 mod curve;
+mod effects;
 mod evaluate;
 mod folder;
 pub mod lock;
 mod run;
 mod schedule;
 mod spans;
+mod time;
 pub mod updates;
 
 pub use budget::{Budget, BudgetError};
@@ -29,6 +33,7 @@ pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{Config, ConfigError, KeyDoc, PrecisionChoice, RECIPES, Recipe};
 pub use curve::{CurvePoint, Reading, SeedRule};
 pub use diapason_corpus::files;
+pub use effects::{Idle, decides_on};
 pub use evaluate::{Evaluation, EvaluationError, check_evaluation, evaluate_split};
 pub use folder::create_folder;
 pub use lock::{FolderLock, LockError};
@@ -38,3 +43,4 @@ pub use run::{
 };
 pub use schedule::{Protocol, out_of_patience};
 pub use spans::{SpanReading, Spans, evaluate_spans};
+pub use time::TimeSpent;

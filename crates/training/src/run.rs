@@ -10,8 +10,9 @@
 //! One kind of run cannot keep it: a budget of time. Such a run ends on the minute, so its schedule is a function of the time spent
 //! (which is in the checkpoint, so that it can be interrupted), and time is not the same twice.
 
-use crate::checkpoint::{self, Header, Progress, Stored, TimeSpent};
+use crate::checkpoint::{self, Header, Progress, Stored};
 use crate::schedule::Schedule;
+use crate::time::{Guess, TimeSpent};
 use crate::{
     Checkpoint, CheckpointError, Config, ConfigError, CurvePoint, FolderLock, LockError, Protocol, Reading,
     SeedRule, SpanReading, Spans, create_folder, curve, evaluate, evaluate_spans, files, updates,
@@ -317,6 +318,16 @@ pub enum TrainingError {
 }
 
 impl TrainingError {
+    /// Whether what is in the run's folder cannot be gone on with as it is: files that are damaged, or gone.
+    pub fn is_damage(&self) -> bool {
+        use CheckpointError::{Read, Write};
+        match self {
+            Self::Checkpoint(error) => !matches!(error, Read { .. } | Write { .. }),
+            Self::WeightsAlone { .. } => true,
+            _ => false,
+        }
+    }
+
     /// What to do about it, if that is known.
     pub fn hint(&self) -> Option<String> {
         let another_folder = "or choose another folder";
@@ -426,13 +437,7 @@ pub fn run(
                 train_seconds: 0.0,
                 characters: 0,
                 averaged: 0,
-                time: spec.time_budget.map(|budget| TimeSpent {
-                    budget,
-                    seconds: 0.0,
-                    evaluated: 0.0,
-                    evaluation: None,
-                    done: 0.0,
-                }),
+                time: spec.time_budget.map(TimeSpent::nothing_of),
                 init: None,
                 other_engines: Vec::new(),
             },
@@ -831,22 +836,21 @@ impl Run<'_> {
         due && self.header.progress.curve.last().is_none_or(|point| point.step < step)
     }
 
-    /// Whether a run with a budget of time is to be evaluated on its way: every `eval_every` steps, or each twentieth of the time,
-    /// or less often, so that all evaluations take about a twentieth of the time; but each quarter of it in any case.
+    /// Whether a run with a budget of time is to be evaluated on its way.
     fn is_due_in_time(&self, time: &TimeSpent) -> bool {
-        if self.header.config.eval_every > 0 {
-            return self.header.step.is_multiple_of(self.header.config.eval_every);
+        match self.header.config.eval_every {
+            0 => time.is_evaluation_due(self.guess()),
+            every => self.header.step.is_multiple_of(every),
         }
-        let pause = (time.budget / 20.0).max(20.0 * self.evaluation_seconds(time)).min(time.budget / 4.0);
-        time.seconds >= time.evaluated + pause
     }
 
-    /// Seconds that an evaluation takes: what the last one did, or half of what training on as many characters would.
-    fn evaluation_seconds(&self, time: &TimeSpent) -> f64 {
+    /// What a run with a budget of time takes its next step and its first evaluation to need: what the last step did, and half of what
+    /// training on as many characters would.
+    fn guess(&self) -> Guess {
         let Header { config, progress, .. } = &self.header;
         let training = progress.train_seconds / progress.characters.max(1) as f64;
         let characters = config.validation_characters.min(self.corpus.validation().len());
-        time.evaluation.unwrap_or(0.5 * training * characters as f64)
+        Guess { step: self.step_seconds, evaluation: 0.5 * training * characters as f64 }
     }
 
     /// Counts the time since the last call, if there is a budget of it.
@@ -865,7 +869,7 @@ impl Run<'_> {
             None => step >= self.header.config.steps,
             // Random numbers are addressed by 32 bits of the step.
             Some(_) if step == 0 || step >= u64::from(u32::MAX) => step > 0,
-            Some(time) => time.seconds + self.step_seconds + self.evaluation_seconds(time) > time.budget,
+            Some(time) => time.is_over(self.guess()),
         }
     }
 
@@ -873,11 +877,7 @@ impl Run<'_> {
     fn done(&self) -> f64 {
         match &self.header.progress.time {
             None => self.header.config.done_before(self.header.step + 1),
-            Some(time) => {
-                // Training ends when the last evaluation begins.
-                let training = (time.budget - self.evaluation_seconds(time)).max(self.step_seconds);
-                if time.seconds < training { time.done.max(time.seconds / training) } else { 1.0 }
-            }
+            Some(time) => time.share(self.guess()),
         }
     }
 
@@ -955,7 +955,7 @@ impl Run<'_> {
         }
         self.spend();
         if let Some((time, began)) = self.header.progress.time.as_mut().zip(began) {
-            (time.evaluated, time.evaluation) = (time.seconds, Some(time.seconds - began));
+            time.was_evaluated(began);
         }
         self.leave_out_foreign_evaluation();
         self.keep_spans_of_readings();

@@ -104,6 +104,17 @@ fn the_average_is_what_counts() {
         if outcome.best == outcome.last {
             assert_eq!(best.parameters, average);
         }
+
+        // Whoever starts from the file starts from what was evaluated, and is known by it when it goes on.
+        let next = tempfile::tempdir().unwrap();
+        let init = Some(folder.path().join(CHECKPOINT));
+        let spec = RunSpec { init, resume: true, ..RunSpec::new(config.clone(), 1, next.path()) };
+        for until in [0, 1] {
+            let control = Control { until: Some(until), ..Control::default() };
+            diapason_training::run(&text, &mut Bigram::new(&config), &spec, &control, &mut |_| {}).unwrap();
+            let begun = Checkpoint::read(&next.path().join(CHECKPOINT)).unwrap();
+            assert_eq!((begun.header.step, begun.parameters == average), (until, until == 0));
+        }
     }
 }
 

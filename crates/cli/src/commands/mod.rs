@@ -99,6 +99,17 @@ fn key_of(assignment: &str) -> &str {
     assignment.split('=').next().unwrap_or_default().trim()
 }
 
+/// Refuses a file where a folder is to be made.
+fn no_file(folder: &Path) -> Result<(), Failure> {
+    match folder.ancestors().find(|part| part.exists()) {
+        Some(file) if !file.is_dir() => {
+            Err(Failure::usage(format!("{} is a file, not a folder", file.display()))
+                .with_hint("choose another folder with --out"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The checkpoint at `path`: itself, or the best one in the folder of a run.
 fn checkpoint_file(path: &Path) -> Result<PathBuf, Failure> {
     if !path.is_dir() {

@@ -1,7 +1,7 @@
 //! `train`: one configuration.
 
 use super::{
-    checkpoint_file, configured, engine, json, key_of, nothing_learned, open, precision, recipe,
+    checkpoint_file, configured, engine, json, key_of, no_file, nothing_learned, open, precision, recipe,
     required_request, shape, slug,
 };
 use crate::args::Train;
@@ -31,6 +31,9 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     }
     // What can be refused without the text is refused before it is read.
     config.clone().validated(1).map_err(|e| Failure::from(e).typed())?;
+    if let Some(folder) = &args.out {
+        no_file(folder)?;
+    }
     let corpus = open(&request)?;
     let mut time_budget = None;
     match args.budget {
@@ -43,6 +46,12 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     }
     let config = config.validated(corpus.alphabet.len()).map_err(|e| Failure::from(e).typed())?;
     corpus.require(config.sequence_length)?;
+    let idle = args.set.iter().filter_map(|set| config.idle(key_of(set), Protocol::Standard));
+    // How many steps fit into a budget of time, nobody knows.
+    let warm_up = config.endless_warm_up().filter(|_| time_budget.is_none());
+    for text in idle.map(|idle| idle.to_string()).chain(warm_up) {
+        note(&format!("warning: {text}"));
+    }
     let model = config.model(corpus.alphabet.len())?;
     let (shape, threads) = (shape(&config), args.machine.threads());
     let (precision, said) = precision(config.precision)?;
@@ -62,7 +71,7 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
             .with_hint("choose another folder with --out; `diapason tune` goes on with a study"));
     }
     if args.resume && !folder.join(CHECKPOINT).exists() {
-        note(&format!("nothing to resume in {}: the run starts at step 0", folder.display()));
+        note(&format!("warning: nothing to resume in {}: the run starts at step 0", folder.display()));
     }
     let spec = RunSpec {
         resume: args.resume,

@@ -2,7 +2,7 @@
 
 use super::winner::{self, PROMPT};
 use super::working::{Task, bounds, work};
-use super::{configured, json, key_of, nothing_learned, open, recipe, request, slug};
+use super::{configured, json, key_of, no_file, nothing_learned, open, recipe, request, slug};
 use crate::args::{Text, Tune};
 use crate::failure::{Failure, note};
 use crate::shell;
@@ -68,23 +68,30 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
     let corpus = args.text.corpus.clone().unwrap_or_else(|| QUICK_CORPUS.to_string());
     let request = request(&args.text, corpus);
     let name = study_name(&request, quick, args.as_seed);
+    let seeds = args.seeds.unwrap_or(1);
     let spec = StudySpec {
-        seeds: args.seeds.unwrap_or(1),
+        seeds,
         protocol: if args.as_seed { Protocol::AsSeed } else { Protocol::Standard },
         early_fraction: args.early,
         enqueued_only: args.enqueued,
         search,
         rule,
-        until_decided: args.until_decided.then_some(args.max_seeds.unwrap_or(UNTIL_SEEDS)),
+        until_decided: args.until_decided.then_some(args.max_seeds.unwrap_or(UNTIL_SEEDS.max(seeds))),
         tolerance: args.tolerance.unwrap_or(0.01),
         cost: args.cost.into(),
         ..StudySpec::drafted(&name, config, grid)
     };
     // What can be refused without the text is refused before it is read.
     spec.check().map_err(|e| Failure::from(e).typed())?;
+    let by_rule = matches!(args.rule, Some(Rule::Patience(_))).then_some("patience");
+    let set: Vec<&str> = args.set.iter().map(|assignment| key_of(assignment)).chain(by_rule).collect();
+    for text in spec.without_effect(&set).map_err(|e| Failure::from(e).typed())? {
+        note(&format!("warning: {text}"));
+    }
     let of_study = args.place.study.as_deref().map(slug);
     let folder =
         args.out.clone().unwrap_or_else(|| PathBuf::from("studies").join(of_study.as_ref().unwrap_or(&name)));
+    no_file(&folder)?;
     if folder.join(CHECKPOINT).exists() {
         return Err(Failure::usage(format!("{} holds a run, not a study", folder.display()))
             .with_hint("choose another folder with --out; `diapason train --resume` goes on with a run"));

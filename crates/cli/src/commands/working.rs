@@ -113,6 +113,10 @@ fn work_on(
             boards.end(*number);
             progress.end(*number, &finished(*number, *record));
         }
+        StudyEvent::TrialPutAside { number, error } => {
+            boards.end(*number);
+            progress.leave(*number, &format!("{error}; the others go on"));
+        }
         StudyEvent::TrialWaits { number, record } => {
             boards.end(*number);
             progress.leave(*number, &waits(*number, record));
