@@ -19,6 +19,7 @@ pub mod checkpoint;
 mod config;
 mod curve;
 mod effects;
+mod error;
 mod evaluate;
 mod folder;
 pub mod lock;
@@ -34,12 +35,13 @@ pub use config::{Config, ConfigError, KeyDoc, PrecisionChoice, RECIPES, Recipe};
 pub use curve::{CurvePoint, Reading, SeedRule};
 pub use diapason_corpus::files;
 pub use effects::{Idle, decides_on};
+pub use error::TrainingError;
 pub use evaluate::{Evaluation, EvaluationError, check_evaluation, evaluate_split};
 pub use folder::create_folder;
 pub use lock::{FolderLock, LockError};
 pub use run::{
-    BEST, CHECKPOINT, CURVE, Control, Ends, Event, Occasion, RunOutcome, RunSpec, RunState, TrainingError,
-    memory_needed, run,
+    BEST, CHECKPOINT, CURVE, Control, Ends, Event, Occasion, RunOutcome, RunSpec, RunState, memory_needed,
+    run,
 };
 pub use schedule::{Protocol, out_of_patience};
 pub use spans::{SpanReading, Spans, evaluate_spans};

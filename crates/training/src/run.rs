@@ -10,15 +10,17 @@
 //! One kind of run cannot keep it: a budget of time. Such a run ends on the minute, so its schedule is a function of the time spent
 //! (which is in the checkpoint, so that it can be interrupted), and time is not the same twice.
 
-use crate::checkpoint::{self, Header, Progress, Stored};
+mod resume;
+
+use crate::checkpoint::{self, Header, Progress};
 use crate::schedule::Schedule;
 use crate::time::{Guess, TimeSpent};
 use crate::{
-    Checkpoint, CheckpointError, Config, ConfigError, CurvePoint, FolderLock, LockError, Protocol, Reading,
-    SeedRule, SpanReading, Spans, create_folder, curve, evaluate, evaluate_spans, files, updates,
+    Checkpoint, CheckpointError, Config, CurvePoint, FolderLock, LockError, Protocol, Reading, SeedRule,
+    SpanReading, Spans, TrainingError, create_folder, curve, evaluate, evaluate_spans, files, updates,
 };
+use diapason_corpus::Corpus;
 use diapason_corpus::windows::{Windows, training_windows};
-use diapason_corpus::{Corpus, CorpusError};
 use diapason_engine::{Batch, Engine};
 use diapason_model::initialise_into;
 use serde::{Deserialize, Serialize};
@@ -217,145 +219,6 @@ pub struct RunOutcome {
     pub spans: Vec<SpanReading>,
 }
 
-/// Why a run cannot start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainingError {
-    /// A configuration that is refused.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A checkpoint that cannot be read or written.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// A folder that another process has.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// A text that cannot be used.
-    #[error(transparent)]
-    Corpus(#[from] CorpusError),
-    /// A folder or a file that cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// The folder or file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// An early read-out outside of the run.
-    #[error(
-        "the early read-out is at step {early_step}, but must lie between 1 and {steps}, the steps of the run"
-    )]
-    EarlyStep {
-        /// The early step.
-        early_step: u64,
-        /// The last step.
-        steps: u64,
-    },
-    /// A part of the training text that is no longer than a window.
-    #[error(
-        "train_fraction {train_fraction} leaves {left} characters of training text, and a window takes {needed}"
-    )]
-    TooLittleText {
-        /// The part.
-        train_fraction: f64,
-        /// Its characters.
-        left: usize,
-        /// Characters of a window and its last target.
-        needed: usize,
-    },
-    /// An engine that was made for another model.
-    #[error("the engine computes another model than the configuration describes")]
-    OtherModel,
-    /// The folder holds a run, and resuming was not asked for.
-    #[error("{} already holds a run", folder.display())]
-    AlreadyThere {
-        /// The folder.
-        folder: PathBuf,
-    },
-    /// The folder holds weights that a new run would overwrite, and no run to go on with.
-    #[error("{} holds {BEST}, but no {CHECKPOINT} to go on from", folder.display())]
-    WeightsAlone {
-        /// The folder.
-        folder: PathBuf,
-    },
-    /// The text is not the one that the run began with.
-    #[error(
-        "the corpus has changed since the run in {} began: it was {old_name} ({old_digest}), now it is {name} ({digest})",
-        folder.display()
-    )]
-    CorpusChanged {
-        /// The folder.
-        folder: PathBuf,
-        /// Name of the corpus that the run began with.
-        old_name: String,
-        /// Its digest.
-        old_digest: String,
-        /// Name of the corpus now.
-        name: String,
-        /// Its digest.
-        digest: String,
-    },
-    /// The run was begun with other settings.
-    #[error("the run in {} was begun with other settings: {differences}", folder.display())]
-    SettingsChanged {
-        /// The folder.
-        folder: PathBuf,
-        /// `learning_rate was 0.001, now 0.002; seed was 0, now 1`.
-        differences: String,
-    },
-    /// The run was computed by another arithmetic.
-    #[error(
-        "the run in {} was computed by engine {old}, and this is {new}: the result would be neither's",
-        folder.display()
-    )]
-    OtherEngine {
-        /// The folder.
-        folder: PathBuf,
-        /// The engine so far.
-        old: String,
-        /// The engine now.
-        new: String,
-    },
-}
-
-impl TrainingError {
-    /// Whether what is in the run's folder cannot be gone on with as it is: files that are damaged, or gone.
-    pub fn is_damage(&self) -> bool {
-        use CheckpointError::{Read, Write};
-        match self {
-            Self::Checkpoint(error) => !matches!(error, Read { .. } | Write { .. }),
-            Self::WeightsAlone { .. } => true,
-            _ => false,
-        }
-    }
-
-    /// What to do about it, if that is known.
-    pub fn hint(&self) -> Option<String> {
-        let another_folder = "or choose another folder";
-        match self {
-            Self::Config(error) => error.hint(),
-            Self::Checkpoint(error) => error.hint(),
-            Self::Lock(error) => error.hint(),
-            Self::Corpus(error) => error.hint(),
-            Self::Write { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                Some("free some space and resume; the last checkpoint is intact".to_string())
-            }
-            Self::AlreadyThere { .. } => Some(format!("--resume goes on with it; {another_folder}")),
-            Self::WeightsAlone { folder } => Some(format!(
-                "choose another folder; --init {} starts from its weights",
-                folder.join(BEST).display()
-            )),
-            Self::CorpusChanged { .. } => Some(format!("give the text that it began with, {another_folder}")),
-            Self::SettingsChanged { .. } => Some(format!(
-                "give the same settings (patience may grow, and steps where nothing depends on their number; checkpoint_seconds may change), {another_folder}"
-            )),
-            Self::OtherEngine { .. } => {
-                Some("--allow-other-engine goes on all the same, and marks the run".to_string())
-            }
-            _ => None,
-        }
-    }
-}
-
 /// Trains one model; see [`RunSpec`] for what and [`RunOutcome`] for what comes back.
 ///
 /// The engine's state is overwritten: with initial weights drawn from the seed, with those of `spec.init`, or
@@ -535,93 +398,6 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Takes up the run in the folder, if it is the same one.
-    fn resume(&mut self) -> Result<(), TrainingError> {
-        let path = self.spec.folder.join(CHECKPOINT);
-        let mut stored = Stored::open(&path)?;
-        let old = stored.header().clone();
-        (self.schedule, self.header.config) = scheduled(self.spec, self.spec.config.clone(), Some(&old));
-        // First, for a run without an average that is now to keep one was begun with other settings.
-        self.check_same_run(&old)?;
-        let averages = self.header.config.updating().averages;
-        if !stored.has_moments() || averages && !stored.has_average() {
-            return Err(CheckpointError::Content {
-                path,
-                what: "optimizer state",
-                detail: "it is not there, so the run cannot go on; --init starts a new run from its weights"
-                    .to_string(),
-            }
-            .into());
-        }
-        // Straight into the engine: a large model is not held twice.
-        let mut read = Ok(());
-        self.engine.keep_average(averages);
-        self.engine.with_state(&mut |state| {
-            state.second_moment.fill(0.0);
-            read = stored
-                .read_parameters(state.parameters)
-                .and_then(|()| stored.read_moments(state.first_moment, state.second_moment))
-                .and_then(|()| if averages { stored.read_average(state.average) } else { Ok(()) });
-        });
-        read?;
-
-        // The text may lie in another place by now.
-        let Header { config, corpus_request, .. } = std::mem::replace(&mut self.header, old);
-        self.unsaved = self.header.config != config || self.header.corpus_request != corpus_request;
-        self.header.config = config;
-        self.header.corpus_request = corpus_request;
-        if self.header.progress.characters == 0 {
-            // Not counted by the version that wrote it.
-            self.header.progress.characters = self.header.config.characters(self.header.step) as u64;
-        }
-        self.unsaved |= self.leave_out_foreign_evaluation();
-        let here = self.engine.id().to_string();
-        if self.header.engine != here {
-            let before = std::mem::replace(&mut self.header.engine, here.clone());
-            (self.observe)(&Event::Note(format!(
-                "computed by engine {before} up to step {}, by {here} from there",
-                self.header.step
-            )));
-            let others = &mut self.header.progress.other_engines;
-            if !others.contains(&before) {
-                others.push(before);
-            }
-            self.unsaved = true;
-        }
-        if let Some(early) = self.spec.early_step.filter(|_| self.spec.protocol == Protocol::Standard) {
-            let curve = &self.header.progress.curve;
-            if early < self.header.step && !curve.iter().any(|point| point.step == early) {
-                (self.observe)(&Event::Note(format!(
-                    "the run is past the early read-out at step {early} and was not evaluated there"
-                )));
-            }
-        }
-        if let Some(best) = curve::best(&self.header.progress.curve).map(|point| point.step) {
-            let path = self.spec.folder.join(BEST);
-            let is_there = matches!(Checkpoint::read_header(&path), Ok(header) if header.step == best);
-            // Killed between the checkpoint and the best weights? They are the checkpoint's.
-            if !is_there && best == self.header.step {
-                self.write(Occasion::Best, |run| run.save_best())?;
-            } else if !is_there {
-                (self.observe)(&Event::Note(format!(
-                    "{} is missing or damaged: the weights of the best step so far, {best}, are lost",
-                    path.display()
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// Leaves the evaluation at the end of a shorter run out of the curve, where the run as it is now would not
-    /// have made it, so that the two come to the same. It stays only as long as it is the best, for the best
-    /// weights are then its own. Returns whether anything was left out.
-    fn leave_out_foreign_evaluation(&mut self) -> bool {
-        let curve = &mut self.header.progress.curve;
-        let (before, best) = (curve.len(), curve::best(curve).map(|point| point.step));
-        curve.retain(|point| self.schedule.is_due(point.step) || Some(point.step) == best);
-        curve.len() < before
-    }
-
     /// Of the losses per span, those of the readings are kept.
     fn keep_spans_of_readings(&mut self) {
         let early = self.spec.early_step;
@@ -639,90 +415,6 @@ impl Run<'_> {
             parameters: self.header.model.parameters(),
             evaluations: self.schedule.ahead(self.header.step) + missing,
         });
-    }
-
-    /// Whether `old` is the run that was asked for.
-    fn check_same_run(&self, old: &Header) -> Result<(), TrainingError> {
-        let (new, spec) = (&self.header, self.spec);
-        if old.corpus_digest != new.corpus_digest {
-            return Err(TrainingError::CorpusChanged {
-                folder: spec.folder.clone(),
-                old_name: old.corpus_name.clone(),
-                old_digest: old.corpus_digest.clone(),
-                name: new.corpus_name.clone(),
-                digest: new.corpus_digest.clone(),
-            });
-        }
-        // More steps or more patience change nothing that has been computed. Under the notebook's protocol
-        // the last step is an evaluation of its own, which its rule counts.
-        let may_change = |key: &str| match key {
-            "steps" => {
-                old.config.steps < new.config.steps
-                    && spec.protocol == Protocol::Standard
-                    && !new.config.depends_on_length()
-            }
-            "patience" => {
-                old.config.patience != 0
-                    && (new.config.patience == 0 || new.config.patience > old.config.patience)
-            }
-            // What it comes to is in the engine's id.
-            "checkpoint_seconds" | "precision" => true,
-            _ => false,
-        };
-        let mut differences: Vec<String> = old
-            .config
-            .differences(&new.config)
-            .into_iter()
-            .filter(|(key, _, _)| !may_change(key))
-            .map(|(key, was, now)| format!("{key} was {was}, now {now}"))
-            .collect();
-        let mut compare = |what, was: String, now: String| {
-            if was != now {
-                differences.push(format!("{what} was {was}, now {now}"));
-            }
-        };
-        compare("seed", old.seed.to_string(), spec.seed.to_string());
-        compare("protocol", old.protocol.name().to_string(), spec.protocol.name().to_string());
-        let budget = |seconds: Option<f64>| seconds.map_or("none".to_string(), |s| format!("{s} seconds"));
-        compare("budget", budget(old.progress.time.map(|time| time.budget)), budget(spec.time_budget));
-        match (&old.progress.init, &spec.init) {
-            (None, Some(_)) => {
-                differences.push("it started from random weights, now from a file".to_string());
-            }
-            (Some(was), Some(path)) => {
-                let now = checkpoint::digest_of_weights(path, &new.model, &new.alphabet)?;
-                if *was != now {
-                    differences.push(format!(
-                        "it started from other weights than those in {} (--init can be left out)",
-                        path.display()
-                    ));
-                }
-            }
-            (_, None) => {}
-        }
-        if !differences.is_empty() {
-            return Err(TrainingError::SettingsChanged {
-                folder: spec.folder.clone(),
-                differences: differences.join("; "),
-            });
-        }
-        if old.engine != new.engine && !spec.allow_other_engine {
-            return Err(TrainingError::OtherEngine {
-                folder: spec.folder.clone(),
-                old: old.engine.clone(),
-                new: new.engine.clone(),
-            });
-        }
-        Ok(())
-    }
-
-    /// Whether `there` is a run that differs from this in more than its length.
-    fn is_other_run(&self, there: &Header) -> bool {
-        let is_length = |key| matches!(key, "steps" | "patience" | "eval_every" | "checkpoint_seconds");
-        there.corpus_digest != self.header.corpus_digest
-            || there.seed != self.header.seed
-            || there.protocol != self.header.protocol
-            || there.config.differences(&self.header.config).iter().any(|(key, _, _)| !is_length(key))
     }
 
     /// Steps, evaluations and checkpoints until something ends the run.
