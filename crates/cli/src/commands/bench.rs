@@ -96,7 +96,10 @@ fn step(asked: &Asked) -> Answer {
     let Asked { model, precision, shape, threads, .. } = asked;
     let beside = match precision {
         Precision::F32 => 0,
-        Precision::Half => memory_needed(model, Precision::F32, *shape, *threads),
+        Precision::Half => {
+            memory_needed(model, Precision::F32, *shape, *threads)
+                + memory_of_updates(model, asked.config.updating(), *threads)
+        }
     };
     asked.check_memory(1, *threads, beside)?;
     let mut work = Work::count();
