@@ -118,7 +118,7 @@ Examples:
       The same, with the notebook's own protocol: its stopping rule, its validation batches.
   diapason tune --corpus my.txt --normalize --grid d_model=128,256 --grid n_layers=2,4 --steps 5000
       Your own grid; the last key varies fastest.
-  diapason tune --corpus my.txt --grid d_model=64,128 --grid n_layers=1,2,4,8 --rule halving:eta=3
+  diapason tune --corpus my.txt --grid d_model=64,128 --grid n_layers=1,2,4,8 --rule halving
       The same choice for less training: what falls behind is stopped at a few steps on the way.
   diapason tune --corpus my.txt --range learning_rate=1e-4..1e-2:log --sampler tpe --samples 30
       Thirty learning rates, drawn where losses are low.
@@ -207,14 +207,13 @@ pub(crate) struct Tune {
     #[arg(long, value_enum, value_name = "COST", default_value_t = Cost::Seconds, help_heading = "Search")]
     pub(crate) cost: Cost,
 
-    /// Stop trials that fall behind: halving:eta=3, hyperband:eta=3, median, patience:N [default: none]
+    /// Stop trials that fall behind: halving:eta=2, hyperband:eta=3, median, patience:N [default: none]
     ///
-    /// With halving, all configurations are trained up to a first step and compared there; about one in eta goes on to
-    /// the next, from its checkpoint, until a few are trained to the end. What goes on is what the verdict could still
-    /// choose: the cheapest within the tolerance, the best, one between, then the front of cost and loss, then the
-    /// lowest losses.
-    /// Hyperband does so in several brackets that begin to compare at different steps. Both are reproducible with any
-    /// number of workers. halving:eta=3,asynchronous does not wait for all, and is not reproducible; first=N is the
+    /// With halving, all configurations are trained up to a tenth of their steps and compared there; about one in eta
+    /// goes on to eta times the steps, from its checkpoint, until a few are trained to the end. What goes on is what the
+    /// verdict could still choose: the cheapest within the tolerance, the best, one between, then the front of cost and
+    /// loss, then the lowest losses; two at least. Hyperband does so in several brackets that begin to compare at different steps. Both are reproducible with any
+    /// number of workers. halving:asynchronous does not wait for all, and is not reproducible; first=N is the
     /// first step of comparison. median:startup=5,warmup=0.2 ends a trial at an evaluation where it is worse than half
     /// of the complete trials were there, once 5 are complete and a fifth of its steps is done; it is not reproducible when
     /// several trials run at once. patience:N ends a trial after N evaluations without improvement: short for --set
@@ -688,7 +687,7 @@ pub(crate) enum Pass {
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = "\
 Rules:
-  halving:eta=3[,first=STEP][,asynchronous]   successive halving
+  halving:eta=2[,first=STEP][,asynchronous]   successive halving
   hyperband:eta=3[,first=STEP]                the same in brackets
   median:startup=5,warmup=0.2                 ends what is worse than half of those before it
   patience:N                                  ends after N evaluations without improvement
@@ -696,7 +695,7 @@ Rules:
   none                                        all to the end
 
 Examples:
-  diapason replay quick --rule halving:eta=3 --rule as-seed
+  diapason replay quick --rule halving --rule as-seed
   diapason replay text8 --storage postgresql://anna@db.example.org/studies --rule median --json")]
 pub(crate) struct Replay {
     /// Name of the study, or its folder; may be left out where --storage has one study

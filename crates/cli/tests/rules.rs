@@ -67,7 +67,7 @@ fn a_replay_says_what_halving_then_does() {
     let steps: u64 = full.map(|row| row["steps"].as_u64().unwrap()).sum();
     assert_eq!(halving["steps"], steps);
     assert!(steps < 240 && halving["ended"].as_u64().unwrap() >= 1);
-    assert_eq!(halving["decisions"].as_array().unwrap().len(), 2);
+    assert_eq!(halving["decisions"].as_array().unwrap().len(), 3);
 
     // What is not there cannot be replayed.
     let refused = here.run(&["replay", "halved", "--rule", "median"]);

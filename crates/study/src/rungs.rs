@@ -13,15 +13,10 @@
 use crate::{Candidate, Rule, StudySpec, Tolerance, decide, percent};
 use diapason_random::{Purpose, Stream};
 
-/// The step of the first rung, if nobody says it: of `candidates` configurations, so early that one in `eta` going on
-/// from each rung leaves about one at the end. Every rung then costs about as much as every other. 4 configurations
-/// with `eta` 3 are first compared at a ninth of the steps, 16 at a 27th.
-pub fn first_rung(steps: u64, eta: u64, candidates: usize) -> u64 {
-    let mut share = 1u64;
-    while share < candidates as u64 && share < steps {
-        share = share.saturating_mul(eta.max(2));
-    }
-    (steps / share).max(1)
+/// The step of the first rung, if nobody says it: a tenth of the steps. Halving in theory begins the earlier, the more there
+/// are, but losses of the first steps are of another kind: small models lead. One configuration is compared with none.
+pub fn first_rung(steps: u64, candidates: usize) -> u64 {
+    if candidates < 2 { steps } else { (steps / 10).max(1) }
 }
 
 /// The steps of the rungs, ascending; the last is `steps`, the end. The others are `first`, `first` `eta`, and so on,
@@ -87,7 +82,7 @@ impl Kept {
 ///
 /// Of m candidates, ceil(m / `eta`) go on: the one that [`decide`] would choose, the one with the lowest loss, and the
 /// next dearer one than the first, if nothing beats it in both cost and loss and it differs from both in cost by more than
-/// `noise` (all three, even if that is more); then those of the better half that nothing beats in both cost and loss, the
+/// `noise` (all three, even if that is more, and two in any case: a lead on the way is no verdict); then those of the better half that nothing beats in both cost and loss, the
 /// lowest loss first; then the others, the lowest loss first. Who has no loss is out.
 pub fn keep(candidates: &[Candidate], tolerance: Tolerance, noise: f64, eta: u64) -> Kept {
     keep_some(candidates, tolerance, noise, quota(candidates.len(), eta), true)
@@ -124,7 +119,7 @@ fn keep_some(
         first.extend(
             between.map(|place| (place, "it lies between what the rule would choose now and the best")),
         );
-        let must = if chosen_and_best { first.len() } else { 0 };
+        let must = if chosen_and_best { first.len().max(2) } else { 0 };
         let on_front = better_half.iter().filter(|place| front.contains(place));
         let order = first
             .into_iter()
@@ -179,7 +174,7 @@ pub fn brackets(
     candidates: usize,
 ) -> Vec<Bracket> {
     let eta = eta.max(2);
-    let first = first.unwrap_or_else(|| first_rung(steps, eta, candidates));
+    let first = first.unwrap_or_else(|| first_rung(steps, candidates));
     let first = first.max(eval_every).clamp(1, steps.max(1));
     let mut firsts: Vec<u64> = std::iter::successors(Some(first), |step| step.checked_mul(eta))
         .take_while(|&step| is_rung(step, eta, steps))
@@ -232,12 +227,12 @@ impl Ladders {
         let rungs = spec.rule.rungs()?;
         let configurations = spec.configurations();
         let (steps, every) = (spec.config.steps, spec.config.steps_between_evaluations());
-        let first = rungs.first.unwrap_or_else(|| first_rung(steps, rungs.eta, configurations));
+        let first = rungs.first.unwrap_or_else(|| first_rung(steps, configurations));
         if let Some(search) = spec.search.as_ref().filter(|search| search.drawn_first() < search.samples) {
             // Samples of different rounds are never there at the same time.
             let rounds = search.rounds();
             let of = |&size: &usize| {
-                let first = rungs.first.unwrap_or_else(|| first_rung(steps, rungs.eta, size));
+                let first = rungs.first.unwrap_or_else(|| first_rung(steps, size));
                 ladder(steps, rungs.eta, first, every)
             };
             let dealt = (0..configurations).map(|sample| search.round_of(sample)).collect();
@@ -317,22 +312,22 @@ mod tests {
 
     /// Steps trained, as a share of all to the end, if no rung keeps more than usual.
     fn share(candidates: usize, steps: u64, every: u64) -> f64 {
-        let rungs = ladder(steps, 3, first_rung(steps, 3, candidates), every);
+        let rungs = ladder(steps, 2, first_rung(steps, candidates), every);
         let (mut here, mut before, mut sum) = (candidates, 0, 0);
         for rung in rungs {
             sum += here as u64 * (rung - before);
-            (here, before) = (usually_kept(here, 3), rung);
+            (here, before) = (usually_kept(here, 2), rung);
         }
         sum as f64 / (candidates as u64 * steps) as f64
     }
 
     #[test]
     fn ladders() {
-        assert_eq!(first_rung(20_000, 3, 4), 2222);
+        assert_eq!(first_rung(20_000, 4), 2000);
         assert_eq!(ladder(20_000, 3, 2222, 1000), [2000, 7000, 20_000]);
         // Without evaluations to be moved to.
         assert_eq!(ladder(20_000, 3, 2222, 1), [2222, 6666, 20_000]);
-        assert_eq!(ladder(2000, 3, first_rung(2000, 3, 16), 100), [100, 200, 700, 2000]);
+        assert_eq!(ladder(2000, 2, first_rung(2000, 16), 100), [200, 400, 800, 2000]);
         assert_eq!(ladder(1000, 2, 250, 50), [250, 500, 1000]);
         // Rungs that fall together are one; none lies at the end or beyond.
         assert_eq!(ladder(100, 2, 1, 50), [50, 100]);
@@ -340,8 +335,8 @@ mod tests {
         assert_eq!(ladder(40, 3, 40, 5), [40]);
         assert_eq!(ladder(40, 3, 100, 5), [40]);
         // One configuration has nobody to be compared with.
-        assert_eq!(ladder(40, 3, first_rung(40, 3, 1), 5), [40]);
-        assert_eq!(first_rung(5, 3, 1_000_000), 1);
+        assert_eq!(ladder(40, 3, first_rung(40, 1), 5), [40]);
+        assert_eq!(first_rung(5, 1_000_000), 1);
         assert!(ladder(u64::MAX, 16, 1, 1).len() < 20);
     }
 
@@ -350,7 +345,7 @@ mod tests {
         for (steps, every) in [(20_000, 1000), (20_000, 1), (2000, 100), (200, 10)] {
             assert!(share(4, steps, every) <= 0.6, "{}", share(4, steps, every));
             assert!(share(9, steps, every) <= 0.4, "{}", share(9, steps, every));
-            assert!(share(16, steps, every) <= 0.2, "{}", share(16, steps, every));
+            assert!(share(16, steps, every) <= 0.3, "{}", share(16, steps, every));
         }
     }
 

@@ -52,7 +52,7 @@ fn a_replay_is_what_a_real_study_does() {
             2,
             vec![
                 "halving:eta=2,first=10",
-                "hyperband:eta=2",
+                "hyperband:eta=3,first=5",
                 "halving:asynchronous",
                 "median:startup=9,warmup=0.1",
             ],
@@ -180,7 +180,7 @@ fn what_cannot_be_replayed_says_why() {
     assert!(text.starts_with("the study is not finished: 3 of 4 trials are not at their end"), "{text}");
     let halved = StudySpec { rule: "halving".parse().unwrap(), ..spec.clone() };
     let text = refused(&halved, Hooks::default(), "median");
-    assert!(text.starts_with("rule halving:eta=3 of the study ended 3 of 4 trials itself"), "{text}");
+    assert!(text.starts_with("rule halving:eta=2 of the study ended 2 of 4 trials itself"), "{text}");
     let text = refused(&spec, Hooks::default(), "halving:first=40");
     assert!(text.contains("leave no room for a rung"), "{text}");
     let as_seed = StudySpec { protocol: Protocol::AsSeed, ..spec.clone() };
