@@ -212,8 +212,8 @@ pub(crate) struct Tune {
     /// With halving, all configurations are trained up to a tenth of their steps and compared there; about one in eta
     /// goes on to eta times the steps, from its checkpoint, until a few are trained to the end. What goes on is what the
     /// verdict could still choose: the cheapest within the tolerance, the best, one between, then the front of cost and
-    /// loss, then the lowest losses; two at least. Hyperband does so in several brackets that begin to compare at different steps. Both are reproducible with any
-    /// number of workers. halving:asynchronous does not wait for all, and is not reproducible; first=N is the
+    /// loss, then the lowest losses; two at least. Hyperband does so in several brackets that begin to compare at
+    /// different steps. Both are reproducible with any number of workers. halving:asynchronous does not wait for all, and is not reproducible; first=N is the
     /// first step of comparison. median:startup=5,warmup=0.2 ends a trial at an evaluation where it is worse than half
     /// of the complete trials were there, once 5 are complete and a fifth of its steps is done; it is not reproducible when
     /// several trials run at once. patience:N ends a trial after N evaluations without improvement: short for --set

@@ -79,7 +79,7 @@ fn verdict_table_and_plots() {
             Timings::key(&cell.config),
             Timing {
                 ms_per_step: 10.0 * cell.config.n_layers as f64,
-                steps: 3,
+                turns: 3,
                 noise: 0.0,
                 side_by_side: vec![],
             },

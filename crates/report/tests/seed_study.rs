@@ -422,7 +422,7 @@ fn times_say_where_they_come_from() {
 
     // Steps that were timed beforehand count, if all of them were.
     let timing = |cell: usize, ms_per_step| {
-        let timing = Timing { ms_per_step, steps: 3, noise: 0.0, side_by_side: Vec::new() };
+        let timing = Timing { ms_per_step, turns: 3, noise: 0.0, side_by_side: Vec::new() };
         (Timings::key(&study.cells[cell].config), timing)
     };
     let mut timings = Timings {

@@ -785,11 +785,12 @@ pub(crate) fn readings(rows: &[Vec<Row>], several_seeds: bool) -> Vec<CellReadin
         let dropped: Vec<&Row> = rows.iter().filter(|row| row.state == TrialState::Pruned).collect();
         let losses: Vec<f64> = dropped.iter().filter_map(|row| row.validation_loss).collect();
         let at = dropped.iter().map(|row| row.steps).max();
+        let further = if left_out.is_none() { finished(rows).len().saturating_sub(counted.len()) } else { 0 };
         CellReading {
-            left_out: left_out.clone(),
+            left_out,
             dropped: at.map(|step| (mean(&losses), step)),
             seeds: counted.len(),
-            further: if left_out.is_none() { finished(rows).len().saturating_sub(counted.len()) } else { 0 },
+            further,
             loss: average(&|row| row.validation_loss),
             bpc: average(&|row| row.validation_bpc),
             accuracy: average(&|row| row.accuracy),

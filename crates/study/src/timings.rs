@@ -6,10 +6,10 @@
 //! the machine's mood meets all of them. Alone on all threads: that is the configuration's cost, kept in the
 //! study's database with the machine's name. Beside copies of itself: that tells whether trials should run side by side ([`crate::pace`]).
 //!
-//! Each turn begins with a step that does not count: caches, threads and memory are still another's. Then follow as many
-//! as a clock can tell apart; a step of a tiny model is over before the machine has settled. Times are
-//! medians over the turns, and how far they scatter is kept with them: costs that differ by less are ties in the verdict. All configurations of a study are timed in one go or not at all: times from
-//! different days do not compare.
+//! Each turn begins with a step that does not count: caches, threads and memory are still another's. Then follow so many
+//! that they take a few milliseconds; one step of a tiny model is over before the machine has settled. Times are medians over
+//! the turns, and how far they may be off is kept with them: costs that differ by less are ties in the verdict. All
+//! configurations of a study are timed in one go or not at all: times from different days do not compare.
 
 use crate::{Engines, StudyError, value_text};
 use diapason_corpus::Corpus;
@@ -121,9 +121,10 @@ pub struct Timing {
     /// Milliseconds, alone on all threads.
     pub ms_per_step: f64,
     /// How many turns that is the median of.
-    pub steps: usize,
+    #[serde(alias = "steps")]
+    pub turns: usize,
     /// How far that may be off, as a fraction of it: half the width of an interval that holds the median with about 95 %
-    /// confidence ([`Timings`] of three turns: half their range).
+    /// confidence; of three turns half their range.
     #[serde(default)]
     pub noise: f64,
     /// Beside copies of itself, with an even share of the threads each.
@@ -337,7 +338,7 @@ pub(crate) fn measure(
         .map(|(kind, seconds)| {
             let timing = Timing {
                 ms_per_step: 1e3 * median(&seconds[0]),
-                steps: seconds[0].len(),
+                turns: seconds[0].len(),
                 noise: noise(&seconds[0]),
                 side_by_side: ways
                     .iter()
@@ -499,7 +500,7 @@ mod tests {
              precision=f32"
         );
         assert_ne!(Timings::key(&a), Timings::key(&Config { batch_size: 1, ..a.clone() }));
-        let timing = Timing { ms_per_step: 5.0, steps: 3, noise: 0.0, side_by_side: Vec::new() };
+        let timing = Timing { ms_per_step: 5.0, turns: 3, noise: 0.0, side_by_side: Vec::new() };
         let timings = Timings {
             machine: Machine::this(),
             threads: 2,

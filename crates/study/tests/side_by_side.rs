@@ -292,7 +292,7 @@ fn steps_are_timed_once_and_give_the_cost() {
     assert_eq!((timings.configurations.len(), timings.threads), (2, 2));
     assert_eq!(timings.engine, "diapason-0/toy/f32");
     assert!(
-        timings.configurations.values().all(|timing| timing.steps >= 3 && timing.side_by_side.len() == 1)
+        timings.configurations.values().all(|timing| timing.turns >= 3 && timing.side_by_side.len() == 1)
     );
     let rows = study.rows();
     let costs: Vec<f64> = study.candidates(Pass::Full).iter().map(|candidate| candidate.cost).collect();
