@@ -35,6 +35,11 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
         return Err(Failure::usage("--test-corpus needs --corpus, the text to train on")
             .with_hint("as in --corpus text8_train.txt --test-corpus text8_test.txt"));
     }
+    let typed = args.grid.iter().chain(&args.set).map(|assignment| key_of(assignment));
+    if args.budget.is_some() && (args.steps.is_some() || typed.clone().any(|key| key == "steps")) {
+        return Err(Failure::usage("--budget and steps both say how long a trial is")
+            .with_hint("leave one of them out"));
+    }
     let search = search(&args)?;
     let quick = args.text.corpus.is_none()
         && args.grid.is_empty()
@@ -52,9 +57,8 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
     let rule = match args.rule.unwrap_or_default() {
         // One thing, one place: patience is a key of the configuration.
         Rule::Patience(evaluations) => {
-            let typed = args.grid.iter().chain(&args.set).map(|assignment| key_of(assignment));
             let drawn = args.range.iter().map(|range| range.key.as_str());
-            if typed.chain(drawn).any(|key| key == "patience") {
+            if typed.clone().chain(drawn).any(|key| key == "patience") {
                 return Err(Failure::usage("patience is given twice, by --rule and as a key")
                     .with_hint("leave one of them out"));
             }
@@ -73,6 +77,7 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
         seeds,
         protocol: if args.as_seed { Protocol::AsSeed } else { Protocol::Standard },
         early_fraction: args.early,
+        budget: args.budget,
         enqueued_only: args.enqueued,
         search,
         rule,
