@@ -179,11 +179,11 @@ pub(crate) struct Tune {
 
     /// Train each configuration for the same budget instead of the same steps: 60s, 10min, 2h, 2e9chars, 1e15flop
     ///
-    /// Each then has steps of its own: as many as the budget pays for. Schedules, evaluations and the early read-out go by
-    /// them. Characters are those trained on, FLOP those of the model by the usual count. For a budget of time a few steps of
-    /// each configuration are timed, alone on all threads, before the study begins; its steps are the time
-    /// divided by what one took, one at least. Evaluations are not in it, and trials side by side take longer. study.toml keeps the times: whoever
-    /// goes on with the study has the same steps.
+    /// Each then has steps of its own, as many as the budget pays for; schedules, evaluations and the early read-out go by
+    /// them. Characters are those trained on, FLOP those of the model by the usual count. For a budget of time, steps of every
+    /// configuration are timed before the study begins, alone on all threads, and each gets as many as fit, one at least.
+    /// Evaluations are not counted, and trials side by side take longer. study.toml keeps the times, so that whoever goes on
+    /// with the study has the same steps; what was not timed then cannot be added, nor drawn later by tpe.
     #[arg(
         long,
         value_name = "BUDGET",

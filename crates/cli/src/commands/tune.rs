@@ -16,7 +16,7 @@ use diapason_study::{
     Cell, CorpusStamp, Grid, Home, Params, QUICK_GRID, QUICK_STEPS, Rule, SEED_GRID, SEED_STEPS, STUDY_FILE,
     Sampler, Search, Study, StudySpec, UNTIL_SEEDS,
 };
-use diapason_training::{BEST, CHECKPOINT, Config, Protocol};
+use diapason_training::{BEST, Budget, CHECKPOINT, Config, Protocol};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -107,7 +107,12 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
     let home = if home.is_local() { home } else { Home { name: home.name.or(Some(name.clone())), ..home } };
     let corpus = open(&request)?;
     let stamp = CorpusStamp { request: corpus.request.clone(), ..CorpusStamp::of(&corpus) };
-    let spec = StudySpec { corpus: stamp, ..spec };
+    let mut spec = StudySpec { corpus: stamp, ..spec };
+    if let Some(Budget::Flop(_)) = spec.budget {
+        // How many a step takes depends on the alphabet.
+        spec.symbols = Some(corpus.alphabet.len());
+        spec.check().map_err(|e| Failure::from(e).typed())?;
+    }
 
     let command = shell::line(&shell::this_command());
     let study = work(Task::Tune(&spec), &corpus, &home, &args.working, true, Some(&command), signals)?;
