@@ -179,13 +179,11 @@ fn print_summary(outcome: &RunOutcome) -> Result<(), Failure> {
 
 /// What a loss is worth beside that of counting.
 fn beside_counting(best: f64, Counting { order, loss }: Counting) -> String {
-    let counting = format!("counting {order}-grams of the training text comes to");
+    let counting = format!("counting {order}-grams of the training text comes to {loss:.4} nats");
     if best < loss {
-        format!("for comparison: {counting} {loss:.4} nats, {:.4} more", loss - best)
+        format!("for comparison: {counting}")
     } else {
-        format!(
-            "note: a loss of {best:.4} is no better than {counting}, {loss:.4} nats: it needs more training, or a larger model"
-        )
+        format!("note: {counting}, and the model to {best:.4}: it needs more training, or is too small")
     }
 }
 
