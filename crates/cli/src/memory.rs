@@ -13,13 +13,14 @@ const PROGRAM: u64 = 8 << 20;
 const LATER: u64 = 3 << 19;
 
 /// How much memory the process will have, as a line: `engine` bytes for the engine, or for all engines at once, and
-/// `others` for what else the work takes. The text has been read, and no engine been made.
-pub(crate) fn line(engine: u128, corpus: Option<&Corpus>, others: u64) -> String {
+/// `others` for what else the work takes; `later` bytes in their place when that is done. The text has been read, and no engine been made.
+pub(crate) fn line(engine: u128, corpus: Option<&Corpus>, others: u64, later: u64) -> String {
     let text = corpus.map_or(0, |corpus| corpus.memory() as u64);
     let now = diapason_memory::resident().unwrap_or(text + PROGRAM);
     let rest = now.saturating_sub(text) + others + LATER;
-    // Reading the text may have taken more than all that follows.
-    let total = (engine + u128::from(text + rest)).max(diapason_memory::peak().unwrap_or(0).into());
+    // Reading the text may have taken more than all that follows, and so may what comes behind the engine.
+    let besides = diapason_memory::peak().unwrap_or(0).max(now + later + LATER);
+    let total = (engine + u128::from(text + rest)).max(besides.into());
     let mut parts = vec![format!("{} for the engine", mib(engine))];
     if corpus.is_some() {
         parts.push(format!("{} for the text", mib(text.into())));

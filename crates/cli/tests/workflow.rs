@@ -123,6 +123,8 @@ fn a_bare_tune_is_the_quick_study_on_the_builtin_text() {
     let object = ran.json();
     assert_eq!(object["corpus"]["name"], "builtin:english");
     assert!(object["corpus"]["entropy_rate"].as_f64().unwrap() > 0.3, "{}", object["corpus"]);
+    let counting = &object["corpus"]["counting"];
+    assert!((0.8..1.5).contains(&counting["loss"].as_f64().unwrap()), "{counting}");
     assert_eq!(object["trials"].as_array().unwrap().len(), 8, "four cells, two passes");
     assert!(here.path("studies/quick/report.md").exists(), "{:?}", here.files());
     let page = String::from_utf8(here.read("studies/quick/report.html")).unwrap();
@@ -200,7 +202,9 @@ fn as_seed_reads_where_its_rule_stops() {
 fn train_eval_generate() {
     let here = Here::with_text();
     let args = tiny("train", &["--corpus", "text.txt", "--steps", "2000", "--out", "run", "--json"]);
-    let trained = here.run(&args).ok().json();
+    let ran = here.run(&args).ok();
+    assert!(ran.stderr.contains("-grams of the training text comes to "), "{}", ran.stderr);
+    let trained = ran.json();
     for key in ["final_validation_loss", "best_validation_loss", "train_seconds"] {
         assert!(trained[key].is_f64(), "{key}: {trained}");
     }

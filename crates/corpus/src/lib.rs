@@ -9,7 +9,7 @@
 //! 4. a [`SplitRequest`] says which part trains, validates and tests;
 //! 5. [`windows`] cuts batches from a split.
 //!
-//! [`npy`] reads and writes ids as NumPy does; [`convert`] is the work of the `corpus` commands.
+//! [`ngrams`] says what counting alone predicts. [`npy`] reads and writes ids as NumPy does; [`convert`] is the work of the `corpus` commands.
 
 mod alphabet;
 pub mod convert;
@@ -18,6 +18,7 @@ pub mod english;
 mod error;
 pub mod fetch;
 pub mod files;
+pub mod ngrams;
 pub mod normalize;
 pub mod npy;
 mod read;

@@ -8,7 +8,7 @@ use diapason_study::{
     Cell, CorpusStamp, Cost, Grid, Rule, RungCandidate, RungDecision, Study, StudySpec, Trial, TrialFailure,
     TrialRecord, TrialState,
 };
-use diapason_training::{Config, CurvePoint, Protocol, Reading, SpanReading};
+use diapason_training::{Config, Counting, CurvePoint, Protocol, Reading, SpanReading};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -73,7 +73,11 @@ fn write(
     // As of a text whose source is known.
     let bounds = match study.spec.rule {
         Rule::None => Bounds::default(),
-        _ => Bounds { entropy_rate: Some(1.1), window_floor: Some(1.25) },
+        _ => Bounds {
+            entropy_rate: Some(1.1),
+            window_floor: Some(1.25),
+            counting: Some(Counting { order: 7, loss: 1.5 }),
+        },
     };
     let page = to_html(study, &bounds, &Curves::new(curves.collect()), extras);
     Ok(std::fs::write(folder.join(name).with_extension("html"), page)?)

@@ -7,7 +7,7 @@ use diapason_study::{
     Comparison, Cost, Params, Pass, PassDecision, Row, RungDecision, SeedNumbers, Standing, Study, Verdict,
     seed_numbers,
 };
-use diapason_training::{Budget, Protocol};
+use diapason_training::{Budget, Counting, Protocol};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -66,6 +66,9 @@ pub struct CorpusJson {
     /// The same with nothing but one window as context.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window_floor: Option<f64>,
+    /// What counting n-grams of the training text comes to on the characters that the trials are evaluated on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counting: Option<Counting>,
 }
 
 /// The verdict, with what it was made by.
@@ -167,6 +170,7 @@ impl StudyJson {
                 digest: study.spec.corpus.digest.clone(),
                 entropy_rate: bounds.entropy_rate,
                 window_floor: bounds.window_floor,
+                counting: bounds.counting,
             },
             protocol: study.spec.protocol,
             budget: study.spec.budget,

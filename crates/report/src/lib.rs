@@ -21,14 +21,17 @@ pub use json::{CorpusJson, SeedNumbersJson, StudyJson, VerdictJson};
 pub use tensorboard::EventFile;
 
 use diapason_study::Study;
+use diapason_training::Counting;
 
-/// What is known of the text itself: how good a model can be at best. Nats per character.
+/// What is known of the text itself: how good a model can be at best, and how good it should be at least. Nats per character.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Bounds {
     /// Entropy rate of the source that the text comes from.
     pub entropy_rate: Option<f64>,
     /// The best mean loss that windows of the study's length allow, without what came before them.
     pub window_floor: Option<f64>,
+    /// What counting n-grams comes to.
+    pub counting: Option<Counting>,
 }
 
 /// The study for a terminal of `width` columns: table, notes, reasoning, and last the line `chosen: KEY=VALUE ...`.

@@ -8,7 +8,7 @@ use diapason_study::{
     CellReading, Certainty, Cost, Grounds, Interval, Need, Pass, PassDecision, SEED_EARLY_STEP, SEED_LABEL,
     SeedNumbers, Standing, Study, Timings, Verdict, percent, seed_numbers,
 };
-use diapason_training::Protocol;
+use diapason_training::{Counting, Protocol};
 use std::collections::BTreeMap;
 use std::f64::consts::LN_2;
 
@@ -220,6 +220,7 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
         }
         notes.push(note);
     }
+    notes.extend(bounds.counting.map(|counting| against_counting(study, counting)));
     for trial in &study.trials {
         if let Some(failure) = trial.record.as_ref().and_then(|record| record.failure.as_ref()) {
             notes.push(format!(
@@ -254,6 +255,24 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// What counting alone comes to, and what the choice is worth beside it.
+fn against_counting(study: &Study, Counting { order, loss }: Counting) -> String {
+    let mut note = format!(
+        "counting {order}-grams of the training text, with no model at all, comes to {loss:.4} nats ({:.4} bits) per character",
+        loss / LN_2
+    );
+    if let Some(decided) = study.decided() {
+        let chosen = decided.candidates[decided.decision.chosen].loss;
+        note += &if chosen < loss {
+            format!("; the chosen configuration is {:.4} nats better than that", loss - chosen)
+        } else {
+            "; the chosen configuration is no better than that: it needs more training, or is too small"
+                .to_string()
+        };
+    }
+    note
 }
 
 /// Why the table and the verdict may say different differences, if they may.

@@ -45,7 +45,8 @@ chosen: d_model=256 n_heads=8 n_layers=4
 
 #[test]
 fn eighty_columns() {
-    let text = to_text(&study(), &Bounds { entropy_rate: Some(1.1), window_floor: Some(1.25) }, 80);
+    let text =
+        to_text(&study(), &Bounds { entropy_rate: Some(1.1), window_floor: Some(1.25), counting: None }, 80);
     for line in text.lines() {
         assert!(line.chars().count() <= 80 || line.starts_with("chosen: "), "{line}");
     }

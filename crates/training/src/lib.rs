@@ -8,6 +8,7 @@
 //! - [`Budget`], [`TimeSpent`]: how much a run may take; what of a budget of time is spent.
 //! - [`evaluate_split`]: a trained model on a whole split.
 //! - [`evaluate_spans`], [`SpanReading`]: losses of fixed pieces of text, the same whatever the window.
+//! - [`Counting`]: what counting n-grams predicts of the same pieces.
 //! - [`checkpoint`]: weights, optimizer and history in one safetensors file.
 //! - [`lock`], [`files`]: one process per folder, no file half-written.
 //!
@@ -17,6 +18,7 @@
 mod budget;
 pub mod checkpoint;
 mod config;
+mod counting;
 mod curve;
 mod effects;
 mod error;
@@ -32,6 +34,7 @@ pub mod updates;
 pub use budget::{Budget, BudgetError};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{Config, ConfigError, KeyDoc, PrecisionChoice, RECIPES, Recipe};
+pub use counting::Counting;
 pub use curve::{CurvePoint, Reading, SeedRule};
 pub use diapason_corpus::files;
 pub use effects::{Idle, decides_on};

@@ -16,6 +16,7 @@ use crate::evaluate::{Sums, windows_at_a_time};
 use crate::{Evaluation, EvaluationError};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use diapason_corpus::ngrams::Question;
 use diapason_engine::{Batch, Engine, Scores};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -76,6 +77,24 @@ impl Spans {
             (0..self.per_region).map(move |i| start + 1 + i * self.length..start + 1 + (i + 1) * self.length)
         };
         self.regions.iter().flat_map(move |&start| of(start))
+    }
+
+    /// What a model that reads `text` in windows of `sequence_length` is asked: each character that is predicted, with what is known
+    /// before it, in the order of the text.
+    pub fn questions<'a>(
+        &'a self,
+        text: &'a [u8],
+        sequence_length: usize,
+    ) -> impl Iterator<Item = Question<'a>> {
+        let t = sequence_length.max(1);
+        let places = self
+            .regions
+            .iter()
+            .flat_map(|&start| (0..self.per_region * self.length).map(move |i| (start, i)));
+        places.map(move |(start, i)| Question {
+            context: &text[start + i / t * t..=start + i],
+            next: text[start + i + 1],
+        })
     }
 
     /// The heads of the columns of `spans.csv`: equal for equal spans.

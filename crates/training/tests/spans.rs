@@ -3,10 +3,12 @@
 mod common;
 
 use common::{Bigram, config, corpus};
+use diapason_corpus::ngrams;
 use diapason_engine::{Batch, Engine, Scores};
 use diapason_model::initialise;
-use diapason_training::{Config, EvaluationError, Spans, evaluate_spans};
+use diapason_training::{Config, Counting, EvaluationError, Spans, evaluate_spans};
 use std::ops::ControlFlow;
+use std::sync::atomic::AtomicBool;
 
 fn engine() -> Bigram {
     // Random weights: every position of a window predicts differently.
@@ -69,6 +71,41 @@ fn every_window_predicts_the_same_characters() {
             assert!((0.0..=1.0).contains(&evaluation.accuracy_last));
         }
     }
+}
+
+#[test]
+fn questions_are_what_the_windows_hold() {
+    let corpus = corpus(0);
+    let text: Vec<u8> = corpus.train().iter().copied().cycle().take(30_011).collect();
+    for (n, characters) in [(2, 1), (9, 8), (701, 300), (30_011, 20_000)] {
+        let text = &text[..n];
+        let spans = Spans::new(n, characters).unwrap();
+        for t in [1, 3, 8] {
+            let questions: Vec<_> = spans.questions(text, t).collect();
+            let predicted: Vec<usize> = spans.ranges().flatten().collect();
+            assert_eq!(questions.len(), predicted.len());
+            let mut known = 0;
+            for (i, (question, place)) in questions.iter().zip(&predicted).enumerate() {
+                // A window is full, or a region begins.
+                let begins = i == 0 || predicted[i - 1] + 1 != *place;
+                known = if begins || known == t { 1 } else { known + 1 };
+                assert_eq!((question.context, question.next), (&text[place - known..*place], text[*place]));
+            }
+        }
+    }
+}
+
+#[test]
+fn counting_is_of_the_length_that_does_it_best() {
+    let corpus = corpus(0);
+    let go_on = AtomicBool::new(false);
+    let counting = Counting::of(&corpus, 300, 8, &go_on).unwrap();
+    let spans = Spans::new(corpus.validation().len(), 300).unwrap();
+    let questions: Vec<_> = spans.questions(corpus.validation(), 8).collect();
+    let losses = ngrams::mean_losses(corpus.train(), corpus.alphabet.len(), &questions, &go_on).unwrap();
+    assert_eq!(counting.loss, losses[counting.order - 1]);
+    assert!(losses.iter().all(|&loss| counting.loss <= loss) && counting.order > 1, "{losses:?}");
+    assert!(Counting::memory(&corpus, 300) > 8 * corpus.train().len() / corpus.alphabet.len());
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Asked {
         let updates = memory_of_updates(&self.model, self.config.updating(), threads);
         CpuEngine::check_memory_and(&self.model, self.precision, self.shape, threads, updates)?;
         let each = memory_needed(&self.model, self.precision, self.shape, threads) + updates;
-        note(&memory::line(engines * each + beside, None, 0));
+        note(&memory::line(engines * each + beside, None, 0, 0));
         Ok(())
     }
 
@@ -232,7 +232,7 @@ fn writing(asked: &Asked) -> Answer {
     }
     let one = Shape { batch_size: 1, ..asked.shape };
     CpuEngine::check_memory(&asked.model, Precision::F32, one, asked.threads)?;
-    note(&memory::line(generation_memory(&asked.model, context, asked.threads), None, 0));
+    note(&memory::line(generation_memory(&asked.model, context, asked.threads), None, 0, 0));
     let mut work = Work::count();
     let observe = &mut |round, rounds| work.at("measuring", round as u64, Some(rounds as u64));
     let found = generation(&asked.model, context, asked.threads, asked.duration, observe)?;

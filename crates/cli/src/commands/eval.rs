@@ -35,7 +35,7 @@ pub(crate) fn run(args: Eval) -> Result<(), Failure> {
     let (model, threads) = (&header.model, args.machine.threads());
     let (precision, said) = precision(args.precision.unwrap_or(header.config.precision))?;
     let memory = memory_needed(model, precision, Shape { batch_size: 1, sequence_length: t }, threads);
-    let memory = memory::line(memory, Some(&corpus), 0);
+    let memory = memory::line(memory, Some(&corpus), 0, 0);
     let mut engine = trained(&mut checkpoint, precision, threads)?;
     note(&memory);
     said.into_iter().for_each(note);

@@ -20,19 +20,20 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// A page of a large study takes longer: at most one part in so many of the time goes into pages.
 const SHARE: u32 = 50;
 
-/// Does `work`, and keeps the study's page up to date from the moment when `work` calls what it is given.
+/// Does `work`, and keeps the study's page up to date from the moment when `work` calls what it is given. Returns with what `work` does
+/// what was found out about the text meanwhile.
 pub(super) fn kept<T>(
     corpus: &Corpus,
     home: &Home,
     command: Option<&str>,
     work: impl FnOnce(&dyn Fn()) -> T,
-) -> T {
+) -> (T, Option<Bounds>) {
     let (begin, begun) = channel::<()>();
     thread::scope(|scope| {
         let keeper = thread::Builder::new().name("page".to_string()).spawn_scoped(scope, move || {
             let mut known = None;
             if begun.recv().is_err() {
-                return;
+                return None;
             }
             loop {
                 let started = Instant::now();
@@ -46,14 +47,15 @@ pub(super) fn kept<T>(
             }
             // Whatever ended the work, nobody is at it now.
             write(corpus, home, command, false, known);
+            known
         });
-        // Without a thread there is no page before the end.
-        drop(keeper);
         let done = work(&|| {
             let _ = begin.send(());
         });
         drop(begin);
-        done
+        // Without a thread there is no page before the end.
+        let known = keeper.ok().and_then(|keeper| keeper.join().ok().flatten());
+        (done, known)
     })
 }
 

@@ -15,7 +15,8 @@ use diapason_corpus::Corpus;
 use diapason_engine::{memory_needed, memory_of_updates};
 use diapason_study::{Params, STUDY_FILE};
 use diapason_training::{
-    BEST, Budget, CHECKPOINT, CURVE, Config, Control, Event, Protocol, Reading, RunOutcome, RunSpec, RunState,
+    BEST, Budget, CHECKPOINT, CURVE, Config, Control, Counting, Event, Protocol, Reading, RunOutcome,
+    RunSpec, RunState,
 };
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -60,6 +61,7 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
         memory_needed(&model, precision, shape, threads) + updates,
         Some(&corpus),
         diapason_training::memory_needed(&config, Protocol::Standard) as u64,
+        Counting::memory(&corpus, config.validation_characters) as u64,
     );
     let mut engine = engine(model, precision, shape, threads, updates)?;
 
@@ -129,8 +131,17 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
     if !args.json {
         print_summary(&outcome)?;
     }
-    if let Some(text) = outcome.best.and_then(|best| nothing_learned(best.validation_loss, &corpus)) {
-        note(&text);
+    // Makes room: counting takes as much as a small engine.
+    drop(engine);
+    if let Some(best) = outcome.best {
+        let counting = || {
+            let config = &spec.config;
+            Counting::of(&corpus, config.validation_characters, config.sequence_length, signals.graceful())
+        };
+        let said = nothing_learned(best.validation_loss, &corpus);
+        if let Some(text) = said.or_else(|| Some(beside_counting(best.validation_loss, counting()?))) {
+            note(&text);
+        }
     }
     say_what_next(&folder);
     Ok(())
@@ -164,6 +175,16 @@ fn print_summary(outcome: &RunOutcome) -> Result<(), Failure> {
         outcome.parameters
     )?;
     Ok(out.flush()?)
+}
+
+/// What a loss is worth beside that of counting.
+fn beside_counting(best: f64, Counting { order, loss }: Counting) -> String {
+    let counting = format!("counting {order}-grams of the training text comes to {loss:.4} nats");
+    if best < loss {
+        format!("for comparison: {counting}")
+    } else {
+        format!("note: {counting}, and the model to {best:.4}: it needs more training, or is too small")
+    }
 }
 
 fn say_what_next(folder: &Path) {

@@ -1,7 +1,7 @@
 //! `tune`: a grid of configurations, a table, a verdict.
 
 use super::winner::{self, PROMPT};
-use super::working::{Task, bounds, work};
+use super::working::{Task, work};
 use super::{configured, json, key_of, no_file, nothing_learned, open, recipe, request, slug};
 use crate::args::{Text, Tune};
 use crate::failure::{Failure, note};
@@ -115,8 +115,8 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
     }
 
     let command = shell::line(&shell::this_command());
-    let study = work(Task::Tune(&spec), &corpus, &home, &args.working, true, Some(&command), signals)?;
-    let bounds = bounds(&corpus, &study);
+    let (study, bounds) =
+        work(Task::Tune(&spec), &corpus, &home, &args.working, true, Some(&command), signals)?;
     let samples = winner::samples(&study, &folder, args.working.machine.threads());
     let extras = Extras { command: Some(command), samples, ..Extras::default() };
     write_files(&study, &bounds, &folder, &extras)?;

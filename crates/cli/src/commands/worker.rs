@@ -1,6 +1,6 @@
 //! `worker`: one more process for a study that is there.
 
-use super::working::{Task, bounds, work};
+use super::working::{Task, work};
 use super::{open, page, winner};
 use crate::args::Worker;
 use crate::failure::{Failure, note};
@@ -45,13 +45,14 @@ pub(crate) fn run(args: Worker, signals: &Signals) -> Result<(), Failure> {
         Some(_) => failure,
         None => failure.with_hint("--corpus says where the study's text lies on this machine"),
     })?;
-    let study = work(Task::Join(&spec), &corpus, &home, &args.working, !args.no_wait, None, signals)?;
+    let (study, bounds) =
+        work(Task::Join(&spec), &corpus, &home, &args.working, !args.no_wait, None, signals)?;
     let over = study.trials.iter().filter(|trial| study.is_over(trial)).count();
     note(&format!("{}: {over} of {} trials are done", study.spec.name, study.trials.len()));
     if over == study.trials.len() {
         let samples = winner::samples(&study, &home.folder, args.working.machine.threads());
         let extras = Extras { command: page::command(&study.spec), samples, ..Extras::default() };
-        write_files(&study, &bounds(&corpus, &study), &home.folder, &extras)?;
+        write_files(&study, &bounds, &home.folder, &extras)?;
     }
     Ok(())
 }

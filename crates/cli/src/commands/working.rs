@@ -17,7 +17,7 @@ use diapason_study::{
     Engines, Forecast, Home, MadeEngine, Plan, Study, StudyEvent, StudySpec, TrialRecord, TrialState,
     join_study, run_study,
 };
-use diapason_training::Config;
+use diapason_training::{Config, Counting};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(crate) enum Task<'a> {
 }
 
 /// Works on a study and shows how it goes, until it is finished, or, without `wait`, until no trial is to be had.
-/// `command` is what makes the study, for its page.
+/// `command` is what makes the study, for its page. Returns with the study what is known of its text.
 pub(crate) fn work(
     task: Task<'_>,
     corpus: &Corpus,
@@ -41,10 +41,14 @@ pub(crate) fn work(
     wait: bool,
     command: Option<&str>,
     signals: &Signals,
-) -> Result<Study, Failure> {
-    page::kept(corpus, home, command, |begin_page| {
+) -> Result<(Study, Bounds), Failure> {
+    let (study, known) = page::kept(corpus, home, command, |begin_page| {
         work_on(task, corpus, home, working, wait, begin_page, signals)
-    })
+    });
+    let study = study?;
+    let bounds = known.unwrap_or_else(|| bounds(corpus, &study));
+    let bounds = Bounds { counting: counting(corpus, &study, signals), ..bounds };
+    Ok((study, bounds))
 }
 
 fn work_on(
@@ -84,7 +88,8 @@ fn work_on(
     let mut observe = |event: &StudyEvent<'_>| match event {
         StudyEvent::Memory { engines } => {
             let others = diapason_training::memory_needed(&spec.config, spec.protocol) as u64;
-            note(&memory::line(*engines, Some(corpus), others));
+            let counting = Counting::memory(corpus, spec.config.validation_characters) as u64;
+            note(&memory::line(*engines, Some(corpus), others, counting));
         }
         StudyEvent::Timing { done, of } => timing.at("timing steps", *done as u64, Some(*of as u64)),
         StudyEvent::Planned { trials, work, plan } => {
@@ -181,7 +186,7 @@ fn in_words(n: usize) -> String {
     }
 }
 
-/// What is known of the text: how good a model can be at best.
+/// How good a model can be at best. Takes a second or so.
 pub(crate) fn bounds(corpus: &Corpus, study: &Study) -> Bounds {
     // One floor can stand beside the table only if all its windows have one length.
     let lengths: BTreeSet<usize> = study.cells.iter().map(|cell| cell.config.sequence_length).collect();
@@ -189,7 +194,14 @@ pub(crate) fn bounds(corpus: &Corpus, study: &Study) -> Bounds {
         (Some(_), Some(&length)) if lengths.len() == 1 => Some(window_floor(length, FLOOR_WINDOWS).mean),
         _ => None,
     };
-    Bounds { entropy_rate: corpus.entropy_rate, window_floor }
+    Bounds { entropy_rate: corpus.entropy_rate, window_floor, counting: None }
+}
+
+/// How good a model should be at least, when all are trained and their engines gone: this takes seconds, and as much memory as one of
+/// them.
+fn counting(corpus: &Corpus, study: &Study, signals: &Signals) -> Option<Counting> {
+    let longest = study.cells.iter().map(|cell| cell.config.sequence_length).max()?;
+    Counting::of(corpus, study.spec.config.validation_characters, longest, signals.graceful())
 }
 
 /// `trial 2/4 d_model=64: validation loss 1.7132 at step 1500, 42 s of training`.

@@ -14,7 +14,7 @@ use crate::fits::{self, Fit, Size};
 use crate::stopped;
 use crate::summary::thousands;
 use diapason_study::{Cost, TrialState, percent};
-use diapason_training::CurvePoint;
+use diapason_training::{Counting, CurvePoint};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -80,10 +80,13 @@ pub(super) fn learning_curves(shown: &Shown<'_>, curves: &Curves, bounds: &Bound
         let mut layers = String::new();
         for log in [false, true] {
             let layer = if log { "log" } else { "lin" };
-            let Some(frame) = curve_frame(&drawn, x, x_label, log, bounds.window_floor) else { continue };
+            let Some(frame) = curve_frame(&drawn, x, x_label, log, bounds) else { continue };
             let mut lines = String::new();
             if let Some(floor) = bounds.window_floor {
                 lines += &frame.level(floor, "level", &format!("floor of this text: {floor:.4}"));
+            }
+            if let Some(Counting { order, loss }) = bounds.counting {
+                lines += &frame.level(loss, "level", &format!("counting {order}-grams: {loss:.4}"));
             }
             if id == "step" {
                 for decision in &study.decisions {
@@ -173,7 +176,7 @@ fn curve_frame(
     x: &Across<'_>,
     x_label: &str,
     log: bool,
-    floor: Option<f64>,
+    bounds: &Bounds,
 ) -> Option<Frame> {
     let finite = |curve: &[CurvePoint]| -> Vec<f64> {
         curve.iter().map(|point| point.validation_loss).filter(|loss| loss.is_finite()).collect()
@@ -184,7 +187,7 @@ fn curve_frame(
     // Straight axes begin at nothing.
     let begin = if log { None } else { Some(0.0) };
     let ys = drawn.iter().flat_map(|(_, curve)| finite(curve)).map(|loss| loss.min(highest));
-    let ys = ys.chain(floor);
+    let ys = ys.chain(bounds.window_floor).chain(bounds.counting.map(|counting| counting.loss));
     Some(Frame::new(
         Axis::over(xs.chain(begin), log, if log { 0.02 } else { 0.0 }, x_label)?,
         Axis::over(ys, log, 0.03, "validation loss, nats per character")?,
