@@ -118,6 +118,8 @@ Examples:
       The same, with the notebook's own protocol: its stopping rule, its validation batches.
   diapason tune --corpus my.txt --normalize --grid d_model=128,256 --grid n_layers=2,4 --steps 5000
       Your own grid; the last key varies fastest.
+  diapason tune --corpus my.txt --normalize --grid d_model=64,128,256 --budget 10min
+      Which of them is the best for ten minutes of training: each has as many steps as fit.
   diapason tune --corpus my.txt --grid d_model=64,128 --grid n_layers=1,2,4,8 --rule halving
       The same choice for less training: what falls behind is stopped at a few steps on the way.
   diapason tune --corpus my.txt --range learning_rate=1e-4..1e-2:log --sampler tpe --samples 30
@@ -174,6 +176,22 @@ pub(crate) struct Tune {
     /// Training steps of a full run: short for --set steps=N
     #[arg(long, value_name = "N", value_parser = whole::<u64>, help_heading = "Search")]
     pub(crate) steps: Option<u64>,
+
+    /// Train each configuration for the same budget instead of the same steps: 60s, 10min, 2h, 2e9chars, 1e15flop
+    ///
+    /// Each then has steps of its own, as many as the budget pays for; schedules, evaluations and the early read-out go by
+    /// them. Characters are those trained on, FLOP those of the model by the usual count. For a budget of time, steps of every
+    /// configuration are timed before the study begins, alone on all threads, and each gets as many as fit, one at least.
+    /// Evaluations are not counted, and trials side by side take longer. study.toml keeps the times, so that whoever goes on
+    /// with the study has the same steps; what was not timed then cannot be added, nor drawn later by tpe.
+    #[arg(
+        long,
+        value_name = "BUDGET",
+        value_parser = |text: &str| text.parse::<Budget>(),
+        conflicts_with_all = ["as_seed", "enqueued"],
+        help_heading = "Search"
+    )]
+    pub(crate) budget: Option<Budget>,
 
     /// How many seeds to train each configuration with [default: 1]
     #[arg(long, value_name = "N", value_parser = |text: &str| between(text, 1, 100_000), help_heading = "Search")]

@@ -9,6 +9,7 @@ use diapason_study::{
     TrialRecord, TrialState,
 };
 use diapason_training::{Config, Counting, CurvePoint, Protocol, Reading, SpanReading};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -93,6 +94,9 @@ fn made_up(name: &str, axes: &[&str]) -> Study {
         protocol: Protocol::Standard,
         early_fraction: 0.2,
         first_steps: STEPS,
+        budget: None,
+        symbols: None,
+        ms_per_step: BTreeMap::new(),
         enqueued_only: false,
         rule: Rule::None,
         until_decided: None,

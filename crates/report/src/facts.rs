@@ -3,8 +3,8 @@
 use crate::Extras;
 use crate::html::{cost_name, count};
 use crate::summary::number;
-use diapason_study::{Machine, Study, percent, value_text};
-use diapason_training::{Config, Protocol};
+use diapason_study::{Machine, STUDY_FILE, Study, percent, value_text};
+use diapason_training::{Budget, Config, Protocol};
 use std::collections::BTreeSet;
 
 /// Name and value of each, those without a value left out.
@@ -59,6 +59,9 @@ pub(crate) fn facts(study: &Study) -> Vec<(&'static str, String)> {
     ));
     facts.push(("grid", spec.grid.to_string()));
     facts.push(("search", spec.search.as_ref().map(ToString::to_string).unwrap_or_default()));
+    if let Some(budget) = spec.budget {
+        facts.push(("budget", format!("{budget} of training for each configuration")));
+    }
     let until = spec.until_decided.map(|most| format!(", and up to {most} where the verdict needs more"));
     facts.push(("seeds", format!("{}{}", spec.seeds, until.unwrap_or_default())));
     if !spec.rule.is_none() {
@@ -81,7 +84,16 @@ pub(crate) fn facts(study: &Study) -> Vec<(&'static str, String)> {
 }
 
 /// What the command that makes the study is introduced with.
-pub(crate) const COMMAND: &str = "This command makes the same study again, in a folder where it is not yet:";
+pub(crate) fn command_in_words(study: &Study) -> String {
+    match study.spec.budget {
+        // Steps are timed anew where nothing is known of them.
+        Some(Budget::Seconds(_)) => format!(
+            "This command makes the same study again, in a folder that has a copy of this one's {STUDY_FILE} and nothing else; \
+             in an empty one each configuration has the steps for which the time then suffices:"
+        ),
+        _ => "This command makes the same study again, in a folder where it is not yet:".to_string(),
+    }
+}
 
 /// Facts and command in Markdown.
 pub(crate) fn to_markdown(study: &Study, extras: &Extras) -> String {
@@ -91,7 +103,7 @@ pub(crate) fn to_markdown(study: &Study, extras: &Extras) -> String {
         text += &format!("- {name}: {}\n", plain(&value));
     }
     if let Some(command) = &extras.command {
-        text += &format!("\n{COMMAND}\n\n{}", crate::table::block(command));
+        text += &format!("\n{}\n\n{}", command_in_words(study), crate::table::block(command));
     }
     text
 }

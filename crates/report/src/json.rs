@@ -7,7 +7,7 @@ use diapason_study::{
     Comparison, Cost, Params, Pass, PassDecision, Row, RungDecision, SeedNumbers, Standing, Study, Verdict,
     seed_numbers,
 };
-use diapason_training::{Counting, Protocol};
+use diapason_training::{Budget, Counting, Protocol};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -20,6 +20,9 @@ pub struct StudyJson {
     pub corpus: CorpusJson,
     /// When runs were evaluated and what ended them.
     pub protocol: Protocol,
+    /// What each configuration was trained for, in place of so many steps, as `60s` or `2e9chars`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     /// Seeds per configuration.
     pub seeds: u64,
     /// Whether trials are left to be done.
@@ -170,6 +173,7 @@ impl StudyJson {
                 counting: bounds.counting,
             },
             protocol: study.spec.protocol,
+            budget: study.spec.budget,
             seeds: study.spec.seeds,
             finished: summary::is_over(study),
             trials: study.rows(),

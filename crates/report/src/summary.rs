@@ -14,7 +14,7 @@ use std::f64::consts::LN_2;
 
 /// One pass of all cells, and the seed's numbers where it trained the same.
 pub(crate) struct PassColumns {
-    /// `early, 4000 steps`.
+    /// `early, 4000 steps`; with a budget `full, 10min each`.
     pub(crate) group: String,
     pub(crate) readings: Vec<CellReading>,
     /// Whether some cell has done other than the steps that the group's name says.
@@ -69,7 +69,8 @@ pub(crate) fn columns(study: &Study, pass: Pass) -> PassColumns {
     let mut distinct: Vec<u64> = steps.iter().flatten().copied().collect();
     distinct.sort_unstable();
     distinct.dedup();
-    let common = if let [steps] = distinct[..] { Some(steps) } else { None };
+    // With a budget it is what all have in common, and the steps stand in a column.
+    let common = if let ([steps], None) = (&distinct[..], study.spec.budget) { Some(*steps) } else { None };
     let seed = study
         .cells
         .iter()
@@ -82,7 +83,14 @@ pub(crate) fn columns(study: &Study, pass: Pass) -> PassColumns {
         .collect();
     let decided = study.decision(pass);
     PassColumns {
-        group: common.map_or(pass.to_string(), |steps| format!("{pass}, {steps} steps")),
+        group: match (pass, study.spec.budget, common) {
+            (Pass::Full, Some(budget), _) => format!("{pass}, {budget} each"),
+            (Pass::Early, Some(budget), _) => {
+                format!("{pass}, {} of {budget} each", percent(study.spec.early_fraction))
+            }
+            (_, None, Some(steps)) => format!("{pass}, {steps} steps"),
+            (_, None, None) => pass.to_string(),
+        },
         other_steps: readings
             .iter()
             .any(|r| r.steps.is_finite() && Some(r.steps) != common.map(|n| n as f64)),

@@ -402,6 +402,32 @@ fn different_engines_are_said() {
 }
 
 #[test]
+fn a_budget_stands_in_the_place_of_the_steps() {
+    let mut study = study();
+    study.spec.budget = Some("10min".parse().unwrap());
+    for (cell, steps) in [20_000, 10_000, 18_000, 9_000].into_iter().enumerate() {
+        study.cells[cell].config.steps = steps;
+        record(&mut study, cell).steps = steps;
+    }
+    let text = to_text(&study, &Bounds::default(), usize::MAX);
+    assert!(text.contains("early, 20 % of 10min each") && text.contains("full, 10min each"), "{text}");
+    assert!(!text.contains("20000 steps") && text.contains("18000"), "{text}");
+    let extras = Extras { command: Some("diapason tune --budget 10min".into()), ..Extras::default() };
+    let markdown = to_markdown(&study, &Bounds::default(), &extras);
+    assert!(markdown.contains("\n- budget: 10min of training for each configuration\n"), "{markdown}");
+    assert!(
+        markdown.contains("| full steps |") && markdown.contains("in a folder that has a copy"),
+        "{markdown}"
+    );
+    let json = serde_json::to_value(StudyJson::new(&study, &Bounds::default(), &extras)).unwrap();
+    assert_eq!(json["budget"], "10min");
+    // Characters are the same everywhere.
+    study.spec.budget = Some("2e9chars".parse().unwrap());
+    let markdown = to_markdown(&study, &Bounds::default(), &extras);
+    assert!(markdown.contains("in a folder where it is not yet:"), "{markdown}");
+}
+
+#[test]
 fn times_say_where_they_come_from() {
     let mut study = study();
     // As if the first two cells had run side by side: the same work in nearly twice the time.

@@ -4,7 +4,7 @@ use crate::{Difference, Params};
 use diapason_corpus::CorpusError;
 use diapason_engine::EngineError;
 use diapason_storage::{StorageError, printable};
-use diapason_training::{ConfigError, Idle, TrainingError};
+use diapason_training::{Budget, BudgetError, ConfigError, Idle, TrainingError};
 use std::path::{Path, PathBuf};
 
 /// Why a study cannot begin, go on or be read.
@@ -109,6 +109,34 @@ pub enum StudyError {
         what: String,
         /// What to do about it.
         hint: &'static str,
+    },
+    /// A budget that this study cannot have.
+    #[error("a budget of {budget}: {what}")]
+    Budget {
+        /// The budget.
+        budget: Budget,
+        /// Why not.
+        what: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// A cell that the budget does not do for.
+    #[error("{params}: {error}")]
+    Unpaid {
+        /// The cell.
+        params: Params,
+        /// Why not.
+        error: Box<BudgetError>,
+    },
+    /// A cell whose steps were not timed with those of the others.
+    #[error(
+        "{params}: its steps were not timed when the study began with a budget of {budget}, and times of different days do not compare"
+    )]
+    Untimed {
+        /// The cell.
+        params: Params,
+        /// The budget.
+        budget: Budget,
     },
     /// The folder belongs to another study.
     #[error("{} is the folder of another study, `{}`", folder.display(), printable(name))]
@@ -241,7 +269,12 @@ impl StudyError {
                 Some(format!("leave {key} out of what varies{remedy}"))
             }
             Self::Search { hint, .. } => Some((*hint).to_string()).filter(|hint| !hint.is_empty()),
-            Self::Rule { hint, .. } => Some((*hint).to_string()),
+            Self::Rule { hint, .. } | Self::Budget { hint, .. } => Some((*hint).to_string()),
+            Self::Unpaid { error, .. } => error.hint(),
+            Self::Untimed { .. } => Some(
+                "begin another study with --out; with a budget in chars or flop there may be more configurations later"
+                    .to_string(),
+            ),
             Self::OtherStudy { .. } => Some("choose another folder with --out".to_string()),
             Self::NotOurs { .. } => Some(
                 "`tune --storage URL --study NAME --enqueued` with --corpus and --set says what its trials are trained on"

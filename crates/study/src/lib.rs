@@ -22,6 +22,7 @@
 //! trials/d_model=256,n_heads=8/seed-0/         checkpoint.safetensors, best.safetensors, curve.csv
 //! ```
 
+mod budget;
 mod crew;
 mod critical;
 mod decide;

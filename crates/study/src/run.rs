@@ -12,6 +12,7 @@
 //! that a study that is cut short has compared all cells with fewer seeds, not some cells with all. No result
 //! depends on the order, on the number of trials at once, or on the threads.
 
+use crate::budget;
 use crate::crew::{self, Left, News};
 use crate::director::{self, advance};
 use crate::home::{self, Found, SPEC, spec_of};
@@ -179,6 +180,8 @@ pub fn run_study(
     observe: &mut dyn FnMut(&StudyEvent<'_>),
 ) -> Result<Study, StudyError> {
     let vocabulary = corpus.alphabet.len();
+    // The engines that timing took, if a budget of time had it done before the study began.
+    let mut told = false;
     let (study, mut storage, id) = loop {
         // Refused before anything is written.
         let found = home.find(Opening::Read)?;
@@ -187,7 +190,7 @@ pub fn run_study(
             Some(before) => spec.clone().continued(before, &home.folder, vocabulary)?,
             None => spec.clone().completed(vocabulary)?,
         };
-        let study = match found {
+        let mut study = match found {
             Some(Found { mut storage, id, name, .. }) => {
                 spec.name = name;
                 Study::load(&mut storage, id, spec, vocabulary, &home.folder)?
@@ -204,7 +207,25 @@ pub fn run_study(
         {
             return Err(StudyError::OtherStudy { folder: home.folder.clone(), name: there.name });
         }
-        study.ways(&study.work(vocabulary)?, corpus, engines)?;
+        let (ways, needed) = study.ways(&study.work(vocabulary)?, corpus, engines)?;
+        let mut timings = None;
+        if let Some(budget) = study.spec.budget.filter(|_| study.spec.is_to_be_timed()) {
+            if !told {
+                let way = ways.last().copied().unwrap_or(1);
+                let benches = Benches::of(&study.kinds(vocabulary)?.0, &ways, engines).bytes;
+                observe(&StudyEvent::Memory { engines: most_at_once(&needed, way).max(benches) });
+                told = true;
+            }
+            let mut tell = |done, of| observe(&StudyEvent::Timing { done, of });
+            let Some(timed) = study.time_kinds(budget, &ways, corpus, engines, interrupt, &mut tell)? else {
+                study.interrupted = true;
+                return Ok(study);
+            };
+            let spec = StudySpec { ms_per_step: budget::times(&timed), ..study.spec };
+            let (spec, cells) = spec.completed(vocabulary)?;
+            study = Study::new(spec, cells, &home.folder, vocabulary)?;
+            timings = Some(timed);
+        }
 
         create_folder(&home.folder).map_err(|source| StudyError::Io { path: home.folder.clone(), source })?;
         let mut storage = home.open(Opening::Create)?;
@@ -224,6 +245,10 @@ pub fn run_study(
             storage.set_study_attributes(id, Attributes::User, &[(SPEC.to_string(), attribute)])?;
         }
         study.spec.write(&home.folder)?;
+        if let Some(timings) = timings {
+            // The study's costs go by the times that its steps come of.
+            timings.write(&mut storage, id)?;
+        }
         study.enqueue(&mut storage, id)?;
         study.reopen(&mut storage, id)?;
         break (study, storage, id);
@@ -231,7 +256,14 @@ pub fn run_study(
     let spec = study.spec.clone();
     adopt(&mut storage, id, &spec, vocabulary, observe)?;
     let study = Study::load(&mut storage, id, spec, vocabulary, &home.folder)?;
-    work_to_the_end(corpus, study, storage, id, home, engines, interrupt, observe)
+    let mut once = |event: &StudyEvent<'_>| {
+        let said = told && matches!(event, StudyEvent::Memory { .. });
+        told &= !said;
+        if !said {
+            observe(event);
+        }
+    };
+    work_to_the_end(corpus, study, storage, id, home, engines, interrupt, &mut once)
 }
 
 /// Works on the study at `home`, which somebody has begun, until it is finished.
@@ -368,7 +400,7 @@ fn work_on(
     if !said {
         observe(&StudyEvent::Memory { engines: most_at_once(&needed, plan.trials_at_once) });
     }
-    if let Some(text) = study.outline() {
+    for text in study.budget_in_steps().into_iter().chain(study.outline()) {
         observe(&StudyEvent::Note { text });
     }
     observe(&StudyEvent::Planned { trials: study.trials.len(), work: &work, plan: &plan });
@@ -659,6 +691,22 @@ impl Study {
         Ok((ways, needed))
     }
 
+    /// The kinds of steps that the cells have, and which kind each cell's is; none is to be trained yet.
+    pub(crate) fn kinds(&self, vocabulary: usize) -> Result<(Vec<Kind<'_>>, Vec<usize>), StudyError> {
+        let mut kinds: Vec<Kind<'_>> = Vec::new();
+        let mut kind_of = Vec::new();
+        let mut known = BTreeMap::new();
+        for config in self.cells.iter().map(|cell| &cell.config) {
+            let kind = *known.entry(Timings::key(config)).or_insert(kinds.len());
+            if kind == kinds.len() {
+                let (model, flop) = (config.model(vocabulary)?, flop_per_step(config, vocabulary)?);
+                kinds.push(Kind { config, model, flop, steps: 0.0 });
+            }
+            kind_of.push(kind);
+        }
+        Ok((kinds, kind_of))
+    }
+
     /// Times the steps of all configurations, unless that is known or not worth its time.
     fn time(
         &mut self,
@@ -678,18 +726,7 @@ impl Study {
         if work.is_empty() || (work.len() == 1 && !missing) {
             return Ok(());
         }
-        let vocabulary = corpus.alphabet.len();
-        let mut kinds: Vec<Kind<'_>> = Vec::new();
-        let mut kind_of = Vec::new();
-        let mut known = BTreeMap::new();
-        for config in configs() {
-            let kind = *known.entry(Timings::key(config)).or_insert(kinds.len());
-            if kind == kinds.len() {
-                let (model, flop) = (config.model(vocabulary)?, flop_per_step(config, vocabulary)?);
-                kinds.push(Kind { config, model, flop, steps: 0.0 });
-            }
-            kind_of.push(kind);
-        }
+        let (mut kinds, kind_of) = self.kinds(corpus.alphabet.len())?;
         for Work { number, steps, .. } in work {
             kinds[kind_of[self.trials[*number].cell]].steps += *steps as f64;
         }
@@ -700,11 +737,8 @@ impl Study {
         };
         let known =
             self.timings_of_this_machine(engines).is_some_and(|timings| timings.cover(configs(), &ways));
-        let most = ways.last().copied().unwrap_or(0) as u128;
-        let fit = |kind: &Kind<'_>| {
-            engines.available.is_none_or(|there| most * (engines.memory)(&kind.model, kind.config) <= there)
-        };
-        if ways.is_empty() || known || !kinds.iter().all(fit) {
+        let most = ways.last().copied().unwrap_or(0);
+        if ways.is_empty() || known || !Benches::fit(&kinds, most, engines) {
             return Ok(());
         }
         observe(&StudyEvent::Memory { engines: Benches::of(&kinds, &ways, engines).bytes });

@@ -593,9 +593,15 @@ impl<'a> Drawing<'a> {
             }
         }
         let params = Params(params);
-        match config.clone().validated(ANY_VOCABULARY) {
-            Err(error) => {
-                self.refused = Some(format!("{params}: {error}"));
+        let valid = config.validated(ANY_VOCABULARY).map_err(|error| format!("{params}: {error}"));
+        let paid = |config: Config| match self.spec.paid(&params, config.clone()) {
+            // That is no reason to draw another in its place: the study as a whole is refused.
+            Err(StudyError::Untimed { .. }) => Ok(config),
+            paid => paid.map_err(|error| error.to_string()),
+        };
+        match valid.and_then(paid) {
+            Err(why) => {
+                self.refused = Some(why);
                 None
             }
             Ok(config) => {

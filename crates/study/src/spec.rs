@@ -9,9 +9,9 @@ use crate::grid::MOST_CELLS;
 use crate::rungs::Ladders;
 use crate::{Cell, Cost, Grid, Rule, Sampler, Search, StudyError, value_text};
 use diapason_corpus::{Corpus, CorpusRequest};
-use diapason_training::{Config, Protocol, decides_on, files};
+use diapason_training::{Budget, Config, Protocol, decides_on, files};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -37,6 +37,13 @@ pub struct StudySpec {
     /// The number of steps that the study began with; 0 before it began. The early read-out is a fraction of
     /// these, and stays where it is when the study is extended.
     pub first_steps: u64,
+    /// What each configuration is trained for, in place of so many steps, which are then another number for each; those of
+    /// `config` mean nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
+    /// With a budget of floating-point operations: the size of the text's alphabet, which they depend on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub symbols: Option<usize>,
     /// How much worse than the best loss is acceptable, as a fraction.
     pub tolerance: f64,
     /// What "cheapest" means.
@@ -56,6 +63,10 @@ pub struct StudySpec {
     pub enqueued_only: bool,
     /// The text.
     pub corpus: CorpusStamp,
+    /// With a budget of time: milliseconds of a step by its kind ([`Timings::key`](crate::Timings::key)), alone on all threads
+    /// of the machine that the study began on; empty before it began.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ms_per_step: BTreeMap<String, f64>,
     /// The keys that vary.
     pub grid: Grid,
     /// All keys; those of the grid are overridden by it.
@@ -113,6 +124,8 @@ impl StudySpec {
             protocol: Protocol::Standard,
             early_fraction: 0.2,
             first_steps: 0,
+            budget: None,
+            symbols: None,
             tolerance: 0.01,
             cost: Cost::Seconds,
             rule: Rule::None,
@@ -120,6 +133,7 @@ impl StudySpec {
             search: None,
             enqueued_only: false,
             corpus: CorpusStamp { name: String::new(), digest: String::new(), request: None },
+            ms_per_step: BTreeMap::new(),
             grid,
             config,
         }
@@ -149,11 +163,20 @@ impl StudySpec {
         if !(0.0..1.0).contains(&self.tolerance) {
             return Err(range("tolerance", self.tolerance.to_string(), "0", "1"));
         }
+        self.check_budget()?;
+        if self.budget.is_some() {
+            // They mean nothing: the same ones whoever asks.
+            self.config.steps = Config::default().steps;
+            self.first_steps = self.config.steps;
+        }
+        if let (Some(Budget::Flop(_)), None) = (self.budget, self.symbols) {
+            self.symbols = Some(vocabulary);
+        }
         if self.first_steps == 0 {
             self.first_steps = self.config.steps;
         }
         // Of steps that vary each cell takes its own twentieth; the notebook's protocol knows another interval.
-        let twentieth = self.grid.axis("steps").is_none() && self.protocol == Protocol::Standard;
+        let twentieth = !self.steps_vary() && self.protocol == Protocol::Standard;
         if self.config.eval_every == 0 && twentieth {
             self.config.eval_every = self.config.steps_between_evaluations();
         }
@@ -168,11 +191,17 @@ impl StudySpec {
     }
 
     /// The cells that the study has from its beginning, for a text of `vocabulary` symbols: of a search, the samples that
-    /// do not depend on results.
+    /// do not depend on results. With a budget each has the steps that it pays for, as far as what they take is known.
     ///
     /// # Errors
     /// The first cell that cannot be trained; samples that cannot be drawn.
     pub(crate) fn cells(&self, vocabulary: usize) -> Result<Vec<Cell>, StudyError> {
+        let paid = |Cell { params, config }| self.paid(&params, config).map(|config| Cell { params, config });
+        self.unpaid_cells(vocabulary)?.into_iter().map(paid).collect()
+    }
+
+    /// The same, each with the steps that it has without a budget.
+    fn unpaid_cells(&self, vocabulary: usize) -> Result<Vec<Cell>, StudyError> {
         if self.enqueued_only {
             return Ok(Vec::new());
         }
@@ -195,6 +224,7 @@ impl StudySpec {
         // Whether the sizes of a cell fit together does not depend on the vocabulary.
         const ANY_VOCABULARY: usize = 1;
         self.check_search()?;
+        self.check_budget()?;
         self.cells(ANY_VOCABULARY)?;
         self.check_until()?;
         self.check_rule()
@@ -245,8 +275,10 @@ impl StudySpec {
                 (false, false) => {}
             }
         }
-        let lengths = self.with_values(std::slice::from_ref(&self.config), "steps")?;
-        said.extend(self.with_values(&lengths, "warmup_steps")?.iter().find_map(Config::endless_warm_up));
+        if self.budget.is_none() {
+            let lengths = self.with_values(std::slice::from_ref(&self.config), "steps")?;
+            said.extend(self.with_values(&lengths, "warmup_steps")?.iter().find_map(Config::endless_warm_up));
+        }
         Ok(said)
     }
 
@@ -309,6 +341,12 @@ impl StudySpec {
                 "leave --as-seed or the rule out",
             );
         }
+        if self.budget.is_some() {
+            return refuse(
+                "with a budget each configuration has steps of its own: there is no step at which all are evaluated",
+                "give --steps instead of the budget, or leave the rule out; patience works",
+            );
+        }
         let Some(ladders) = Ladders::of(self) else { return Ok(()) };
         let is_tpe = self.search.as_ref().is_some_and(|search| matches!(search.sampler, Sampler::Tpe { .. }));
         if is_tpe && matches!(self.rule, Rule::Hyperband(_)) {
@@ -364,7 +402,7 @@ impl StudySpec {
         if self.protocol == Protocol::AsSeed || self.early_fraction == 0.0 {
             return None;
         }
-        let of = if self.grid.axis("steps").is_some() { cell.steps } else { self.first_steps };
+        let of = if self.steps_vary() { cell.steps } else { self.first_steps };
         Some(((self.early_fraction * of as f64).round() as u64).clamp(1, cell.steps))
     }
 
@@ -382,7 +420,9 @@ impl StudySpec {
     ) -> Result<(Self, Vec<Cell>), StudyError> {
         let first_are_known = stored.grid.axis("steps").is_none() || self.grid.axis("steps").is_some();
         self.first_steps = if first_are_known { stored.first_steps } else { self.config.steps };
-        let steps_vary = self.varies("steps") || stored.varies("steps");
+        // What the budget was divided by then it is divided by now.
+        (self.symbols, self.ms_per_step) = (stored.symbols, stored.ms_per_step.clone());
+        let steps_vary = self.steps_vary() || stored.steps_vary();
         if self.config.eval_every == 0 && !steps_vary {
             // "A twentieth of the steps" of the study as it began.
             self.config.eval_every = stored.config.eval_every;
@@ -427,6 +467,12 @@ impl StudySpec {
             let text = |stamp: &CorpusStamp| format!("{} ({})", stamp.name, short(&stamp.digest));
             differ("corpus", text(&stored.corpus), text(&self.corpus));
         }
+        let other_budget = self.budget != stored.budget;
+        if other_budget {
+            let text =
+                |budget: Option<Budget>| budget.map_or("none".to_string(), |budget| budget.to_string());
+            differ("budget", text(stored.budget), text(self.budget));
+        }
         if self.protocol != stored.protocol {
             differ("protocol", stored.protocol.name().to_string(), self.protocol.name().to_string());
         }
@@ -447,7 +493,8 @@ impl StudySpec {
         let every = stored.config.eval_every;
         let interval_is_lost = self.config.eval_every == 0
             && every != 0
-            && stored.grid.axis("steps").is_none()
+            && !stored.steps_vary()
+            && !other_budget
             && !in_a_grid("eval_every");
         if interval_is_lost {
             differ(
@@ -458,9 +505,13 @@ impl StudySpec {
                 ),
             );
         }
-        let cells = self.cells(vocabulary)?;
+        // A difference is what is to be said first; what the budget does not pay for, or cannot, comes after.
+        let cells = self.unpaid_cells(vocabulary)?;
         for (key, is, was) in self.config.differences(&stored.config) {
-            let said = key == "eval_every" && interval_is_lost;
+            // Nobody typed the interval, nor the steps of a study with a budget.
+            let said = key == "eval_every"
+                && (interval_is_lost || other_budget && self.config.eval_every == 0)
+                || key == "steps" && (other_budget || self.budget.is_some());
             if in_a_grid(key) || key == "checkpoint_seconds" || said {
                 continue;
             }
@@ -488,7 +539,7 @@ impl StudySpec {
             keys.iter().filter_map(|key| cell.config.get(key)).map(|value| value_text(&value)).collect()
         };
         let places: BTreeSet<Vec<String>> = cells.iter().map(place).collect();
-        let stored_cells = stored.cells(vocabulary)?;
+        let stored_cells = stored.unpaid_cells(vocabulary)?;
         // Of another search all cells are others.
         let other_cells = stored_cells.iter().any(|cell| !places.contains(&place(cell)))
             || (has_rungs && places.len() > stored_cells.len());
@@ -533,9 +584,10 @@ impl StudySpec {
         table.remove("config");
         Ok(format!(
             "# A study of diapason {}: everything that was asked for, with every default written out.\n\n{}\n\
-             # Where the grid gives a key values, those hold.\n[config]\n{}",
+             # Where the grid gives a key values, those hold.{}\n[config]\n{}",
             env!("CARGO_PKG_VERSION"),
             toml::to_string(&table)?,
+            if self.budget.is_some() { " Steps are as many as the budget pays for." } else { "" },
             self.config.to_toml()
         ))
     }

@@ -284,6 +284,14 @@ impl Benches {
         let keep = engines.available.is_none_or(|available| all <= available / 2);
         Self { keep, bytes: if keep { all } else { each().max().unwrap_or(0) } }
     }
+
+    /// Whether there is memory for `most` engines of each kind, one kind after the other.
+    pub(crate) fn fit(kinds: &[Kind<'_>], most: usize, engines: &Engines<'_>) -> bool {
+        kinds.iter().all(|kind| {
+            let needed = most as u128 * (engines.memory)(&kind.model, kind.config);
+            engines.available.is_none_or(|there| needed <= there)
+        })
+    }
 }
 
 /// Times `kinds` in these `ways`, which begin with 1, on `threads` threads in all. `tell(done, of)` is told of each

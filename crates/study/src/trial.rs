@@ -462,7 +462,10 @@ pub(crate) fn recognise(waiting: &Waiting, spec: &StudySpec, vocabulary: usize) 
         stored.push(param(spec, key, json(&value), &[json(&value)]).ok()?);
         params.insert(key.clone(), value);
     }
-    let config = config.validated(vocabulary).ok()?;
+    let mut config = config.validated(vocabulary).ok()?;
+    if !params.contains_key("steps") {
+        config = spec.paid(&Params(params.clone()), config).ok()?;
+    }
     let folder = folder_of(&Params(params), seed);
     let mut user_attributes = beginning(seed, &folder);
     user_attributes.push((ADOPTED.to_string(), true.into()));
@@ -530,7 +533,8 @@ pub(crate) fn trials(
     for key in sampled.into_iter().chain(adopted) {
         let Some(there) = known.remove(&key) else { continue };
         let (seed, mut config) = (there.seed, there.config.clone());
-        if !there.params.0.contains_key("steps") {
+        // Those that a budget pays for stay what they are.
+        if spec.budget.is_none() && !there.params.0.contains_key("steps") {
             config.steps = spec.config.steps;
         }
         let of_grid = of_grid.iter().position(|trajectory| *trajectory == key.1).filter(|_| there.more_seeds);
@@ -653,12 +657,18 @@ impl There {
 /// different lengths.
 pub(crate) struct Trajectories {
     steps_in_grid: bool,
+    /// Then the steps follow from all else, and a twentieth of them is no setting of its own.
+    by_budget: bool,
     protocol: Protocol,
 }
 
 impl Trajectories {
     pub(crate) fn of(spec: &StudySpec) -> Self {
-        Self { steps_in_grid: spec.grid.axis("steps").is_some(), protocol: spec.protocol }
+        Self {
+            steps_in_grid: spec.grid.axis("steps").is_some(),
+            by_budget: spec.budget.is_some(),
+            protocol: spec.protocol,
+        }
     }
 
     /// The steps between evaluations count as they are meant: a twentieth of the steps is a number.
@@ -667,8 +677,8 @@ impl Trajectories {
         let checkpoint_seconds = default.checkpoint_seconds;
         let steps = if self.steps_in_grid { config.steps } else { default.steps };
         let eval_every = match self.protocol {
-            Protocol::Standard => config.steps_between_evaluations(),
-            Protocol::AsSeed => config.eval_every,
+            Protocol::Standard if !self.by_budget => config.steps_between_evaluations(),
+            Protocol::Standard | Protocol::AsSeed => config.eval_every,
         };
         Config { checkpoint_seconds, steps, eval_every, ..config.clone() }.to_toml()
     }

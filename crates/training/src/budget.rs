@@ -1,14 +1,16 @@
 //! How much a run may take: so much time, so many characters, so much arithmetic.
 
 use crate::{Config, ConfigError};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
 /// Seconds of a year.
 const YEAR: f64 = 365.0 * 24.0 * 3600.0;
 
-/// A limit that a run ends with.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// A limit that a run ends with; in files it is the text that is typed, as `2e9chars`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Budget {
     /// Seconds of the clock.
     Seconds(f64),
@@ -87,6 +89,20 @@ impl FromStr for Budget {
     }
 }
 
+impl TryFrom<String> for Budget {
+    type Error = BudgetError;
+
+    fn try_from(text: String) -> Result<Self, BudgetError> {
+        text.parse()
+    }
+}
+
+impl From<Budget> for String {
+    fn from(budget: Budget) -> Self {
+        budget.to_string()
+    }
+}
+
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -153,6 +169,11 @@ mod tests {
             let read: Budget = text.parse().unwrap();
             assert_eq!((read, read.to_string().as_str()), (budget, written), "{text}");
             assert_eq!(read.to_string().parse::<Budget>().unwrap(), budget);
+            let json = serde_json::to_string(&read).unwrap();
+            assert_eq!(
+                (json.as_str(), serde_json::from_str(&json).ok()),
+                (&*format!("\"{written}\""), Some(read))
+            );
         }
         for text in ["", "60", "min", "-1min", "0s", "nanh", "-1e40flop", "ten min", "5 days"] {
             let message = text.parse::<Budget>().unwrap_err().to_string();

@@ -69,6 +69,10 @@ pub(super) fn command(spec: &StudySpec) -> Option<String> {
         protocol,
         early_fraction,
         first_steps,
+        budget,
+        // What the budget came to on the machine of the study.
+        symbols: _,
+        ms_per_step: _,
         enqueued_only,
         rule,
         until_decided,
@@ -100,7 +104,7 @@ pub(super) fn command(spec: &StudySpec) -> Option<String> {
     }
     for (key, value, _) in config.differences(&Config::default()) {
         let drawn = search.as_ref().is_some_and(|search| search.ranges.iter().any(|range| range.key == key));
-        let set = grid.axis(key).is_none() && !drawn;
+        let set = grid.axis(key).is_none() && !drawn && !(key == "steps" && budget.is_some());
         flag("--set", set.then(|| format!("{key}={}", value_text(&value))));
     }
     if let Some(Search { sampler, samples, ranges }) = search {
@@ -110,6 +114,7 @@ pub(super) fn command(spec: &StudySpec) -> Option<String> {
         flag("--sampler", Some(sampler.to_string()));
         flag("--samples", Some(samples.to_string()));
     }
+    flag("--budget", budget.map(|budget| budget.to_string()));
     flag("--seeds", Some(seeds.to_string()).filter(|_| *seeds > 1 && !*enqueued_only));
     flag("--tolerance", Some(tolerance.to_string()).filter(|_| *tolerance != 0.01));
     flag("--cost", Some(cost.name().to_string()).filter(|_| *cost != Cost::default()));
@@ -117,9 +122,9 @@ pub(super) fn command(spec: &StudySpec) -> Option<String> {
     flag("--max-seeds", until_decided.filter(|most| *most != UNTIL_SEEDS).map(|most| most.to_string()));
     if *protocol == Protocol::Standard {
         // A study that was given more steps later is still read early where it first was.
-        let share = match grid.axis("steps") {
-            Some(_) => *early_fraction,
-            None => early_fraction * *first_steps as f64 / config.steps.max(1) as f64,
+        let share = match (grid.axis("steps"), budget) {
+            (Some(_), _) | (_, Some(_)) => *early_fraction,
+            (None, None) => early_fraction * *first_steps as f64 / config.steps.max(1) as f64,
         };
         flag("--early", Some(share.to_string()).filter(|_| share != 0.2));
     }
@@ -150,7 +155,8 @@ mod tests {
     use super::*;
     use clap::Parser;
     use diapason_corpus::{CorpusRequest, SplitRequest};
-    use diapason_study::{CorpusStamp, Grid, Sampler};
+    use diapason_study::{CorpusStamp, Grid, Rule, Sampler};
+    use std::collections::BTreeMap;
 
     #[test]
     fn a_study_says_what_makes_it() {
@@ -167,6 +173,9 @@ mod tests {
             protocol: Protocol::Standard,
             early_fraction: 0.2,
             first_steps: 100,
+            budget: None,
+            symbols: None,
+            ms_per_step: BTreeMap::new(),
             enqueued_only: false,
             rule: "halving:eta=4".parse().unwrap(),
             until_decided: Some(5),
@@ -191,7 +200,16 @@ mod tests {
         );
         let typed = line.replace("'my book.txt'", "x");
         crate::args::Cli::try_parse_from(typed.split(' ')).unwrap();
-        spec.protocol = Protocol::AsSeed;
+        spec.budget = Some("90s".parse().unwrap());
+        (spec.rule, spec.early_fraction) = (Rule::None, 0.3);
+        let by_budget = command(&spec).unwrap();
+        assert!(
+            by_budget.contains(" --budget 90s --seeds 3 ") && by_budget.contains(" --early 0.3 "),
+            "{by_budget}"
+        );
+        assert!(!by_budget.contains("steps"), "{by_budget}");
+        crate::args::Cli::try_parse_from(by_budget.replace("'my book.txt'", "x").split(' ')).unwrap();
+        (spec.budget, spec.protocol) = (None, Protocol::AsSeed);
         (spec.enqueued_only, spec.search) = (true, None);
         let typed = command(&spec).unwrap().replace("'my book.txt'", "x");
         assert!(

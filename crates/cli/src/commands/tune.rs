@@ -16,7 +16,7 @@ use diapason_study::{
     Cell, CorpusStamp, Grid, Home, Params, QUICK_GRID, QUICK_STEPS, Rule, SEED_GRID, SEED_STEPS, STUDY_FILE,
     Sampler, Search, Study, StudySpec, UNTIL_SEEDS,
 };
-use diapason_training::{BEST, CHECKPOINT, Config, Protocol};
+use diapason_training::{BEST, Budget, CHECKPOINT, Config, Protocol};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -35,6 +35,11 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
         return Err(Failure::usage("--test-corpus needs --corpus, the text to train on")
             .with_hint("as in --corpus text8_train.txt --test-corpus text8_test.txt"));
     }
+    let typed = args.grid.iter().chain(&args.set).map(|assignment| key_of(assignment));
+    if args.budget.is_some() && (args.steps.is_some() || typed.clone().any(|key| key == "steps")) {
+        return Err(Failure::usage("--budget and steps both say how long a trial is")
+            .with_hint("leave one of them out"));
+    }
     let search = search(&args)?;
     let quick = args.text.corpus.is_none()
         && args.grid.is_empty()
@@ -52,9 +57,8 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
     let rule = match args.rule.unwrap_or_default() {
         // One thing, one place: patience is a key of the configuration.
         Rule::Patience(evaluations) => {
-            let typed = args.grid.iter().chain(&args.set).map(|assignment| key_of(assignment));
             let drawn = args.range.iter().map(|range| range.key.as_str());
-            if typed.chain(drawn).any(|key| key == "patience") {
+            if typed.clone().chain(drawn).any(|key| key == "patience") {
                 return Err(Failure::usage("patience is given twice, by --rule and as a key")
                     .with_hint("leave one of them out"));
             }
@@ -73,6 +77,7 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
         seeds,
         protocol: if args.as_seed { Protocol::AsSeed } else { Protocol::Standard },
         early_fraction: args.early,
+        budget: args.budget,
         enqueued_only: args.enqueued,
         search,
         rule,
@@ -102,7 +107,12 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
     let home = if home.is_local() { home } else { Home { name: home.name.or(Some(name.clone())), ..home } };
     let corpus = open(&request)?;
     let stamp = CorpusStamp { request: corpus.request.clone(), ..CorpusStamp::of(&corpus) };
-    let spec = StudySpec { corpus: stamp, ..spec };
+    let mut spec = StudySpec { corpus: stamp, ..spec };
+    if let Some(Budget::Flop(_)) = spec.budget {
+        // How many a step takes depends on the alphabet.
+        spec.symbols = Some(corpus.alphabet.len());
+        spec.check().map_err(|e| Failure::from(e).typed())?;
+    }
 
     let command = shell::line(&shell::this_command());
     let (study, bounds) =

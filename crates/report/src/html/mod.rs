@@ -13,7 +13,7 @@ mod markup;
 mod plots;
 mod svg;
 
-use crate::facts::{COMMAND, facts};
+use crate::facts::{command_in_words, facts};
 use crate::{Bounds, JSON_FILE, REPORT_FILE, RESULTS_FILE, stopped, summary};
 pub(crate) use configurations::count;
 pub use curves::Curves;
@@ -251,8 +251,12 @@ fn provenance(study: &Study, extras: &Extras) -> String {
     }
     html += "</dl>\n";
     if let Some(command) = &extras.command {
-        let _ =
-            writeln!(html, "<p>{COMMAND}</p>\n<pre class=\"command\"><code>{}</code></pre>", lines(command));
+        let _ = writeln!(
+            html,
+            "<p>{}</p>\n<pre class=\"command\"><code>{}</code></pre>",
+            text(&command_in_words(study)),
+            lines(command)
+        );
     }
     let _ = writeln!(
         html,

@@ -5,6 +5,7 @@ use diapason_study::{
     StudySpec, Trial, TrialRecord, TrialState,
 };
 use diapason_training::{Config, Protocol, Reading};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 fn reading(row: &SeedNumbers, step: u64) -> Reading {
@@ -27,6 +28,9 @@ pub(crate) fn study() -> Study {
         protocol: Protocol::Standard,
         early_fraction: 0.2,
         first_steps: SEED_STEPS,
+        budget: None,
+        symbols: None,
+        ms_per_step: BTreeMap::new(),
         enqueued_only: false,
         rule: Rule::None,
         until_decided: None,
