@@ -181,9 +181,9 @@ pub(crate) struct Tune {
     ///
     /// Each then has steps of its own, as many as the budget pays for; schedules, evaluations and the early read-out go by
     /// them. Characters are those trained on, FLOP those of the model by the usual count. For a budget of time, steps of every
-    /// configuration are timed before the study begins, alone on all threads, and each gets as many as fit, one at least.
+    /// configuration are timed before the study begins, alone on all threads, and each gets as many as fit.
     /// Evaluations are not counted, and trials side by side take longer. study.toml keeps the times, so that whoever goes on
-    /// with the study has the same steps; what was not timed then cannot be added, nor drawn later by tpe.
+    /// with the study has the same steps; what was not timed then cannot be added, and tpe, which draws later, takes chars or flop.
     #[arg(
         long,
         value_name = "BUDGET",

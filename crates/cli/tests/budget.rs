@@ -41,6 +41,11 @@ fn characters() {
     let report = String::from_utf8(here.read("s/report.md")).unwrap();
     assert!(report.contains("\n- full, 200000chars each:\n"), "{report}");
 
+    assert!(ran.stderr.trim_end().ends_with(" --budget 2e6chars"), "{ran:#?}");
+    // The same budget is the same cost, whatever its division by whole steps leaves over.
+    let verdict = study["verdict"]["reason"].as_str().unwrap();
+    assert!(!verdict.contains("more time") || study["cost"] != "flop", "{verdict}");
+
     let again = here.run(&tune("2e5chars", "s", &[])).ok();
     assert!(again.stderr.contains("nothing to train: 2 of 2 trials are done"), "{again:#?}");
     let other = here.run(&tune("300000chars", "s", &[]));

@@ -13,7 +13,7 @@
 //! that are asked for. The text goes through this in parts, by the newest symbol, so that no more than a part is in memory.
 
 use std::cmp::Ordering;
-use std::sync::atomic::{self, AtomicBool};
+use std::ops::ControlFlow;
 
 /// n of the longest n-grams that are counted, where the alphabet allows it: longer ones predict no better in 80 MB of English.
 const LONGEST: usize = 8;
@@ -43,7 +43,8 @@ pub fn memory(train: &[u8], vocabulary: usize, questions: usize) -> usize {
 }
 
 /// Mean loss over the `questions`, in nats, for predictions by n-grams of `train` up to n = 1, 2, ... [`longest`], of symbols below
-/// `vocabulary`. Of an empty list nothing is known: 0. None if `stop` became true: 80 million symbols take some seconds.
+/// `vocabulary`. Of an empty list nothing is known: 0. 80 million symbols take some seconds: `progress` is told the symbols done and those
+/// in all, and may break off; then there is no answer.
 ///
 /// # Panics
 /// When a symbol is out of range.
@@ -51,7 +52,7 @@ pub fn mean_losses(
     train: &[u8],
     vocabulary: usize,
     questions: &[Question<'_>],
-    stop: &AtomicBool,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Option<Vec<f64>> {
     let levels = longest(vocabulary) - 1;
     let keys = Keys { bits: bits(vocabulary), levels };
@@ -69,11 +70,12 @@ pub fn mean_losses(
 
     let mut found = vec![Found::default(); levels * asked.len()];
     let mut ngrams = Vec::with_capacity(singles.iter().copied().max().unwrap_or(0) as usize);
-    let mut from = 0;
+    let (mut from, mut done) = (0, 0);
     for newest in 0..vocabulary {
-        if stop.load(atomic::Ordering::Relaxed) {
+        if progress(done, train.len() as u64).is_break() {
             return None;
         }
+        done += u64::from(singles[newest]);
         let of_it = |asked: &Asked| keys.symbol(asked.key, 0) == newest as u8;
         let to = from + asked[from..].partition_point(of_it);
         if from < to {
@@ -257,7 +259,8 @@ mod tests {
     fn check(train: &[u8], vocabulary: usize, text: &[u8]) {
         let questions: Vec<Question<'_>> =
             (0..text.len()).map(|i| Question { context: &text[i / 11 * 11..i], next: text[i] }).collect();
-        let losses = mean_losses(train, vocabulary, &questions, &AtomicBool::new(false)).unwrap();
+        let losses =
+            mean_losses(train, vocabulary, &questions, &mut |_, _| ControlFlow::Continue(())).unwrap();
         assert_eq!(losses.len(), longest(vocabulary));
         for (n, loss) in losses.iter().enumerate() {
             let all: f64 = questions.iter().map(|q| plainly(train, vocabulary, q, n + 1)).sum();
@@ -287,12 +290,12 @@ mod tests {
         let train: Vec<u8> = (0..10_000).map(|i| (i % 17) as u8).collect();
         let questions: Vec<Question<'_>> =
             (100..200).map(|i| Question { context: &train[i - 5..i], next: train[i] }).collect();
-        let losses = mean_losses(&train, 27, &questions, &AtomicBool::new(false)).unwrap();
+        let losses = mean_losses(&train, 27, &questions, &mut |_, _| ControlFlow::Continue(())).unwrap();
         assert!((losses[0] - 17f64.ln()).abs() < 0.01 && losses[1] < 0.01, "{losses:?}");
         // There is no more to know than five symbols.
         assert_eq!(losses[5], losses[7]);
-        assert_eq!(mean_losses(&train, 27, &[], &AtomicBool::new(false)).unwrap(), [0.0; 8]);
-        assert!(mean_losses(&train, 27, &questions, &AtomicBool::new(true)).is_none());
+        assert_eq!(mean_losses(&train, 27, &[], &mut |_, _| ControlFlow::Continue(())).unwrap(), [0.0; 8]);
+        assert!(mean_losses(&train, 27, &questions, &mut |_, _| ControlFlow::Break(())).is_none());
         assert_eq!((longest(2), longest(27), longest(256)), (8, 8, 8));
     }
 }

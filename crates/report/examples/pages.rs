@@ -76,7 +76,7 @@ fn write(
         _ => Bounds {
             entropy_rate: Some(1.1),
             window_floor: Some(1.25),
-            counting: Some(Counting { order: 7, loss: 1.5 }),
+            counting: Some(Counting { order: 7, context: 32, loss: 1.5 }),
         },
     };
     let page = to_html(study, &bounds, &Curves::new(curves.collect()), extras);

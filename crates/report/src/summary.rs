@@ -85,8 +85,8 @@ pub(crate) fn columns(study: &Study, pass: Pass) -> PassColumns {
     PassColumns {
         group: match (pass, study.spec.budget, common) {
             (Pass::Full, Some(budget), _) => format!("{pass}, {budget} each"),
-            (Pass::Early, Some(budget), _) => {
-                format!("{pass}, {} of {budget} each", percent(study.spec.early_fraction))
+            (Pass::Early, Some(_), _) => {
+                format!("{pass}, {} of the steps", percent(study.spec.early_fraction))
             }
             (_, None, Some(steps)) => format!("{pass}, {steps} steps"),
             (_, None, None) => pass.to_string(),
@@ -258,9 +258,9 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
 }
 
 /// What counting alone comes to, and what the choice is worth beside it.
-fn against_counting(study: &Study, Counting { order, loss }: Counting) -> String {
+fn against_counting(study: &Study, Counting { order, context, loss }: Counting) -> String {
     let mut note = format!(
-        "counting {order}-grams of the training text, with no model at all, comes to {loss:.4} nats ({:.4} bits) per character",
+        "counting {order}-grams of the training text, with no model at all and windows of {context} characters, comes to {loss:.4} nats ({:.4} bits) per character",
         loss / LN_2
     );
     if let Some(decided) = study.decided() {
@@ -268,8 +268,10 @@ fn against_counting(study: &Study, Counting { order, loss }: Counting) -> String
         note += &if chosen < loss {
             format!("; the chosen configuration is {:.4} nats better than that", loss - chosen)
         } else {
-            "; the chosen configuration is no better than that: it needs more training, or is too small"
-                .to_string()
+            format!(
+                "; the chosen configuration is {:.4} nats worse: it needs more training, or is too small",
+                chosen - loss
+            )
         };
     }
     note

@@ -374,17 +374,18 @@ fn what_was_stopped_says_by_what_and_after_what() {
 #[test]
 fn what_is_known_of_the_text_is_drawn_and_said() {
     let study = study();
-    let counting = Some(Counting { order: 7, loss: 1.3213 });
+    let counting = Some(Counting { order: 7, context: 32, loss: 1.3213 });
     let bounds = Bounds { entropy_rate: Some(1.1), window_floor: Some(1.25), counting };
     let page = Html::parse_document(&to_html(&study, &bounds, &curves(&study), &Extras::default()));
     let labels = texts(&page, "figure.curves text.note");
     assert_eq!(labels, ["floor of this text: 1.2500", "counting 7-grams: 1.3213"].repeat(4));
     let notes = texts(&page, "li");
     assert!(notes.iter().any(|note| note.ends_with("the chosen configuration is 0.0807 nats above that")));
-    let said = "counting 7-grams of the training text, with no model at all, comes to 1.3213 nats (1.9062 bits) per character; \
-                the chosen configuration is no better than that: it needs more training, or is too small";
+    let said = "counting 7-grams of the training text, with no model at all and windows of 32 characters, comes to 1.3213 nats \
+                (1.9062 bits) per character; the chosen configuration is 0.0094 nats worse: it needs more training, or is too small";
     assert!(notes.iter().any(|note| note == said), "{notes:?}");
-    let weaker = Bounds { counting: Some(Counting { order: 2, loss: 1.5 }), ..Bounds::default() };
+    let weaker =
+        Bounds { counting: Some(Counting { order: 2, context: 32, loss: 1.5 }), ..Bounds::default() };
     let page = to_html(&study, &weaker, &curves(&study), &Extras::default());
     assert!(page.contains("the chosen configuration is 0.1693 nats better than that"));
 }

@@ -410,7 +410,7 @@ fn a_budget_stands_in_the_place_of_the_steps() {
         record(&mut study, cell).steps = steps;
     }
     let text = to_text(&study, &Bounds::default(), usize::MAX);
-    assert!(text.contains("early, 20 % of 10min each") && text.contains("full, 10min each"), "{text}");
+    assert!(text.contains("early, 20 % of the steps") && text.contains("full, 10min each"), "{text}");
     assert!(!text.contains("20000 steps") && text.contains("18000"), "{text}");
     let extras = Extras { command: Some("diapason tune --budget 10min".into()), ..Extras::default() };
     let markdown = to_markdown(&study, &Bounds::default(), &extras);

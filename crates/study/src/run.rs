@@ -221,6 +221,9 @@ pub fn run_study(
                 study.interrupted = true;
                 return Ok(study);
             };
+            if let Some(text) = budget::disturbed(&timed) {
+                observe(&StudyEvent::Note { text });
+            }
             let spec = StudySpec { ms_per_step: budget::times(&timed), ..study.spec };
             let (spec, cells) = spec.completed(vocabulary)?;
             study = Study::new(spec, cells, &home.folder, vocabulary)?;

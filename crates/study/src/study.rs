@@ -15,7 +15,7 @@ use crate::{
     decide, percent, weigh,
 };
 use diapason_storage::{Opening, Storage, StudyId};
-use diapason_training::{Protocol, SeedRule};
+use diapason_training::{Budget, Protocol, SeedRule};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -544,11 +544,28 @@ impl Study {
             .zip(&self.cells)
             .map(|(reading, cell)| Candidate {
                 params: cell.params.clone(),
-                cost: reading.cost(self.spec.cost),
+                cost: self.share_of_budget(cell, pass, &reading).unwrap_or(reading.cost(self.spec.cost)),
                 loss: reading.loss,
                 left_out: reading.left_out,
             })
             .collect()
+    }
+
+    /// What a configuration has cost, where the budget says it: what its division by whole steps leaves over is no difference.
+    fn share_of_budget(&self, cell: &Cell, pass: Pass, reading: &CellReading) -> Option<f64> {
+        let budget = match (self.spec.budget?, self.spec.cost) {
+            (Budget::Seconds(seconds), Cost::Seconds) => seconds,
+            (Budget::Flop(flop), Cost::Flop) => flop,
+            _ => return None,
+        };
+        let share = match pass {
+            _ if self.planned_steps(cell, pass).map(|steps| steps as f64) != Some(reading.steps) => {
+                reading.steps / cell.config.steps as f64
+            }
+            Pass::Full => 1.0,
+            Pass::Early => self.spec.early_fraction,
+        };
+        Some(budget * share)
     }
 
     /// The rule applied to one pass, with evidence where there is some; `None` while no cell has a result.

@@ -189,6 +189,12 @@ impl Timings {
         Ok(all)
     }
 
+    /// How far the least certain of them may be off, as a fraction of it.
+    pub(crate) fn noise(&self) -> f64 {
+        let noise = self.configurations.values().map(|timing| timing.noise);
+        noise.filter(|noise| noise.is_finite()).fold(0.0, f64::max)
+    }
+
     /// Writes them to the database, in the place of earlier ones of this machine with as many threads.
     pub(crate) fn write(&self, storage: &mut Storage, study: StudyId) -> Result<(), StudyError> {
         let Self { machine, threads, engine, measured, configurations } = self;

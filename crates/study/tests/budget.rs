@@ -3,7 +3,7 @@
 mod toy;
 
 use diapason_study::{
-    Home, Pass, Rule, STUDY_FILE, Search, Study, StudyEvent, StudySpec, Timings, read_curves, replay,
+    Cost, Home, Pass, Rule, STUDY_FILE, Search, Study, StudyEvent, StudySpec, Timings, read_curves, replay,
 };
 use diapason_training::Config;
 use std::fs;
@@ -216,9 +216,16 @@ fn arithmetic_can_be_replayed_without_the_text() {
     let (corpus, folder) = (corpus(), folder());
     let of_step = config().model(4).unwrap().training_flop(16, 8);
     let spec = budgeted(&["n_layers=1,2", "learning_rate=1e-3,1e-2"], &format!("{}flop", 60.5 * of_step));
+    let spec = StudySpec { cost: Cost::Flop, ..spec };
     let study = done(&corpus, &spec, folder.path());
     assert_eq!(steps(&study)[..2], [60, 60]);
     assert!(steps(&study)[2] < 60);
+    // What is left over of the budget is no difference in cost.
+    for (pass, share) in [(Pass::Full, 1.0), (Pass::Early, 0.2)] {
+        let costs: Vec<f64> = study.candidates(pass).iter().map(|candidate| candidate.cost).collect();
+        assert!(costs.iter().all(|cost| (cost / (60.5 * of_step * share) - 1.0).abs() < 1e-6), "{costs:?}");
+        assert!(costs.iter().all(|cost| *cost == costs[0]), "{costs:?}");
+    }
     assert!(toml(folder.path()).contains("\nsymbols = 4\n"));
     let (read, curves) = read_curves(&Home::local(folder.path())).unwrap();
     assert_eq!(steps(&read), steps(&study));

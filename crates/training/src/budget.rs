@@ -117,6 +117,15 @@ impl fmt::Display for Budget {
 }
 
 impl Budget {
+    /// So many times as much.
+    pub fn times(self, factor: f64) -> Self {
+        match self {
+            Self::Seconds(seconds) => Self::Seconds(factor * seconds),
+            Self::Characters(characters) => Self::Characters(factor * characters),
+            Self::Flop(flop) => Self::Flop(factor * flop),
+        }
+    }
+
     /// The number of steps of `config`, on a text of `vocabulary` symbols, that the budget pays for: as many as fit. None is
     /// known for time.
     ///

@@ -351,7 +351,7 @@ pub fn memory_needed(config: &Config, protocol: Protocol) -> usize {
 }
 
 /// The part of the training text that a run draws its windows from.
-fn training_text<'a>(corpus: &'a Corpus, config: &Config) -> &'a [u8] {
+pub(crate) fn training_text<'a>(corpus: &'a Corpus, config: &Config) -> &'a [u8] {
     let text = corpus.train();
     let part = (text.len() as f64 * config.train_fraction).round() as usize;
     &text[..part.min(text.len())]

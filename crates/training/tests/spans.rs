@@ -8,7 +8,6 @@ use diapason_engine::{Batch, Engine, Scores};
 use diapason_model::initialise;
 use diapason_training::{Config, Counting, EvaluationError, Spans, evaluate_spans};
 use std::ops::ControlFlow;
-use std::sync::atomic::AtomicBool;
 
 fn engine() -> Bigram {
     // Random weights: every position of a window predicts differently.
@@ -98,14 +97,22 @@ fn questions_are_what_the_windows_hold() {
 #[test]
 fn counting_is_of_the_length_that_does_it_best() {
     let corpus = corpus(0);
-    let go_on = AtomicBool::new(false);
-    let counting = Counting::of(&corpus, 300, 8, &go_on).unwrap();
+    let mut go_on = |_, _| ControlFlow::Continue(());
+    let config = Config { validation_characters: 300, sequence_length: 8, ..config() };
+    let counting = Counting::of(&corpus, &config, &mut go_on).unwrap();
+    assert_eq!(counting.context, 8);
     let spans = Spans::new(corpus.validation().len(), 300).unwrap();
     let questions: Vec<_> = spans.questions(corpus.validation(), 8).collect();
-    let losses = ngrams::mean_losses(corpus.train(), corpus.alphabet.len(), &questions, &go_on).unwrap();
+    let losses = ngrams::mean_losses(corpus.train(), corpus.alphabet.len(), &questions, &mut go_on).unwrap();
     assert_eq!(counting.loss, losses[counting.order - 1]);
     assert!(losses.iter().all(|&loss| counting.loss <= loss) && counting.order > 1, "{losses:?}");
-    assert!(Counting::memory(&corpus, 300) > 8 * corpus.train().len() / corpus.alphabet.len());
+    assert!(Counting::memory(&corpus, &config) > 8 * corpus.train().len() / corpus.alphabet.len());
+    // Of less text, and with less before each character, less is known.
+    let less = Config { train_fraction: 0.1, ..config.clone() };
+    assert!(Counting::of(&corpus, &less, &mut go_on).unwrap().loss > counting.loss);
+    let short = Config { sequence_length: 1, ..config.clone() };
+    assert!(Counting::of(&corpus, &short, &mut go_on).unwrap().loss > counting.loss);
+    assert_eq!(Counting::of(&corpus, &config, &mut |_, _| ControlFlow::Break(())), None);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `train`: one configuration.
 
+use super::working::count;
 use super::{
     checkpoint_file, configured, engine, json, key_of, no_file, nothing_learned, open, precision, recipe,
     required_request, shape, slug,
@@ -61,7 +62,7 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
         memory_needed(&model, precision, shape, threads) + updates,
         Some(&corpus),
         diapason_training::memory_needed(&config, Protocol::Standard) as u64,
-        Counting::memory(&corpus, config.validation_characters) as u64,
+        Counting::memory(&corpus, &config) as u64,
     );
     let mut engine = engine(model, precision, shape, threads, updates)?;
 
@@ -116,9 +117,16 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
             resume: resume_command(args.resume),
         });
     }
+    let diverged = matches!(outcome.state, RunState::Diverged { .. });
+    if !args.json && !diverged {
+        print_summary(&outcome)?;
+    }
+    // Makes room: counting takes as much as a small engine.
+    drop(engine);
+    let counting = if diverged { None } else { count(&corpus, &spec.config, signals) };
     if args.json {
         let mut out = io::stdout().lock();
-        writeln!(out, "{}", json(&as_json(&outcome, &corpus, &folder))?)?;
+        writeln!(out, "{}", json(&as_json(&outcome, &corpus, counting, &folder))?)?;
         out.flush()?;
     }
     if let RunState::Diverged { step, last_finite_loss } = outcome.state {
@@ -128,18 +136,9 @@ pub(crate) fn run(args: Train, signals: &Signals) -> Result<(), Failure> {
         ))
         .with_hint("a smaller learning_rate often helps, as in --set learning_rate=3e-4"));
     }
-    if !args.json {
-        print_summary(&outcome)?;
-    }
-    // Makes room: counting takes as much as a small engine.
-    drop(engine);
-    if let Some(best) = outcome.best {
-        let counting = || {
-            let config = &spec.config;
-            Counting::of(&corpus, config.validation_characters, config.sequence_length, signals.graceful())
-        };
-        let said = nothing_learned(best.validation_loss, &corpus);
-        if let Some(text) = said.or_else(|| Some(beside_counting(best.validation_loss, counting()?))) {
+    if let Some(best) = outcome.best.map(|best| best.validation_loss) {
+        let said = nothing_learned(best, &corpus);
+        if let Some(text) = said.or(counting.map(|counting| beside_counting(best, counting))) {
             note(&text);
         }
     }
@@ -178,7 +177,7 @@ fn print_summary(outcome: &RunOutcome) -> Result<(), Failure> {
 }
 
 /// What a loss is worth beside that of counting.
-fn beside_counting(best: f64, Counting { order, loss }: Counting) -> String {
+fn beside_counting(best: f64, Counting { order, loss, .. }: Counting) -> String {
     let counting = format!("counting {order}-grams of the training text comes to {loss:.4} nats");
     if best < loss {
         format!("for comparison: {counting}")
@@ -195,7 +194,7 @@ fn say_what_next(folder: &Path) {
     note(&format!("next:  {} --split test\n       {}", words("eval"), words("generate")));
 }
 
-fn as_json(outcome: &RunOutcome, corpus: &Corpus, folder: &Path) -> Value {
+fn as_json(outcome: &RunOutcome, corpus: &Corpus, counting: Option<Counting>, folder: &Path) -> Value {
     let state = match outcome.state {
         RunState::Complete | RunState::StoppedEarly => "COMPLETE",
         RunState::Diverged { .. } => "FAIL",
@@ -214,7 +213,7 @@ fn as_json(outcome: &RunOutcome, corpus: &Corpus, folder: &Path) -> Value {
         "accuracy_last": outcome.last.map(|r| r.accuracy_last),
         "tokens_per_second": outcome.tokens_per_second,
         "parameters": outcome.parameters,
-        "corpus": { "name": corpus.name, "digest": corpus.digest },
+        "corpus": { "name": corpus.name, "digest": corpus.digest, "counting": counting },
         "folder": folder.display().to_string(),
     })
 }

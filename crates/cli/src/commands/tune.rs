@@ -210,19 +210,18 @@ fn say_what_next(study: &Study, args: &Tune, request: &CorpusRequest, corpus: &C
         if corpus.alphabet.encode(PROMPT.as_bytes()).is_ok() { &["--prompt", PROMPT] } else { &[] };
     note(&format!("  {}", on_best(&[&["generate"], prompt].concat())));
     note(&format!("  {}", on_best(&["eval", "--split", "test"])));
-    let train =
-        train_command(&program, &args.text, request, &study.cells[trial.cell], study.spec.first_steps);
+    let train = train_command(&program, &args.text, request, &study.cells[trial.cell], &study.spec);
     note(&format!("  {}", shell::line(&train)));
 }
 
 /// `train` for the chosen configuration, with as many steps as the notebook gave it if the study gave less
-/// and did not compare numbers of steps.
+/// and did not compare numbers of steps; with ten times its budget if it had one.
 fn train_command(
     program: &OsString,
     text: &Text,
     request: &CorpusRequest,
     chosen: &Cell,
-    first_steps: u64,
+    spec: &StudySpec,
 ) -> Vec<OsString> {
     let mut words: Vec<OsString> =
         vec![program.clone(), "train".into(), "--corpus".into(), request.corpus.clone().into()];
@@ -239,7 +238,7 @@ fn train_command(
     flag("--test-chars", text.test_chars.map(|n| n.to_string().into()));
     // The grid's keys, then all else that differs from what `train` does by itself. A twentieth of the study's steps is
     // not what a longer run should be evaluated after.
-    let by_default = Config { eval_every: 0, steps: first_steps, ..Config::default() };
+    let by_default = Config { eval_every: 0, steps: spec.first_steps, ..Config::default() };
     let mut config = chosen.config.clone();
     if config.eval_every == by_default.steps_between_evaluations() {
         config.eval_every = 0;
@@ -255,7 +254,10 @@ fn train_command(
     }
     let compared = chosen.params.text("steps").is_some();
     let steps = if compared { chosen.config.steps } else { chosen.config.steps.max(SEED_STEPS) };
-    flag("--steps", Some(steps.to_string().into()));
+    match spec.budget {
+        Some(budget) => flag("--budget", Some(budget.times(10.0).to_string().into())),
+        None => flag("--steps", Some(steps.to_string().into())),
+    }
     if text.normalize {
         words.push("--normalize".into());
     }

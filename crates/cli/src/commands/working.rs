@@ -19,7 +19,9 @@ use diapason_study::{
 };
 use diapason_training::{Config, Counting};
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// What is to be done.
@@ -88,7 +90,7 @@ fn work_on(
     let mut observe = |event: &StudyEvent<'_>| match event {
         StudyEvent::Memory { engines } => {
             let others = diapason_training::memory_needed(&spec.config, spec.protocol) as u64;
-            let counting = Counting::memory(corpus, spec.config.validation_characters) as u64;
+            let counting = Counting::memory(corpus, &spec.config) as u64;
             note(&memory::line(*engines, Some(corpus), others, counting));
         }
         StudyEvent::Timing { done, of } => timing.at("timing steps", *done as u64, Some(*of as u64)),
@@ -200,8 +202,25 @@ pub(crate) fn bounds(corpus: &Corpus, study: &Study) -> Bounds {
 /// How good a model should be at least, when all are trained and their engines gone: this takes seconds, and as much memory as one of
 /// them.
 fn counting(corpus: &Corpus, study: &Study, signals: &Signals) -> Option<Counting> {
-    let longest = study.cells.iter().map(|cell| cell.config.sequence_length).max()?;
-    Counting::of(corpus, study.spec.config.validation_characters, longest, signals.graceful())
+    // Where windows or parts of the text differ: the longest windows, the largest part.
+    let configs = || study.cells.iter().map(|cell| &cell.config);
+    let sequence_length = configs().map(|config| config.sequence_length).max()?;
+    let train_fraction = configs().map(|config| config.train_fraction).max_by(f64::total_cmp)?;
+    count(corpus, &Config { sequence_length, train_fraction, ..study.spec.config.clone() }, signals)
+}
+
+/// What counting comes to where a run of `config` is evaluated; none if it was interrupted.
+pub(crate) fn count(corpus: &Corpus, config: &Config, signals: &Signals) -> Option<Counting> {
+    let mut work = Work::count();
+    let counting = Counting::of(corpus, config, &mut |done, all| {
+        work.at("counting n-grams", done, Some(all));
+        match signals.graceful().load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    });
+    work.finish();
+    counting
 }
 
 /// `trial 2/4 d_model=64: validation loss 1.7132 at step 1500, 42 s of training`.

@@ -85,7 +85,7 @@ pub(super) fn learning_curves(shown: &Shown<'_>, curves: &Curves, bounds: &Bound
             if let Some(floor) = bounds.window_floor {
                 lines += &frame.level(floor, "level", &format!("floor of this text: {floor:.4}"));
             }
-            if let Some(Counting { order, loss }) = bounds.counting {
+            if let Some(Counting { order, loss, .. }) = bounds.counting {
                 lines += &frame.level(loss, "level", &format!("counting {order}-grams: {loss:.4}"));
             }
             if id == "step" {
