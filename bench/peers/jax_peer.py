@@ -23,7 +23,7 @@ class Rounded:
     """The model with weights, and so everything but sums and statistics, in bfloat16: what mixed precision is in Flax."""
 
     def __init__(self, model):
-        self.model = model
+        self.model, self.parts = model, model.parts
 
     def apply(self, variables, inputs):
         rounded = jax.tree_util.tree_map(lambda x: x.astype(jnp.bfloat16), variables)

@@ -58,6 +58,9 @@ pub(crate) enum Left<'a> {
 
 /// Both operands of a product, the right one from some column on: what the tiles of C are made of.
 pub(crate) trait Operands<S: Simd>: Copy {
+    /// Rows and vectors of the micro-tile.
+    const TILE: (usize, usize) = S::TILE;
+
     /// Steps of the inner loop over k.
     fn steps(self) -> usize;
 
@@ -452,10 +455,10 @@ fn gemm_generic<S: Simd>(
 /// # Safety
 /// The operands hold m rows and `width` vectors, C [m, valid] at `c_stride`; bias holds `valid` numbers.
 #[inline(always)]
-pub(crate) unsafe fn panel<S: Simd>(
+pub(crate) unsafe fn panel<S: Simd, O: Operands<S>>(
     s: S,
     width: usize,
-    operands: impl Operands<S>,
+    operands: O,
     m: usize,
     valid: usize,
     init: Init<'_>,
@@ -466,37 +469,38 @@ pub(crate) unsafe fn panel<S: Simd>(
     // SAFETY: the caller's promise.
     unsafe {
         match width {
-            3 => rows::<S, 3>(s, operands, m, valid, init, c, c_stride, lines),
-            2 => rows::<S, 2>(s, operands, m, valid, init, c, c_stride, lines),
-            _ => rows::<S, 1>(s, operands, m, valid, init, c, c_stride, lines),
+            3 if O::TILE.1 == 3 => rows::<S, O, 3>(s, operands, m, valid, init, c, c_stride, lines),
+            2 => rows::<S, O, 2>(s, operands, m, valid, init, c, c_stride, lines),
+            _ => rows::<S, O, 1>(s, operands, m, valid, init, c, c_stride, lines),
         }
     }
 }
 
-/// Rows of the next tile where `left` are left: of the full tile, four or one.
+/// Rows of the next tile where `left` are left and a full tile has `tile`: that, four, two (where the tile has seven) or one.
 #[inline(always)]
-const fn tile_rows<S: Simd>(left: usize) -> usize {
+const fn tile_rows(tile: usize, left: usize) -> usize {
     match left {
         // Eight are four and four: tiles of a single row wait for their own sums.
-        8 if S::TILE.0 == 6 => 4,
-        _ if left >= S::TILE.0 => S::TILE.0,
+        8 if tile == 6 => 4,
+        _ if left >= tile => tile,
         4.. => 4,
+        2.. if tile == 7 => 2,
         _ => 1,
     }
 }
 
 /// Number of tiles that [`rows`] cuts m rows into.
-pub(crate) fn row_tiles<S: Simd>(m: usize) -> usize {
+pub(crate) fn row_tiles(tile: usize, m: usize) -> usize {
     let mut left = m;
-    std::iter::from_fn(|| (left > 0).then(|| left -= tile_rows::<S>(left))).count()
+    std::iter::from_fn(|| (left > 0).then(|| left -= tile_rows(tile, left))).count()
 }
 
 /// # Safety
 /// As [`panel`], for V vectors.
 #[inline(always)]
-unsafe fn rows<S: Simd, const V: usize>(
+unsafe fn rows<S: Simd, O: Operands<S>, const V: usize>(
     s: S,
-    operands: impl Operands<S>,
+    operands: O,
     m: usize,
     valid: usize,
     init: Init<'_>,
@@ -510,10 +514,12 @@ unsafe fn rows<S: Simd, const V: usize>(
         // SAFETY: r + MR <= m in every call, so the tile lies inside of A and C.
         unsafe {
             let c = (c.add(r * c_stride), c_stride);
-            r += match tile_rows::<S>(m - r) {
-                8 if S::TILE.0 == 8 => tile_at::<S, 8, V>(s, operands, r, valid, init, c, lines, number),
-                6 if S::TILE.0 == 6 => tile_at::<S, 6, V>(s, operands, r, valid, init, c, lines, number),
+            r += match tile_rows(O::TILE.0, m - r) {
+                8 if O::TILE.0 == 8 => tile_at::<S, 8, V>(s, operands, r, valid, init, c, lines, number),
+                7 if O::TILE.0 == 7 => tile_at::<S, 7, V>(s, operands, r, valid, init, c, lines, number),
+                6 if O::TILE.0 == 6 => tile_at::<S, 6, V>(s, operands, r, valid, init, c, lines, number),
                 4 => tile_at::<S, 4, V>(s, operands, r, valid, init, c, lines, number),
+                2 if O::TILE.0 == 7 => tile_at::<S, 2, V>(s, operands, r, valid, init, c, lines, number),
                 _ => tile_at::<S, 1, V>(s, operands, r, valid, init, c, lines, number),
             };
         }
@@ -567,43 +573,71 @@ unsafe fn store_tile<S: Simd, const MR: usize, const V: usize>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
+        match init {
+            Init::Zero => store_each::<S, MR, V, false>(s, sums, valid, c, c_stride, |_, x, _| x),
+            Init::Accumulate => {
+                store_each::<S, MR, V, true>(s, sums, valid, c, c_stride, |_, x, old| s.add(old, x));
+            }
+            Init::Bias(bias) => {
+                let bias = bias_of::<S, V>(s, bias, valid);
+                store_each::<S, MR, V, false>(s, sums, valid, c, c_stride, |v, x, _| s.add(x, bias[v]));
+            }
+            Init::AccumulateBias(bias) => {
+                let bias = bias_of::<S, V>(s, bias, valid);
+                let f = |v: usize, x, old| s.add(old, s.add(x, bias[v]));
+                store_each::<S, MR, V, true>(s, sums, valid, c, c_stride, f);
+            }
+        }
+    }
+}
+
+/// The first `valid` numbers of a bias, zeros after them.
+///
+/// # Safety
+/// It holds so many.
+#[inline(always)]
+unsafe fn bias_of<S: Simd, const V: usize>(s: S, bias: &[f32], valid: usize) -> [S::V; V] {
+    let mut vectors = [s.splat(0.0); V];
+    for v in 0..V {
+        let offset = (v * S::LANES).min(valid);
+        // SAFETY: the caller's promise.
+        vectors[v] = unsafe { s.load_upto(bias.as_ptr().add(offset), valid - offset) };
+    }
+    vectors
+}
+
+/// Writes `f(v, sum, old)` for the sums of a tile; old: what C holds, if `OLD`. With `f` known here the loops have no branches and come out
+/// unrolled: otherwise the sums go through memory to be counted off, which costs as much as forty vector multiply-adds.
+///
+/// # Safety
+/// C holds [MR, valid] at `c_stride`.
+#[inline(always)]
+unsafe fn store_each<S: Simd, const MR: usize, const V: usize, const OLD: bool>(
+    s: S,
+    sums: &[[S::V; V]; MR],
+    valid: usize,
+    c: *mut f32,
+    c_stride: usize,
+    f: impl Fn(usize, S::V, S::V) -> S::V,
+) {
+    let none = s.splat(0.0);
+    // SAFETY: the caller's promise.
+    unsafe {
         if valid >= V * S::LANES {
-            for v in 0..V {
-                let offset = v * S::LANES;
-                let bias = match init {
-                    Init::Bias(bias) | Init::AccumulateBias(bias) => s.load(bias.as_ptr().add(offset)),
-                    _ => s.splat(0.0),
-                };
-                for i in 0..MR {
-                    let p = c.add(i * c_stride + offset);
-                    let x = match init {
-                        Init::Zero => sums[i][v],
-                        Init::Accumulate => s.add(s.load(p), sums[i][v]),
-                        Init::Bias(_) => s.add(sums[i][v], bias),
-                        Init::AccumulateBias(_) => s.add(s.load(p), s.add(sums[i][v], bias)),
-                    };
-                    s.store(p, x);
+            for i in 0..MR {
+                for v in 0..V {
+                    let p = c.add(i * c_stride + v * S::LANES);
+                    let old = if OLD { s.load(p) } else { none };
+                    s.store(p, f(v, sums[i][v], old));
                 }
             }
         } else {
             for v in 0..V {
-                let offset = v * S::LANES;
-                let left = valid.saturating_sub(offset);
-                let bias = match init {
-                    Init::Bias(bias) | Init::AccumulateBias(bias) => {
-                        s.load_upto(bias.as_ptr().add(offset.min(valid)), left)
-                    }
-                    _ => s.splat(0.0),
-                };
+                let left = valid.saturating_sub(v * S::LANES);
                 for i in 0..MR {
-                    let p = c.wrapping_add(i * c_stride + offset);
-                    let x = match init {
-                        Init::Zero => sums[i][v],
-                        Init::Accumulate => s.add(s.load_upto(p, left), sums[i][v]),
-                        Init::Bias(_) => s.add(sums[i][v], bias),
-                        Init::AccumulateBias(_) => s.add(s.load_upto(p, left), s.add(sums[i][v], bias)),
-                    };
-                    s.store_upto(p, x, left);
+                    let p = c.wrapping_add(i * c_stride + v * S::LANES);
+                    let old = if OLD { s.load_upto(p, left) } else { none };
+                    s.store_upto(p, f(v, sums[i][v], old), left);
                 }
             }
         }
@@ -703,7 +737,7 @@ fn transposed_generic<S: Simd>(
     c_stride: usize,
 ) {
     let vectors = n.div_ceil(S::LANES);
-    let tiles = row_tiles::<S>(m);
+    let tiles = row_tiles(S::TILE.0, m);
     let slots = tiles * panels(vectors, S::TILE.1).count();
     let x = Left::Columns { data: now.x, stride: ahead.x_stride };
     for (number, (first, width)) in panels(vectors, S::TILE.1).enumerate() {

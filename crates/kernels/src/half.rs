@@ -13,8 +13,8 @@
 //! round once even where that takes a function. So every instruction set gives the same bits.
 //!
 //! **Speed.** Two neighbours along k lie in one 32-bit lane, and one instruction (`vpdpwssd` of AVX512-VNNI) adds both products to the sum:
-//! twice the multiply-adds of an f32 instruction, from half the bytes. The tiles are those of `gemm.rs`, with
-//! integers for f32; at the end of a chunk each sum is converted and added into the f32 tile, which costs three instructions.
+//! twice the multiply-adds of an f32 instruction, from half the bytes. The tiles are smaller than those of
+//! `gemm.rs`: at the end of a chunk each sum is converted and added to an f32 total, three instructions, and both sets stay in registers.
 //!
 //! **Where the quanta lie.** Behind the pairs of their chunk, where the inner loop over k ends anyway:
 //!
@@ -122,14 +122,22 @@ dispatch! {
 
 #[inline(always)]
 fn panels_generic<S: Integers>(s: S, data: &[f32], k: usize, n: usize, out: &mut [f32]) {
+    let mut to_panels = panels(n.div_ceil(S::LANES), S::PAIR_TILE.1);
+    let (mut to_first, mut to_width) = (0, 0);
     for (first, width) in panels(n.div_ceil(S::LANES), S::TILE.1) {
-        let (column, columns) = (first * S::LANES, width * S::LANES);
-        // SAFETY: the panel lies inside of both.
-        unsafe {
-            let from = data.as_ptr().add(column * k);
-            let to = out.as_mut_ptr().add(column * packed_rows(k));
-            let chunk = (CHUNK / 2 + 1) * columns;
-            columns_into(s, from, k, columns, columns, to, chunk);
+        for v in first..first + width {
+            if v == to_first + to_width {
+                (to_first, to_width) = to_panels.next().expect("as many vectors");
+            }
+            let stride = to_width * S::LANES;
+            // SAFETY: the vector lies inside of both.
+            unsafe {
+                let from = data.as_ptr().add(first * S::LANES * k + (v - first) * S::LANES);
+                let to =
+                    out.as_mut_ptr().add(to_first * S::LANES * packed_rows(k) + (v - to_first) * S::LANES);
+                let chunk = (CHUNK / 2 + 1) * stride;
+                columns_into(s, (from, width * S::LANES), k, S::LANES, (to, stride), chunk);
+            }
         }
     }
 }
@@ -163,7 +171,7 @@ dispatch! {
 fn in_place_generic<S: Integers>(s: S, x: &mut [f32], k: usize, n: usize, stride: usize) {
     let x = x.as_mut_ptr();
     // SAFETY: `round_columns` has checked the size.
-    unsafe { columns_into(s, x, k, n, stride, x, CHUNK * stride) }
+    unsafe { columns_into(s, (x, stride), k, n, (x, stride), CHUNK * stride) }
 }
 
 /// Rounds `columns` columns of k numbers, rows `stride` apart, into pairs and quanta with the same stride, chunks `chunk` apart.
@@ -174,11 +182,10 @@ fn in_place_generic<S: Integers>(s: S, x: &mut [f32], k: usize, n: usize, stride
 #[inline(always)]
 unsafe fn columns_into<S: Integers>(
     s: S,
-    from: *const f32,
+    (from, from_stride): (*const f32, usize),
     k: usize,
     columns: usize,
-    stride: usize,
-    to: *mut f32,
+    (to, to_stride): (*mut f32, usize),
     chunk: usize,
 ) {
     for c in (0..columns).step_by(S::LANES) {
@@ -186,11 +193,11 @@ unsafe fn columns_into<S: Integers>(
             let len = CHUNK.min(k - k0);
             // SAFETY: the caller's promise.
             unsafe {
-                let from = from.add(k0 * stride + c);
+                let from = from.add(k0 * from_stride + c);
                 let mut to = to.add(number * chunk + c);
                 let mut largest = s.repeat(0);
                 for i in 0..len {
-                    largest = s.magnitude(largest, s.load(from.add(i * stride)));
+                    largest = s.magnitude(largest, s.load(from.add(i * from_stride)));
                 }
                 let (mut bits, mut quanta, mut inverses) = ([0; 16], [0.0; 16], [0.0; 16]);
                 s.store_integers(bits.as_mut_ptr(), largest);
@@ -199,14 +206,14 @@ unsafe fn columns_into<S: Integers>(
                 }
                 let inverse = s.load(inverses.as_ptr());
                 for i in (0..len).step_by(2) {
-                    let x = s.mul(s.load(from.add(i * stride)), inverse);
+                    let x = s.mul(s.load(from.add(i * from_stride)), inverse);
                     let y = if i + 1 < len {
-                        s.mul(s.load(from.add((i + 1) * stride)), inverse)
+                        s.mul(s.load(from.add((i + 1) * from_stride)), inverse)
                     } else {
                         s.splat(0.0)
                     };
                     s.store_integers(to.cast(), s.interleave(x, y));
-                    to = to.add(stride);
+                    to = to.add(to_stride);
                 }
                 s.store(to, s.load(quanta.as_ptr()));
             }
@@ -228,6 +235,8 @@ struct Rounded<const ROWS: bool> {
 }
 
 impl<const ROWS: bool, S: Integers> Operands<S> for Rounded<ROWS> {
+    const TILE: (usize, usize) = S::PAIR_TILE;
+
     #[inline(always)]
     fn steps(self) -> usize {
         self.k.div_ceil(2)
@@ -315,7 +324,7 @@ fn gemm_generic<S: Integers>(
 ) {
     let vectors = n.div_ceil(S::LANES);
     let (rows, steps) = (packed_rows(k), k.div_ceil(2));
-    for (number, (first, width)) in panels(vectors, S::TILE.1).enumerate() {
+    for (number, (first, width)) in panels(vectors, S::PAIR_TILE.1).enumerate() {
         let (column, columns) = (first * S::LANES, width * S::LANES);
         // SAFETY: `gemm` has checked every operand against its shape; the panel lies inside of b, row tiles
         // inside of 0..m, columns inside of 0..n.
@@ -385,9 +394,9 @@ fn transposed_generic<S: Integers>(
     c_stride: usize,
 ) {
     let vectors = n.div_ceil(S::LANES);
-    let tiles = row_tiles::<S>(m);
-    let slots = tiles * panels(vectors, S::TILE.1).count();
-    for (number, (first, width)) in panels(vectors, S::TILE.1).enumerate() {
+    let tiles = row_tiles(S::PAIR_TILE.0, m);
+    let slots = tiles * panels(vectors, S::PAIR_TILE.1).count();
+    for (number, (first, width)) in panels(vectors, S::PAIR_TILE.1).enumerate() {
         let column = first * S::LANES;
         // SAFETY: `gemm_transposed_half` has checked every operand against its shape.
         unsafe {

@@ -164,6 +164,7 @@ impl Simd for Avx2 {
 // SAFETY of every block below: the token proves that the instructions exist; pointers are the caller's promise.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Integers for Avx2 {
+    const PAIR_TILE: (usize, usize) = Self::TILE;
     type I = __m256i;
 
     #[inline(always)]

@@ -140,6 +140,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
 // SAFETY of every block below: the token proves that the instructions exist; pointers are the caller's promise.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl<const VNNI: bool> Integers for Avx512<VNNI> {
+    const PAIR_TILE: (usize, usize) = (7, 2);
     type I = __m512i;
 
     #[inline(always)]

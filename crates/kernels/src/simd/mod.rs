@@ -136,6 +136,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
 ///
 /// Every one gives the same bits on every instruction set, for finite numbers.
 pub(crate) trait Integers: Simd {
+    /// [`Simd::TILE`] of products in half precision, which have two sums for each element: of the chunk, and of those before it.
+    const PAIR_TILE: (usize, usize);
     /// The vector.
     type I: Copy;
 

@@ -123,6 +123,7 @@ fn pair(low: f32, high: f32) -> i32 {
 }
 
 impl Integers for Portable {
+    const PAIR_TILE: (usize, usize) = Self::TILE;
     type I = [i32; 4];
 
     #[inline(always)]
