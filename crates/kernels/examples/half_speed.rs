@@ -101,11 +101,11 @@ fn main() {
         let (seconds, ratios) = turns(&mut [
             &mut || {
                 let now = Stretch { x: &x, dy: &dy, k };
-                gemm_transposed(isa, now, None, (ld_x, ld_dy), (m, n), false, &mut c, ld_c);
+                gemm_transposed(isa, now, &[], (ld_x, ld_dy), (m, n), false, &mut c, ld_c);
             },
             &mut || {
                 let now = Stretch { x: &rx, dy: &rdy, k };
-                gemm_transposed_half(isa, now, None, (ld_x, ld_dy), (m, n), false, &mut d, ld_c);
+                gemm_transposed_half(isa, now, &[], (ld_x, ld_dy), (m, n), false, &mut d, ld_c);
             },
             &mut || {
                 // What it rounds does not matter to the time.

@@ -5,6 +5,7 @@
 //! [`crate::Pool::for_each_block`] can hand each task its rectangles without a lock.
 
 use crate::extent;
+use crate::gemm::Sheet;
 use std::marker::PhantomData;
 
 /// `rows` rows of `columns` numbers, `stride` apart, from `start`.
@@ -69,6 +70,12 @@ impl BlockMut<'_> {
     /// `vector` is valid for the whole vector for the lifetime, and nothing else touches the block's numbers.
     pub(crate) unsafe fn new(vector: *mut f32, block: Block) -> Self {
         Self { start: vector.wrapping_add(block.start), block, lifetime: PhantomData }
+    }
+
+    /// For a product that fetches it.
+    pub fn sheet(&mut self) -> Sheet {
+        let Block { rows, columns, stride, .. } = self.block;
+        Sheet::new(self.row(0), stride, rows, columns)
     }
 
     /// Number of rows.

@@ -67,8 +67,7 @@ pub(crate) trait Operands<S: Simd>: Copy {
     /// An address that is in the cache anyway.
     fn near(self) -> *const f32;
 
-    /// The sums of the tile of MR rows from `r` on and V vectors. Each step also asks for the cache line at `line`, and adds `line_step`
-    /// to it.
+    /// The sums of the tile of MR rows from `r` on and V vectors. Each step also asks for a cache line of the walk.
     ///
     /// # Safety
     /// The left operand has these rows, the right one these columns.
@@ -76,7 +75,7 @@ pub(crate) trait Operands<S: Simd>: Copy {
         self,
         s: S,
         r: usize,
-        lines: (*const f32, usize),
+        walk: Walk,
     ) -> [[S::V; V]; MR];
 }
 
@@ -105,7 +104,7 @@ impl<S: Simd> Operands<S> for Single<'_> {
         self,
         s: S,
         r: usize,
-        lines: (*const f32, usize),
+        walk: Walk,
     ) -> [[S::V; V]; MR] {
         let Self { a, b, b_stride, k } = self;
         // SAFETY: the caller's promise.
@@ -113,11 +112,11 @@ impl<S: Simd> Operands<S> for Single<'_> {
             match a {
                 Left::Rows { data, stride } => {
                     let a = data.as_ptr().wrapping_add(r * stride);
-                    tile::<S, MR, V, true>(s, a, stride, b, b_stride, k, lines)
+                    tile::<S, MR, V, true>(s, a, stride, b, b_stride, k, walk)
                 }
                 Left::Columns { data, stride } => {
                     let a = data.as_ptr().wrapping_add(r);
-                    tile::<S, MR, V, false>(s, a, stride, b, b_stride, k, lines)
+                    tile::<S, MR, V, false>(s, a, stride, b, b_stride, k, walk)
                 }
             }
         }
@@ -158,8 +157,8 @@ pub(crate) enum Lines<'a> {
     Result,
     /// These too, from `base` on in order, by the first `tiles` tiles.
     All { base: *const f32, tiles: usize },
-    /// Those of C, and the next operands of a weight gradient; the first tile is number `first` of `slots`.
-    Spread { ahead: &'a Spread<'a>, first: usize, slots: usize },
+    /// Those of C, and what follows a weight gradient; the first tile is number `first` of `slots`.
+    Spread { ahead: Spread<'a>, first: usize, slots: usize },
 }
 
 impl Lines<'_> {
@@ -167,14 +166,42 @@ impl Lines<'_> {
         Self::All { base, tiles: len.div_ceil(16 * k.max(1)) }
     }
 
-    /// Where tile `t` starts, and its step over k; a tile with nothing to ask for stays at `idle`.
+    /// What tile `t` asks for during its k steps; a tile with nothing to ask for stays at `idle`.
     #[inline(always)]
-    fn tile(self, t: usize, k: usize, idle: *const f32) -> (*const f32, usize) {
+    fn tile(self, t: usize, k: usize, idle: *const f32) -> Walk {
+        let walk = |line, step| Walk { line, step, end: std::ptr::null(), skip: 0 };
         match self {
-            Self::All { base, tiles } if t < tiles => (base.wrapping_add(16 * k * t), 16),
-            Self::Spread { ahead, first, slots } => ahead.tile(first + t, slots).unwrap_or((idle, 0)),
-            _ => (idle, 0),
+            Self::All { base, tiles } if t < tiles => walk(base.wrapping_add(16 * k * t), 16),
+            Self::Spread { ahead, first, slots } => ahead.tile(first + t, slots).unwrap_or(walk(idle, 0)),
+            _ => walk(idle, 0),
         }
+    }
+}
+
+/// The cache lines that a tile asks for, one at each step over k.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Walk {
+    line: *const f32,
+    /// From one line to the next, in numbers.
+    step: usize,
+    /// Where it stops.
+    end: *const f32,
+    /// From one row to the next, where a chunk has rows that nobody reads.
+    skip: usize,
+}
+
+impl Walk {
+    /// Asks for the next line.
+    #[inline(always)]
+    pub(crate) fn ask<S: Simd>(&mut self, s: S) {
+        s.prefetch(self.line);
+        self.line = if self.line == self.end { self.end } else { self.line.wrapping_add(self.step) };
+    }
+
+    /// Passes over the last `rows` rows of a chunk.
+    #[inline(always)]
+    pub(crate) fn skip(&mut self, rows: usize) {
+        self.line = self.line.wrapping_add(rows * self.skip);
     }
 }
 
@@ -549,10 +576,10 @@ unsafe fn tile_at<S: Simd, const MR: usize, const V: usize>(
             }
         }
     }
-    let lines = lines.tile(number, operands.steps(), operands.near());
+    let walk = lines.tile(number, operands.steps(), operands.near());
     // SAFETY: the caller's promise.
     unsafe {
-        let sums = operands.sums::<MR, V>(s, r, lines);
+        let sums = operands.sums::<MR, V>(s, r, walk);
         store_tile(s, &sums, valid, init, c, c_stride);
     }
     MR
@@ -645,8 +672,7 @@ unsafe fn store_each<S: Simd, const MR: usize, const V: usize, const OLD: bool>(
 }
 
 /// The sums of one tile: MR rows, V vectors. A's element (i, kk) is at i * stride + kk (`ROWS`) or at
-/// kk * stride + i. Each step over k also asks for the
-/// next cache line of a stretch that begins at `line`.
+/// kk * stride + i. Each step over k also asks for a cache line.
 ///
 /// # Safety
 /// A holds the MR x k elements, B k rows of V vectors at `b_stride`.
@@ -658,7 +684,7 @@ unsafe fn tile<S: Simd, const MR: usize, const V: usize, const ROWS: bool>(
     mut b: *const f32,
     b_stride: usize,
     k: usize,
-    (mut line, line_step): (*const f32, usize),
+    mut walk: Walk,
 ) -> [[S::V; V]; MR] {
     let mut sums = [[s.splat(0.0); V]; MR];
     let mut a = a;
@@ -675,8 +701,7 @@ unsafe fn tile<S: Simd, const MR: usize, const V: usize, const ROWS: bool>(
                     sums[i][v] = s.mul_add(x, row[v], sums[i][v]);
                 }
             }
-            s.prefetch(line);
-            line = line.wrapping_add(line_step);
+            walk.ask(s);
             a = a.wrapping_add(if ROWS { 1 } else { a_stride });
             b = b.wrapping_add(b_stride);
         }
@@ -695,15 +720,62 @@ pub struct Stretch<'a> {
     pub k: usize,
 }
 
+impl Stretch<'_> {
+    /// What is read of X and dY, for the strides and widths that they are multiplied with.
+    pub fn sheets(
+        self,
+        precision: Precision,
+        (x_stride, dy_stride): (usize, usize),
+        (m, n): (usize, usize),
+    ) -> [Sheet; 2] {
+        let rounded = precision == Precision::Half;
+        [(self.x, x_stride, m), (self.dy, dy_stride, n)]
+            .map(|(numbers, stride, columns)| Sheet { rounded, ..Sheet::new(numbers, stride, self.k, columns) })
+    }
+}
+
+/// Numbers that are read or written soon, as rows: a product fetches them into the cache meanwhile. Addresses only.
+#[derive(Clone, Copy, Debug)]
+pub struct Sheet {
+    from: *const f32,
+    /// From one row to the next.
+    stride: usize,
+    rows: usize,
+    /// Cache lines of a row.
+    lines: usize,
+    /// By [`round_columns`](crate::round_columns): half of the rows.
+    rounded: bool,
+}
+
+impl Sheet {
+    /// `rows` rows of `columns` numbers, `stride` apart, the first one at the start of `numbers`.
+    pub fn new(numbers: &[f32], stride: usize, rows: usize, columns: usize) -> Self {
+        Self { from: numbers.as_ptr(), stride, rows, lines: columns.div_ceil(16), rounded: false }
+    }
+
+    /// Down the rows, along line `line` of each.
+    #[inline(always)]
+    fn walk(self, line: usize) -> Walk {
+        let line = self.from.wrapping_add(16 * line);
+        let (end, skip) = if self.rounded {
+            (std::ptr::null(), self.stride)
+        } else {
+            (line.wrapping_add(self.rows * self.stride), 0)
+        };
+        Walk { line, step: self.stride, end, skip }
+    }
+}
+
 /// C = X^T dY (+ C if `accumulate`) for X [k, m] with row stride `x_stride` and dY [k, n] with row stride `dy_stride`. Neither is packed: each
-/// is used once. `next`: what the caller multiplies next, fetched meanwhile, evenly over the whole product.
+/// is used once. `ahead`: what is read next, fetched meanwhile, evenly over the whole product; of each sheet as many rows as the product
+/// has.
 ///
 /// # Panics
 /// When an operand is smaller than its shape: a mistake in the caller, never of a user.
 pub fn gemm_transposed(
     isa: Isa,
     now: Stretch<'_>,
-    next: Option<Stretch<'_>>,
+    ahead: &[Sheet],
     (x_stride, dy_stride): (usize, usize),
     (m, n): (usize, usize),
     accumulate: bool,
@@ -715,23 +787,22 @@ pub fn gemm_transposed(
     assert!(now.x.len() >= extent(now.k, x_stride, m));
     assert!(now.dy.len() >= extent(now.k, dy_stride, width));
     assert!(c_stride >= n && c.len() >= extent(m, c_stride, n));
-    let ahead = Spread::new(next, (x_stride, dy_stride), (m, n));
     let init = if accumulate { Init::Accumulate } else { Init::Zero };
-    transposed_checked(isa, now, &ahead, m, n, init, c, c_stride);
+    transposed_checked(isa, now, Spread::new(ahead), (x_stride, dy_stride), (m, n), init, c, c_stride);
 }
 
 dispatch! {
     /// The product, sizes checked by the caller.
-    fn transposed_checked(now: Stretch<'_>, ahead: &Spread<'_>, m: usize, n: usize, init: Init<'_>, c: &mut [f32], c_stride: usize) = transposed_generic;
+    fn transposed_checked(now: Stretch<'_>, ahead: Spread<'_>, strides: (usize, usize), shape: (usize, usize), init: Init<'_>, c: &mut [f32], c_stride: usize) = transposed_generic;
 }
 
 #[inline(always)]
 fn transposed_generic<S: Simd>(
     s: S,
     now: Stretch<'_>,
-    ahead: &Spread<'_>,
-    m: usize,
-    n: usize,
+    ahead: Spread<'_>,
+    (x_stride, dy_stride): (usize, usize),
+    (m, n): (usize, usize),
     init: Init<'_>,
     c: &mut [f32],
     c_stride: usize,
@@ -739,7 +810,7 @@ fn transposed_generic<S: Simd>(
     let vectors = n.div_ceil(S::LANES);
     let tiles = row_tiles(S::TILE.0, m);
     let slots = tiles * panels(vectors, S::TILE.1).count();
-    let x = Left::Columns { data: now.x, stride: ahead.x_stride };
+    let x = Left::Columns { data: now.x, stride: x_stride };
     for (number, (first, width)) in panels(vectors, S::TILE.1).enumerate() {
         let column = first * S::LANES;
         // SAFETY: `gemm_transposed` has checked every operand against its shape.
@@ -747,46 +818,39 @@ fn transposed_generic<S: Simd>(
             let dy = now.dy.as_ptr().add(column);
             let c = c.as_mut_ptr().add(column);
             let lines = Lines::Spread { ahead, first: number * tiles, slots };
-            let operands = Single { a: x, b: dy, b_stride: ahead.dy_stride, k: now.k };
+            let operands = Single { a: x, b: dy, b_stride: dy_stride, k: now.k };
             panel(s, width, operands, m, n - column, init, c, c_stride, lines);
         }
     }
 }
 
-/// Deals the cache lines of the next stretch out evenly over the tiles of a product.
+/// Deals the cache lines of sheets out evenly over the tiles of a product.
 #[derive(Clone, Copy)]
 pub(crate) struct Spread<'a> {
-    next: Option<Stretch<'a>>,
-    pub(crate) x_stride: usize,
-    pub(crate) dy_stride: usize,
-    /// Lines across a row of X, and of both operands.
-    x_lines: usize,
+    sheets: &'a [Sheet],
+    /// Across a row of all of them.
     lines: usize,
 }
 
 impl<'a> Spread<'a> {
-    pub(crate) fn new(
-        next: Option<Stretch<'a>>,
-        (x_stride, dy_stride): (usize, usize),
-        (m, n): (usize, usize),
-    ) -> Self {
-        let lines = m.div_ceil(16) + n.div_ceil(16);
-        Self { next, x_stride, dy_stride, x_lines: m.div_ceil(16), lines }
+    pub(crate) fn new(sheets: &'a [Sheet]) -> Self {
+        Self { sheets, lines: sheets.iter().map(|sheet| sheet.lines).sum() }
     }
 
-    /// Where the line across the rows begins that tile number `slot` of `slots` asks for, and its step over rows.
+    /// What tile number `slot` of `slots` asks for, if anything.
     #[inline(always)]
-    fn tile(&self, slot: usize, slots: usize) -> Option<(*const f32, usize)> {
-        let next = self.next?;
-        let line = slot * self.lines / slots;
+    fn tile(self, slot: usize, slots: usize) -> Option<Walk> {
+        let mut line = slot * self.lines / slots;
         if slot > 0 && line == (slot - 1) * self.lines / slots {
             return None;
         }
-        Some(if line < self.x_lines {
-            (next.x.as_ptr().wrapping_add(16 * line), self.x_stride)
-        } else {
-            (next.dy.as_ptr().wrapping_add(16 * (line - self.x_lines)), self.dy_stride)
-        })
+        for sheet in self.sheets {
+            if line < sheet.lines {
+                return Some(sheet.walk(line));
+            }
+            line -= sheet.lines;
+        }
+        None
     }
 }
 
@@ -898,9 +962,10 @@ mod tests {
                 let start = numbers(3, m * ld_c);
                 let product = plain(|i, kk| x[kk * ld_x + i], |kk, j| dy[kk * ld_dy + j], m, n, k);
                 let now = Stretch { x: &x, dy: &dy, k };
-                for (next, accumulate) in [(None, false), (Some(now), true)] {
+                let sheets = now.sheets(Precision::F32, (ld_x, ld_dy), (m, n));
+                for (ahead, accumulate) in [(&[][..], false), (&sheets[..], true)] {
                     let mut c = start.clone();
-                    gemm_transposed(isa, now, next, (ld_x, ld_dy), (m, n), accumulate, &mut c, ld_c);
+                    gemm_transposed(isa, now, ahead, (ld_x, ld_dy), (m, n), accumulate, &mut c, ld_c);
                     for i in 0..m {
                         let before = |j: usize| if accumulate { f64::from(start[i * ld_c + j]) } else { 0.0 };
                         let expected: Vec<f64> = (0..n).map(|j| product[i * n + j] + before(j)).collect();
@@ -919,19 +984,34 @@ mod tests {
         let numbers = [0.0f32; 4096];
         for (m, n, slots) in [(128, 256, 96), (256, 27, 32), (64, 64, 16), (9, 16, 2)] {
             let next = Stretch { x: &numbers[..], dy: &numbers[2048..], k: 1 };
-            let (x_lines, lines) = (m_lines(m), m_lines(m) + m_lines(n));
-            let spread = Spread::new(Some(next), (256, 256), (m, n));
-            let asked: Vec<_> = (0..slots).filter_map(|slot| spread.tile(slot, slots)).collect();
-            let expected: Vec<_> = (0..x_lines)
-                .map(|line| next.x.as_ptr().wrapping_add(16 * line))
-                .chain((0..lines - x_lines).map(|line| next.dy.as_ptr().wrapping_add(16 * line)))
-                .collect();
-            assert_eq!(asked.iter().map(|asked| asked.0).collect::<Vec<_>>(), expected, "{m} x {n}");
+            let sheets = next.sheets(Precision::F32, (256, 256), (m, n));
+            let spread = Spread::new(&sheets);
+            let asked = (0..slots).filter_map(|slot| spread.tile(slot, slots)).map(|walk| walk.line);
+            let across = |numbers: &[f32], columns: usize| {
+                let first = numbers.as_ptr();
+                (0..columns.div_ceil(16)).map(move |line| first.wrapping_add(16 * line))
+            };
+            let expected = across(next.x, m).chain(across(next.dy, n));
+            assert!(asked.eq(expected), "{m} x {n}");
         }
     }
 
-    fn m_lines(n: usize) -> usize {
-        n.div_ceil(16)
+    #[test]
+    fn a_walk_ends_with_its_sheet_and_passes_over_rows_that_rounding_has_emptied() {
+        let numbers = [0.0f32; 4096];
+        let next = Stretch { x: &numbers[..], dy: &numbers[..], k: 4 };
+        let s = crate::simd::Portable;
+        let row = |walk: Walk| (walk.line as usize - numbers.as_ptr() as usize) / 4 / 64;
+        let [mut walk, _] = next.sheets(Precision::F32, (64, 64), (64, 64)).map(|sheet| sheet.walk(0));
+        for expected in [1, 2, 3, 4, 4, 4] {
+            walk.ask(s);
+            walk.skip(7);
+            assert_eq!(row(walk), expected);
+        }
+        let [mut walk, _] = next.sheets(Precision::Half, (64, 64), (64, 64)).map(|sheet| sheet.walk(0));
+        walk.ask(s);
+        walk.skip(7);
+        assert_eq!(row(walk), 8);
     }
 
     #[test]

@@ -26,7 +26,7 @@
 //! All this lies in vectors of f32, as bits: only this module looks at them.
 
 use crate::extent;
-use crate::gemm::{Init, Lines, Operands, Spread, Stretch, padded, panel, panels, row_tiles};
+use crate::gemm::{Init, Lines, Operands, Sheet, Spread, Stretch, Walk, padded, panel, panels, row_tiles};
 use crate::isa::{Isa, dispatch, dispatch_pairs};
 use crate::simd::Integers;
 
@@ -252,7 +252,7 @@ impl<const ROWS: bool, S: Integers> Operands<S> for Rounded<ROWS> {
         self,
         s: S,
         r: usize,
-        (mut line, line_step): (*const f32, usize),
+        mut walk: Walk,
     ) -> [[S::V; V]; MR] {
         let (a_row, a_step) = if ROWS { (self.a_stride, 1) } else { (1, self.a_stride) };
         let a_chunk = if ROWS { ROW_CHUNK } else { CHUNK * self.a_stride };
@@ -275,8 +275,7 @@ impl<const ROWS: bool, S: Integers> Operands<S> for Rounded<ROWS> {
                             sums[i][v] = s.dot(x, row[v], sums[i][v]);
                         }
                     }
-                    s.prefetch(line);
-                    line = line.wrapping_add(line_step);
+                    walk.ask(s);
                     a = a.add(a_step);
                     b = b.wrapping_add(self.b_stride);
                 }
@@ -294,8 +293,8 @@ impl<const ROWS: bool, S: Integers> Operands<S> for Rounded<ROWS> {
             }
             if !ROWS {
                 // The next operands are rounded in place too: their quanta, then the next chunk.
-                s.prefetch(line);
-                line = line.wrapping_add((CHUNK - pairs) * line_step);
+                walk.ask(s);
+                walk.skip(CHUNK - pairs - 1);
             }
             a_start = a_start.wrapping_add(a_chunk);
             b_start = b_start.wrapping_add(self.b_chunk);
@@ -359,7 +358,7 @@ fn gemm_generic<S: Integers>(
 pub fn gemm_transposed_half(
     isa: Isa,
     now: Stretch<'_>,
-    next: Option<Stretch<'_>>,
+    ahead: &[Sheet],
     (x_stride, dy_stride): (usize, usize),
     (m, n): (usize, usize),
     accumulate: bool,
@@ -372,23 +371,22 @@ pub fn gemm_transposed_half(
     assert!(now.x.len() >= extent(rows, x_stride, m));
     assert!(now.dy.len() >= extent(rows, dy_stride, width));
     assert!(c_stride >= n && c.len() >= extent(m, c_stride, n));
-    let ahead = Spread::new(next, (x_stride, dy_stride), (m, n));
     let init = if accumulate { Init::Accumulate } else { Init::Zero };
-    transposed_checked(isa, now, &ahead, m, n, init, c, c_stride);
+    transposed_checked(isa, now, Spread::new(ahead), (x_stride, dy_stride), (m, n), init, c, c_stride);
 }
 
 dispatch_pairs! {
     /// The product, sizes checked by the caller.
-    fn transposed_checked(now: Stretch<'_>, ahead: &Spread<'_>, m: usize, n: usize, init: Init<'_>, c: &mut [f32], c_stride: usize) = transposed_generic;
+    fn transposed_checked(now: Stretch<'_>, ahead: Spread<'_>, strides: (usize, usize), shape: (usize, usize), init: Init<'_>, c: &mut [f32], c_stride: usize) = transposed_generic;
 }
 
 #[inline(always)]
 fn transposed_generic<S: Integers>(
     s: S,
     now: Stretch<'_>,
-    ahead: &Spread<'_>,
-    m: usize,
-    n: usize,
+    ahead: Spread<'_>,
+    (x_stride, dy_stride): (usize, usize),
+    (m, n): (usize, usize),
     init: Init<'_>,
     c: &mut [f32],
     c_stride: usize,
@@ -402,10 +400,10 @@ fn transposed_generic<S: Integers>(
         unsafe {
             let operands = Rounded::<false> {
                 a: now.x.as_ptr(),
-                a_stride: ahead.x_stride,
+                a_stride: x_stride,
                 b: now.dy.as_ptr().add(column),
-                b_stride: ahead.dy_stride,
-                b_chunk: CHUNK * ahead.dy_stride,
+                b_stride: dy_stride,
+                b_chunk: CHUNK * dy_stride,
                 k: now.k,
             };
             let c = c.as_mut_ptr().add(column);
@@ -498,9 +496,10 @@ mod tests {
         let (x, dy) = (lay(a, m, ld_x), lay(bt, n, ld_dy));
         let now = Stretch { x: &x, dy: &dy, k };
         let mut c = vec![7.0; m * ld_c];
-        gemm_transposed_half(isa, now, Some(now), (ld_x, ld_dy), (m, n), false, &mut c, ld_c);
+        let ahead = now.sheets(Precision::Half, (ld_x, ld_dy), (m, n));
+        gemm_transposed_half(isa, now, &ahead, (ld_x, ld_dy), (m, n), false, &mut c, ld_c);
         let once = c.clone();
-        gemm_transposed_half(isa, now, None, (ld_x, ld_dy), (m, n), true, &mut c, ld_c);
+        gemm_transposed_half(isa, now, &[], (ld_x, ld_dy), (m, n), true, &mut c, ld_c);
         for i in 0..m {
             assert!(c[i * ld_c + n..][..3].iter().all(|&c| c == 7.0), "writes past the row");
             for (twice, once) in c[i * ld_c..][..n].iter().zip(&once[i * ld_c..]) {

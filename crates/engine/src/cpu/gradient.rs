@@ -7,7 +7,7 @@
 use super::passes::Item;
 use super::sizes::{BlockFields, EndFields, Sizes, SmallEnds, SmallFields};
 use diapason_kernels::{
-    Block, BlockSet, Buffer, Isa, Precision, Stretch, add, gemm_transposed, gemm_transposed_half, padded,
+    Block, BlockSet, Buffer, Isa, Precision, Sheet, Stretch, add, gemm_transposed, gemm_transposed_half, padded,
 };
 use diapason_model::Layout;
 use std::ops::Range;
@@ -34,7 +34,17 @@ enum Task {
     Positions,
 }
 
+/// Which tasks a thread is likely to work on.
+#[derive(Clone, Copy)]
+pub(super) struct Turn {
+    /// The task.
+    pub index: usize,
+    /// The one after it, if all threads are as fast.
+    pub next: usize,
+}
+
 /// A field of a block with its row stride.
+#[derive(Clone, Copy)]
 struct Operand {
     start: usize,
     stride: usize,
@@ -175,30 +185,32 @@ impl Gradient {
         &self.set
     }
 
-    /// Computes the gradient of task `index`, and hands it row by row to `row(r, gradient)`.
+    /// Computes the gradient of a task, and hands it row by row to `row(r, gradient)`. `soon`: what `row` touches, fetched meanwhile.
     pub(super) fn compute(
         &self,
-        index: usize,
+        turn: Turn,
         isa: Isa,
         s: &Sizes,
         items: &[Item],
         inputs: &[u8],
         scratch: &mut TaskScratch,
+        soon: &[Sheet],
         mut row: impl FnMut(usize, &[f32]),
     ) {
-        let block = self.set.blocks()[index];
+        let block = self.set.blocks()[turn.index];
         let TaskScratch { gradient } = scratch;
-        let width = match &self.tasks[index] {
+        let width = match &self.tasks[turn.index] {
             Task::Matrix { block, x, dy, rows, columns } => {
-                let base = block * s.block_len();
-                let (x_from, dy_from) = (base + x.start + rows.start, base + dy.start + columns.start);
                 let width = padded(columns.len());
                 let (strides, shape) = ((x.stride, dy.stride), (rows.len(), columns.len()));
-                product(isa, s.precision, items, strides, shape, gradient, width, |item| Stretch {
-                    x: &item.blocks[x_from..],
-                    dy: &item.blocks[dy_from..],
-                    k: item.tokens,
-                });
+                let own = |item| stretch(s, item, *block, (*x, rows), (*dy, columns));
+                let mut soon = soon.to_vec();
+                if let Some(Task::Matrix { block, x, dy, rows, columns }) = self.tasks.get(turn.next) {
+                    let (strides, shape) = ((x.stride, dy.stride), (rows.len(), columns.len()));
+                    let first = stretch(s, &items[0], *block, (*x, rows), (*dy, columns));
+                    soon.extend(first.sheets(s.precision, strides, shape));
+                }
+                product(isa, s.precision, items, strides, shape, &soon, gradient, width, own);
                 width
             }
             Task::Head { rows, columns } => {
@@ -247,13 +259,27 @@ impl Gradient {
     }
 }
 
-/// `out` = X^T dY summed over the items in their order, `stretch` of each, with the row strides and the widths (`shape`) of X and dY.
+/// X and dY of an item for a rectangle of a matrix: fields of block `block`, from the rectangle's first row and column.
+fn stretch<'a>(
+    s: &Sizes,
+    item: &'a Item,
+    block: usize,
+    (x, rows): (Operand, &Range<usize>),
+    (dy, columns): (Operand, &Range<usize>),
+) -> Stretch<'a> {
+    let fields = &item.blocks[block * s.block_len()..];
+    Stretch { x: &fields[x.start + rows.start..], dy: &fields[dy.start + columns.start..], k: item.tokens }
+}
+
+/// `out` = X^T dY summed over the items in their order, `stretch` of each, with the row strides and the widths (`shape`) of X and dY. Each
+/// product fetches what the next one reads, the last one what comes `soon`.
 fn product<'a>(
     isa: Isa,
     precision: Precision,
     items: &'a [Item],
     strides: (usize, usize),
     shape: (usize, usize),
+    soon: &[Sheet],
     out: &mut [f32],
     out_stride: usize,
     stretch: impl Fn(&'a Item) -> Stretch<'a>,
@@ -263,8 +289,9 @@ fn product<'a>(
         Precision::Half => gemm_transposed_half,
     };
     for (i, item) in items.iter().enumerate() {
-        let next = items.get(i + 1).map(&stretch);
-        multiply(isa, stretch(item), next, strides, shape, i > 0, out, out_stride);
+        let next = items.get(i + 1).map(|item| stretch(item).sheets(precision, strides, shape));
+        let ahead = next.as_ref().map_or(soon, |sheets| &sheets[..]);
+        multiply(isa, stretch(item), ahead, strides, shape, i > 0, out, out_stride);
     }
 }
 
@@ -280,7 +307,7 @@ fn head(
 ) {
     let e = EndFields::new(s);
     let (strides, shape) = ((s.ld_d, s.ld_v), (rows.len(), columns.len()));
-    product(isa, s.precision, items, strides, shape, out, out_stride, |item| Stretch {
+    product(isa, s.precision, items, strides, shape, &[], out, out_stride, |item| Stretch {
         x: &item.ends[e.final_in.start + rows.start..],
         dy: &item.ends[e.logits.start + columns.start..],
         k: item.tokens,

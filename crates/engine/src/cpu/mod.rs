@@ -31,7 +31,7 @@ use diapason_model::{Layout, LossPositions, ModelConfig};
 use diapason_random::{Purpose, Stream};
 use dropout::Masks;
 use generate::{Group, Reading};
-use gradient::{Gradient, TaskScratch};
+use gradient::{Gradient, TaskScratch, Turn};
 use passes::{Context, Item, Scratch};
 use positions::Tables;
 use sizes::{EndFields, Sizes};
@@ -371,9 +371,11 @@ impl Engine for CpuEngine {
         let metrics = self.pass(batch);
         let (isa, s) = (self.isa, self.sizes);
         let items = &self.items[..batch.windows().div_ceil(s.sequences)];
-        let gradient = &self.gradient;
+        let (gradient, threads) = (&self.gradient, self.pool.threads());
         self.pool.for_each_block(gradient.set(), [out], &mut self.threads, |index, [mut block], thread| {
-            gradient.compute(index, isa, &s, items, batch.inputs, &mut thread.tasks, |r, g| {
+            let turn = Turn { index, next: index + threads };
+            let soon = [block.sheet()];
+            gradient.compute(turn, isa, &s, items, batch.inputs, &mut thread.tasks, &soon, |r, g| {
                 block.row(r).copy_from_slice(g);
             });
         });

@@ -12,6 +12,7 @@
 //! Lengths are sums over rectangles in their order, so threads change no bit here either.
 
 use super::CpuEngine;
+use super::gradient::Turn;
 use crate::api::{Batch, Optimizer, Update, Updating};
 use diapason_kernels::{
     AdamUpdate, Block, BlockMut, BlockSet, Buffer, Isa, LionUpdate, MuonUpdate, OrthogonalScratch, adam,
@@ -238,14 +239,18 @@ impl CpuEngine {
         let (gradient, updater) = (&self.gradient, &mut self.updater);
         let set = gradient.set();
         let rectangles = set.blocks().len();
+        let threads = self.pool.threads();
+        let turn = |index| Turn { index, next: index + threads };
         let [p, m, v] = [&mut self.parameters, &mut self.first_moment, &mut self.second_moment];
         if clips {
-            updater.fit(update, p.len(), rectangles, self.pool.threads());
+            updater.fit(update, p.len(), rectangles, threads);
             let Updater { kinds, gradient: whole, squares, columns, .. } = updater;
             let (kinds, columns, squares) = (&*kinds, &*columns, &squares[..rectangles]);
             self.pool.for_each_block(set, [whole], &mut self.threads, |index, [mut block], thread| {
                 let mut square = 0.0;
-                gradient.compute(index, isa, &s, items, batch.inputs, &mut thread.tasks, |r, g| {
+                let soon = [block.sheet()];
+                let turn = turn(index);
+                gradient.compute(turn, isa, &s, items, batch.inputs, &mut thread.tasks, &soon, |r, g| {
                     square += f64::from(sum_of_squares(isa, g));
                     block.row(r).copy_from_slice(g);
                 });
@@ -293,7 +298,7 @@ impl CpuEngine {
                 },
             );
         } else if update.optimizer == Optimizer::Muon {
-            updater.fit(update, p.len(), rectangles, self.pool.threads());
+            updater.fit(update, p.len(), rectangles, threads);
             let Updater { kinds, gradient: whole, .. } = updater;
             self.pool.for_each_block(
                 set,
@@ -301,13 +306,15 @@ impl CpuEngine {
                 &mut self.threads,
                 |index, [mut p, mut m, mut v, mut u], thread| {
                     let rule = rules.of(kind(kinds, set.blocks()[index].start));
+                    let soon = [u.sheet(), m.sheet()];
                     gradient.compute(
-                        index,
+                        turn(index),
                         isa,
                         &s,
                         items,
                         batch.inputs,
                         &mut thread.tasks,
+                        &soon,
                         |r, g| match rule {
                             Rule::Momentum(decay) => {
                                 u.row(r).copy_from_slice(g);
@@ -326,7 +333,9 @@ impl CpuEngine {
                 &mut self.threads,
                 |index, [mut p, mut m, mut v], thread| {
                     let rule = rules.of(kind(kinds, set.blocks()[index].start));
-                    gradient.compute(index, isa, &s, items, batch.inputs, &mut thread.tasks, |r, g| {
+                    let soon = [p.sheet(), m.sheet(), v.sheet()];
+                    let turn = turn(index);
+                    gradient.compute(turn, isa, &s, items, batch.inputs, &mut thread.tasks, &soon, |r, g| {
                         rule.apply(isa, g, p.row(r), m.row(r), v.row(r));
                     });
                 },
