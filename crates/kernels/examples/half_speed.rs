@@ -5,7 +5,7 @@
 #![allow(clippy::print_stdout)]
 
 use diapason_kernels::{
-    Init, Isa, Packed, Precision, Stretch, gemm, gemm_transposed, gemm_transposed_half, half_rows_len,
+    Init, Isa, Packed, Part, Precision, Stretch, gemm, gemm_transposed, gemm_transposed_half, half_rows_len,
     padded, round_columns,
 };
 
@@ -70,8 +70,7 @@ fn main() {
         let (a, b) = (normal(1, m * ld_a), normal(2, k * n));
         let pack = |precision| {
             let mut packed = Packed::new(isa, precision, k, n);
-            packed.pack(&b, n, (0, 0), (k, n));
-            packed.finish();
+            packed.pack(&[Part::new(&b, n, (0, 0), (k, n))]);
             packed
         };
         let (single, half) = (pack(Precision::F32), pack(Precision::Half));

@@ -274,6 +274,7 @@ impl Product<'_> {
 mod tests {
     use super::*;
     use crate::Precision;
+    use crate::gemm::Part;
     use crate::testing::{assert_close, numbers};
     use crate::{Activation, activate, gemm};
 
@@ -316,7 +317,7 @@ mod tests {
                     let (a, b) = (numbers(1, m * k), numbers(2, k * n));
                     let (start, bias) = (numbers(3, m * n), numbers(4, n));
                     let mut packed = Packed::new(isa, Precision::F32, k, n);
-                    packed.pack(&b, n, (0, 0), (k, n));
+                    packed.pack(&[Part::new(&b, n, (0, 0), (k, n))]);
                     for (form, init) in forms(&bias).into_iter().enumerate() {
                         let what = format!("{isa} {m} x {n} x {k}, form {form}");
                         let expected = plain(&a, &b, &start, &bias, form, m, n, k);
@@ -345,7 +346,7 @@ mod tests {
         for isa in Isa::available() {
             let (n, k, m) = (147, 90, 11);
             let mut packed = Packed::new(isa, Precision::F32, k, n);
-            packed.pack(&numbers(2, k * n), n, (0, 0), (k, n));
+            packed.pack(&[Part::new(&numbers(2, k * n), n, (0, 0), (k, n))]);
             let (a_stride, c_stride) = (k + 3, n + 5);
             let a = numbers(1, m * a_stride);
             let mut all = vec![7.0; m * c_stride];

@@ -71,12 +71,7 @@ pub(crate) trait Operands<S: Simd>: Copy {
     ///
     /// # Safety
     /// The left operand has these rows, the right one these columns.
-    unsafe fn sums<const MR: usize, const V: usize>(
-        self,
-        s: S,
-        r: usize,
-        walk: Walk,
-    ) -> [[S::V; V]; MR];
+    unsafe fn sums<const MR: usize, const V: usize>(self, s: S, r: usize, walk: Walk) -> [[S::V; V]; MR];
 }
 
 /// Operands in f32: A, and a panel of B whose rows are `b_stride` apart.
@@ -100,12 +95,7 @@ impl<S: Simd> Operands<S> for Single<'_> {
     }
 
     #[inline(always)]
-    unsafe fn sums<const MR: usize, const V: usize>(
-        self,
-        s: S,
-        r: usize,
-        walk: Walk,
-    ) -> [[S::V; V]; MR] {
+    unsafe fn sums<const MR: usize, const V: usize>(self, s: S, r: usize, walk: Walk) -> [[S::V; V]; MR] {
         let Self { a, b, b_stride, k } = self;
         // SAFETY: the caller's promise.
         unsafe {
@@ -225,65 +215,117 @@ impl Precision {
     }
 }
 
-/// The right operand B [k, n] in panels.
+/// A block of a matrix, and where its numbers are.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    source: &'a [f32],
+    stride: usize,
+    /// The source holds the block's transpose.
+    transposed: bool,
+    /// The block's first row and column in the matrix.
+    at: (usize, usize),
+    /// Rows and columns.
+    size: (usize, usize),
+}
+
+impl<'a> Part<'a> {
+    /// The block [rows, columns] = `size` whose first row and column are `at`, row-major in `source` with row stride `stride`.
+    ///
+    /// # Panics
+    /// When the source is smaller than that: a mistake in the caller, never of a user.
+    pub fn new(source: &'a [f32], stride: usize, at: (usize, usize), size: (usize, usize)) -> Self {
+        assert!(source.len() >= extent(size.0, stride, size.1));
+        Self { source, stride, transposed: false, at, size }
+    }
+
+    /// The same where `source` is the transpose, [columns, rows].
+    ///
+    /// # Panics
+    /// When the source is smaller than that.
+    pub fn transposed(source: &'a [f32], stride: usize, at: (usize, usize), size: (usize, usize)) -> Self {
+        assert!(source.len() >= extent(size.1, stride, size.0));
+        Self { source, stride, transposed: true, at, size }
+    }
+
+    /// How many numbers it has.
+    pub(crate) fn len(&self) -> usize {
+        self.size.0 * self.size.1
+    }
+
+    /// What this and the block [rows, columns] = `size` at `at` share, placed as in that one.
+    pub(crate) fn within(self, at: (usize, usize), size: (usize, usize)) -> Option<Self> {
+        let shared = |own: usize, len: usize, other: usize, most: usize| {
+            let (from, to) = (own.max(other), (own + len).min(other + most));
+            (from < to).then(|| (from, to - from))
+        };
+        let (row, rows) = shared(self.at.0, self.size.0, at.0, size.0)?;
+        let (column, columns) = shared(self.at.1, self.size.1, at.1, size.1)?;
+        let (r, c) = (row - self.at.0, column - self.at.1);
+        let start = if self.transposed { c * self.stride + r } else { r * self.stride + c };
+        Some(Self {
+            source: &self.source[start..],
+            at: (row - at.0, column - at.1),
+            size: (rows, columns),
+            ..self
+        })
+    }
+
+    /// Writes it into the panels of a matrix of size `whole`.
+    #[inline(always)]
+    pub(crate) fn copy<S: Simd>(self, s: S, whole: (usize, usize), out: &mut [f32]) {
+        let Self { source, stride, transposed, at, size } = self;
+        if transposed {
+            pack_columns_generic(s, source, stride, at, size, whole, out);
+        } else {
+            pack_rows_generic(s, source, stride, at, size, whole, out);
+        }
+    }
+}
+
+/// The right operand B [k, n] in panels: in f32, or rounded.
 pub struct Packed {
     isa: Isa,
+    precision: Precision,
     k: usize,
     n: usize,
     data: Buffer,
-    /// The same rounded, for products in half precision.
-    half: Option<Buffer>,
 }
 
 impl Packed {
     /// A matrix [k, n] of zeros.
     pub fn new(isa: Isa, precision: Precision, k: usize, n: usize) -> Self {
         let width = n.next_multiple_of(isa.lanes());
-        let rounded = half::packed_rows(k);
-        Self {
-            isa,
-            k,
-            n,
-            data: Buffer::zeroed(extent(k, width, width)),
-            half: (precision == Precision::Half).then(|| Buffer::zeroed(extent(rounded, width, width))),
+        let data = Buffer::zeroed(extent(Self::rows(precision, k), width, width));
+        Self { isa, precision, k, n, data }
+    }
+
+    /// Rows of a panel for k rows.
+    fn rows(precision: Precision, k: usize) -> usize {
+        match precision {
+            Precision::F32 => k,
+            Precision::Half => half::packed_rows(k),
         }
     }
 
     /// Bytes that [`Packed::new`] allocates.
     pub fn bytes(precision: Precision, k: usize, n: usize) -> usize {
-        let rows = match precision {
-            Precision::F32 => k,
-            Precision::Half => k + half::packed_rows(k),
-        };
-        4 * rows * n.div_ceil(16) * 16
+        4 * Self::rows(precision, k) * n.div_ceil(16) * 16
     }
 
-    /// To be called when everything is packed: rounds for half precision.
-    pub fn finish(&mut self) {
-        if let Some(half) = &mut self.half {
-            half::round_panels(self.isa, &self.data, self.k, self.n, half);
+    /// Packs a matrix that consists of `parts`.
+    ///
+    /// # Panics
+    /// When a part lies outside of the matrix, or the parts are not the whole: a mistake in the caller, never of a user.
+    pub fn pack(&mut self, parts: &[Part<'_>]) {
+        for Part { at, size, .. } in parts {
+            assert!(at.0 <= self.k && size.0 <= self.k - at.0, "rows outside of the matrix");
+            assert!(at.1 <= self.n && size.1 <= self.n - at.1, "columns outside of the matrix");
         }
-    }
-
-    /// Packs `source` [rows, columns] = `size`, row-major with row stride `stride`, as the block of B whose first row and column
-    /// are `at`.
-    pub fn pack(&mut self, source: &[f32], stride: usize, at: (usize, usize), size: (usize, usize)) {
-        self.check(at, size);
-        assert!(source.len() >= extent(size.0, stride, size.1));
-        pack_rows(self.isa, source, stride, at, size, (self.k, self.n), &mut self.data);
-    }
-
-    /// The same for the transpose of `source` [columns, rows].
-    pub fn pack_transposed(
-        &mut self,
-        source: &[f32],
-        stride: usize,
-        at: (usize, usize),
-        size: (usize, usize),
-    ) {
-        self.check(at, size);
-        assert!(source.len() >= extent(size.1, stride, size.0));
-        pack_columns(self.isa, source, stride, at, size, (self.k, self.n), &mut self.data);
+        assert_eq!(parts.iter().map(Part::len).sum::<usize>(), self.k * self.n, "the whole matrix");
+        match self.precision {
+            Precision::F32 => copy_parts(self.isa, parts, (self.k, self.n), &mut self.data),
+            Precision::Half => half::round_parts(self.isa, parts, (self.k, self.n), &mut self.data),
+        }
     }
 
     /// (k, n).
@@ -291,15 +333,22 @@ impl Packed {
         (self.k, self.n)
     }
 
-    /// The panels, for the instruction set that they were made for.
+    /// The panels in f32, for the instruction set that they were made for.
     pub(crate) fn data(&self, isa: Isa) -> &[f32] {
-        assert_eq!(isa, self.isa);
+        assert_eq!((isa, Precision::F32), (self.isa, self.precision));
         &self.data
     }
+}
 
-    fn check(&self, at: (usize, usize), size: (usize, usize)) {
-        assert!(at.0 <= self.k && size.0 <= self.k - at.0, "rows outside of the matrix");
-        assert!(at.1 <= self.n && size.1 <= self.n - at.1, "columns outside of the matrix");
+dispatch! {
+    /// Copies the parts of a matrix into its panels; sizes checked by the caller.
+    fn copy_parts(parts: &[Part<'_>], whole: (usize, usize), out: &mut [f32]) = copy_parts_generic;
+}
+
+#[inline(always)]
+fn copy_parts_generic<S: Simd>(s: S, parts: &[Part<'_>], whole: (usize, usize), out: &mut [f32]) {
+    for part in parts {
+        part.copy(s, whole, out);
     }
 }
 
@@ -319,11 +368,7 @@ pub(crate) fn panels(vectors: usize, most: usize) -> impl Iterator<Item = (usize
     })
 }
 
-dispatch! {
-    /// Packs rows; sizes checked by the caller.
-    fn pack_rows(source: &[f32], stride: usize, at: (usize, usize), size: (usize, usize), whole: (usize, usize), out: &mut [f32]) = pack_rows_generic;
-}
-
+/// Packs the block `size` at `at` of a matrix of size (k, n), row-major in `source`; sizes checked by the caller.
 #[inline(always)]
 fn pack_rows_generic<S: Simd>(
     s: S,
@@ -343,6 +388,8 @@ fn pack_rows_generic<S: Simd>(
         for kk in 0..size.0 {
             let place = column * k + (at.0 + kk) * columns;
             for c in (from..to).step_by(S::LANES) {
+                // The next panel's columns of this row: rows are too far apart for the processor to foresee it.
+                s.prefetch(source.as_ptr().wrapping_add(kk * stride + c - at.1 + columns));
                 // SAFETY: row kk of the source holds the columns from..to of the block; row at.0 + kk < k of the panel holds its
                 // columns.
                 unsafe {
@@ -352,11 +399,6 @@ fn pack_rows_generic<S: Simd>(
             }
         }
     }
-}
-
-dispatch! {
-    /// Packs columns: the transpose of the source; sizes checked by the caller.
-    fn pack_columns(source: &[f32], stride: usize, at: (usize, usize), size: (usize, usize), whole: (usize, usize), out: &mut [f32]) = pack_columns_generic;
 }
 
 /// As [`pack_rows_generic`], for the transpose of `source`.
@@ -426,9 +468,9 @@ pub fn gemm(
     if let Init::Bias(bias) | Init::AccumulateBias(bias) = init {
         assert!(bias.len() >= n);
     }
-    if let Some(b) = &b.half {
+    if b.precision == Precision::Half {
         half::round_rows(isa, (a, a_stride), m, k, scratch);
-        return half::gemm_checked(isa, scratch, b, m, n, k, init, c, c_stride, ahead);
+        return half::gemm_checked(isa, scratch, &b.data, m, n, k, init, c, c_stride, ahead);
     }
     let a = Left::Rows { data: a, stride: a_stride };
     gemm_checked(isa, a, &b.data, m, n, k, init, c, c_stride, ahead);
@@ -729,8 +771,10 @@ impl Stretch<'_> {
         (m, n): (usize, usize),
     ) -> [Sheet; 2] {
         let rounded = precision == Precision::Half;
-        [(self.x, x_stride, m), (self.dy, dy_stride, n)]
-            .map(|(numbers, stride, columns)| Sheet { rounded, ..Sheet::new(numbers, stride, self.k, columns) })
+        [(self.x, x_stride, m), (self.dy, dy_stride, n)].map(|(numbers, stride, columns)| Sheet {
+            rounded,
+            ..Sheet::new(numbers, stride, self.k, columns)
+        })
     }
 }
 
@@ -751,6 +795,11 @@ impl Sheet {
     /// `rows` rows of `columns` numbers, `stride` apart, the first one at the start of `numbers`.
     pub fn new(numbers: &[f32], stride: usize, rows: usize, columns: usize) -> Self {
         Self { from: numbers.as_ptr(), stride, rows, lines: columns.div_ceil(16), rounded: false }
+    }
+
+    /// No numbers.
+    pub fn nothing() -> Self {
+        Self::new(&[], 0, 0, 0)
     }
 
     /// Down the rows, along line `line` of each.
@@ -897,9 +946,9 @@ mod tests {
                 let bias = numbers(5, n);
                 let start = numbers(6, m * ld_c);
                 let mut rows = Packed::new(isa, Precision::F32, k, n);
-                rows.pack(&b, ld_b, (0, 0), (k, n));
+                rows.pack(&[Part::new(&b, ld_b, (0, 0), (k, n))]);
                 let mut columns = Packed::new(isa, Precision::F32, k, n);
-                columns.pack_transposed(&bt, k + 2, (0, 0), (k, n));
+                columns.pack(&[Part::transposed(&bt, k + 2, (0, 0), (k, n))]);
                 for transposed in [false, true] {
                     let packed = if transposed { &columns } else { &rows };
                     let b_at = |kk: usize, j: usize| {
@@ -1017,26 +1066,31 @@ mod tests {
     #[test]
     fn a_matrix_packed_in_blocks_is_the_same() {
         for isa in Isa::available() {
-            let (k, n) = (37, 131);
+            let (k, n) = (201, 131);
             let (b, bt) = (numbers(1, k * n), numbers(2, n * k));
             for transposed in [false, true] {
                 let source = if transposed { &bt } else { &b };
-                let pack = |packed: &mut Packed, k0: usize, n0: usize, rows: usize, columns: usize| {
+                let part = |k0: usize, n0: usize, rows: usize, columns: usize| {
                     if transposed {
-                        packed.pack_transposed(&source[n0 * k + k0..], k, (k0, n0), (rows, columns));
+                        Part::transposed(&source[n0 * k + k0..], k, (k0, n0), (rows, columns))
                     } else {
-                        packed.pack(&source[k0 * n + n0..], n, (k0, n0), (rows, columns));
+                        Part::new(&source[k0 * n + n0..], n, (k0, n0), (rows, columns))
                     }
                 };
-                let (mut whole, mut parts) =
-                    (Packed::new(isa, Precision::F32, k, n), Packed::new(isa, Precision::F32, k, n));
-                pack(&mut whole, 0, 0, k, n);
-                for (k0, rows) in [(0, 13), (13, 24)] {
+                let mut blocks = Vec::new();
+                for (k0, rows) in [(0, 13), (13, k - 13)] {
                     for (n0, columns) in [(0, 50), (50, 1), (51, 80)] {
-                        pack(&mut parts, k0, n0, rows, columns);
+                        blocks.push(part(k0, n0, rows, columns));
                     }
                 }
-                assert_eq!(whole.data[..], parts.data[..], "{isa}");
+                for precision in [Precision::F32, Precision::Half] {
+                    let [whole, parts] = [&[part(0, 0, k, n)], &blocks[..]].map(|parts| {
+                        let mut packed = Packed::new(isa, precision, k, n);
+                        packed.pack(parts);
+                        packed.data.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+                    });
+                    assert_eq!(whole, parts, "{isa} {precision:?}");
+                }
             }
         }
     }
@@ -1048,7 +1102,7 @@ mod tests {
         let a = numbers(1, 21 * k);
         let b = numbers(2, k * n);
         let mut packed = Packed::new(isa, Precision::F32, k, n);
-        packed.pack(&b, n, (0, 0), (k, n));
+        packed.pack(&[Part::new(&b, n, (0, 0), (k, n))]);
         let mut all = vec![0.0; 21 * n];
         gemm(isa, (&a, k), &packed, 21, Init::Zero, &mut all, n, &[], &mut []);
         for i in 0..21 {

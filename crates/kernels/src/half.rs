@@ -26,7 +26,9 @@
 //! All this lies in vectors of f32, as bits: only this module looks at them.
 
 use crate::extent;
-use crate::gemm::{Init, Lines, Operands, Sheet, Spread, Stretch, Walk, padded, panel, panels, row_tiles};
+use crate::gemm::{
+    Init, Lines, Operands, Part, Sheet, Spread, Stretch, Walk, padded, panel, panels, row_tiles,
+};
 use crate::isa::{Isa, dispatch, dispatch_pairs};
 use crate::simd::Integers;
 
@@ -107,36 +109,43 @@ fn rows_generic<S: Integers>(s: S, a: &[f32], stride: usize, m: usize, k: usize,
     }
 }
 
-/// Rounds the columns of a panel-wise matrix B [k, n] into `out`.
-pub(crate) fn round_panels(isa: Isa, panels: &[f32], k: usize, n: usize, out: &mut [f32]) {
+/// Rounds a matrix B [k, n] that consists of `parts` into the panels `out`; sizes checked by the caller.
+pub(crate) fn round_parts(isa: Isa, parts: &[Part<'_>], (k, n): (usize, usize), out: &mut [f32]) {
     let width = n.next_multiple_of(isa.lanes());
-    assert!(panels.len() >= extent(k, width, width));
     assert!(out.len() >= extent(packed_rows(k), width, width));
-    panels_checked(isa, panels, k, n, out);
+    parts_checked(isa, parts, k, n, out);
 }
 
 dispatch! {
     /// Sizes checked by the caller.
-    fn panels_checked(data: &[f32], k: usize, n: usize, out: &mut [f32]) = panels_generic;
+    fn parts_checked(parts: &[Part<'_>], k: usize, n: usize, out: &mut [f32]) = parts_generic;
 }
 
 #[inline(always)]
-fn panels_generic<S: Integers>(s: S, data: &[f32], k: usize, n: usize, out: &mut [f32]) {
-    let mut to_panels = panels(n.div_ceil(S::LANES), S::PAIR_TILE.1);
-    let (mut to_first, mut to_width) = (0, 0);
-    for (first, width) in panels(n.div_ceil(S::LANES), S::TILE.1) {
-        for v in first..first + width {
-            if v == to_first + to_width {
-                (to_first, to_width) = to_panels.next().expect("as many vectors");
-            }
-            let stride = to_width * S::LANES;
-            // SAFETY: the vector lies inside of both.
-            unsafe {
-                let from = data.as_ptr().add(first * S::LANES * k + (v - first) * S::LANES);
-                let to =
-                    out.as_mut_ptr().add(to_first * S::LANES * packed_rows(k) + (v - to_first) * S::LANES);
-                let chunk = (CHUNK / 2 + 1) * stride;
-                columns_into(s, (from, width * S::LANES), k, S::LANES, (to, stride), chunk);
+fn parts_generic<S: Integers>(s: S, parts: &[Part<'_>], k: usize, n: usize, out: &mut [f32]) {
+    // The chunk of a vector's columns, gathered here: where the parts lie, its rows are far apart and would throw each other out of the
+    // cache before they are read again.
+    let mut gathered = [0.0; 16 * CHUNK];
+    for (number, k0) in (0..k).step_by(CHUNK).enumerate() {
+        let len = CHUNK.min(k - k0);
+        for (first, width) in panels(n.div_ceil(S::LANES), S::PAIR_TILE.1) {
+            let stride = width * S::LANES;
+            for v in first..first + width {
+                let column = v * S::LANES;
+                let columns = S::LANES.min(n - column);
+                let chunk = &mut gathered[..len * S::LANES];
+                if columns < S::LANES {
+                    chunk.fill(0.0);
+                }
+                for part in parts.iter().filter_map(|part| part.within((k0, column), (len, columns))) {
+                    part.copy(s, (len, S::LANES), chunk);
+                }
+                // SAFETY: the vector's part of the panel's chunk lies inside of `out`, whose size the caller has checked.
+                unsafe {
+                    let panel = out.as_mut_ptr().add(first * S::LANES * packed_rows(k));
+                    let to = panel.add(number * (CHUNK / 2 + 1) * stride + (v - first) * S::LANES);
+                    columns_into(s, (chunk.as_ptr(), S::LANES), len, S::LANES, (to, stride), 0);
+                }
             }
         }
     }
@@ -248,12 +257,7 @@ impl<const ROWS: bool, S: Integers> Operands<S> for Rounded<ROWS> {
     }
 
     #[inline(always)]
-    unsafe fn sums<const MR: usize, const V: usize>(
-        self,
-        s: S,
-        r: usize,
-        mut walk: Walk,
-    ) -> [[S::V; V]; MR] {
+    unsafe fn sums<const MR: usize, const V: usize>(self, s: S, r: usize, mut walk: Walk) -> [[S::V; V]; MR] {
         let (a_row, a_step) = if ROWS { (self.a_stride, 1) } else { (1, self.a_stride) };
         let a_chunk = if ROWS { ROW_CHUNK } else { CHUNK * self.a_stride };
         let mut total = [[s.splat(0.0); V]; MR];
@@ -472,8 +476,7 @@ mod tests {
     /// The product of A [m, k] and the transpose of `bt` [n, k].
     fn rows_times(isa: Isa, a: &[f32], bt: &[f32], (m, n, k): (usize, usize, usize)) -> Vec<f32> {
         let mut packed = Packed::new(isa, Precision::Half, k, n);
-        packed.pack_transposed(bt, k, (0, 0), (k, n));
-        packed.finish();
+        packed.pack(&[Part::transposed(bt, k, (0, 0), (k, n))]);
         let mut c = vec![f32::NAN; m * n];
         let mut scratch = vec![f32::NAN; half_rows_len(m, k)];
         gemm(isa, (a, k), &packed, m, Init::Zero, &mut c, n, &[], &mut scratch);
@@ -572,9 +575,8 @@ mod tests {
             let product = rows_times(isa, &a, &bt, (m, n, k));
             // Packed by rows, in two blocks whose border is none of a chunk.
             let mut packed = Packed::new(isa, Precision::Half, k, n);
-            packed.pack(&b, n, (0, 0), (70, n));
-            packed.pack(&b[70 * n..], n, (70, 0), (k - 70, n));
-            packed.finish();
+            let rest = Part::new(&b[70 * n..], n, (70, 0), (k - 70, n));
+            packed.pack(&[Part::new(&b, n, (0, 0), (70, n)), rest]);
             let start = numbers(4, m * n);
             for init in [Init::Zero, Init::Accumulate, Init::Bias(&bias), Init::AccumulateBias(&bias)] {
                 let mut c = start.clone();

@@ -39,7 +39,7 @@ pub use blocks::{Block, BlockMut, BlockSet};
 pub use buffer::Buffer;
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use few::gemm_few;
-pub use gemm::{Init, Packed, Precision, Sheet, Stretch, gemm, gemm_transposed, padded};
+pub use gemm::{Init, Packed, Part, Precision, Sheet, Stretch, gemm, gemm_transposed, padded};
 pub use half::{gemm_transposed_half, half_rows_len, round_columns, rounded_rows};
 pub use isa::Isa;
 pub use layer_norm::{layer_norm, layer_norm_backward};

@@ -143,7 +143,7 @@ impl Context<'_> {
         // From the last block's attention on, only the last position of each stream is needed.
         let (last, apart) = ((p - 1) * s.ld_d, p * s.ld_d);
         for block in 0..s.l {
-            let w = |which| &self.weights.block(block, which).forward;
+            let w = |which| self.weights.block(block, which).single();
             let names = &self.layout.blocks[block];
             if let Some(weights) = self.pair(&names.embedding_residual) {
                 mix(isa, x, s.ld_d, embedded, s.ld_d, n, d, weights, hat);
@@ -190,7 +190,7 @@ impl Context<'_> {
         }
         let (n, x) = (streams.len(), &x[last..]);
         let rows = (self.norm(&self.layout.final_norm, x, n, apart, hat, rstd, y), apart);
-        let head = &self.weights.head().forward;
+        let head = self.weights.head().single();
         gemm_few(isa, team, rows, head, n, Init::Zero, false, padded, s.ld_v);
         if s.model.logit_softcap > 0.0 {
             softcap(isa, padded, n, s.v, s.ld_v, s.model.logit_softcap as f32);

@@ -7,7 +7,8 @@
 use super::passes::Item;
 use super::sizes::{BlockFields, EndFields, Sizes, SmallEnds, SmallFields};
 use diapason_kernels::{
-    Block, BlockSet, Buffer, Isa, Precision, Sheet, Stretch, add, gemm_transposed, gemm_transposed_half, padded,
+    Block, BlockSet, Buffer, Isa, Precision, Sheet, Stretch, add, gemm_transposed, gemm_transposed_half,
+    padded,
 };
 use diapason_model::Layout;
 use std::ops::Range;
@@ -17,6 +18,9 @@ use std::ops::Range;
 const ROWS: usize = 128;
 /// Columns of a rectangle, at most.
 const COLUMNS: usize = 256;
+
+/// Vectors that what becomes of a gradient touches, at most.
+const SOON: usize = 3;
 
 /// How one rectangle of gradients comes about.
 enum Task {
@@ -185,7 +189,8 @@ impl Gradient {
         &self.set
     }
 
-    /// Computes the gradient of a task, and hands it row by row to `row(r, gradient)`. `soon`: what `row` touches, fetched meanwhile.
+    /// Computes the gradient of a task, and hands it row by row to `row(r, gradient)`. `soon`: the three
+    /// vectors or fewer that `row` touches, fetched meanwhile.
     pub(super) fn compute(
         &self,
         turn: Turn,
@@ -204,13 +209,14 @@ impl Gradient {
                 let width = padded(columns.len());
                 let (strides, shape) = ((x.stride, dy.stride), (rows.len(), columns.len()));
                 let own = |item| stretch(s, item, *block, (*x, rows), (*dy, columns));
-                let mut soon = soon.to_vec();
+                let mut ahead = [Sheet::nothing(); SOON + 2];
+                ahead[..soon.len()].copy_from_slice(soon);
                 if let Some(Task::Matrix { block, x, dy, rows, columns }) = self.tasks.get(turn.next) {
                     let (strides, shape) = ((x.stride, dy.stride), (rows.len(), columns.len()));
                     let first = stretch(s, &items[0], *block, (*x, rows), (*dy, columns));
-                    soon.extend(first.sheets(s.precision, strides, shape));
+                    ahead[SOON..].copy_from_slice(&first.sheets(s.precision, strides, shape));
                 }
-                product(isa, s.precision, items, strides, shape, &soon, gradient, width, own);
+                product(isa, s.precision, items, strides, shape, &ahead, gradient, width, own);
                 width
             }
             Task::Head { rows, columns } => {

@@ -260,6 +260,8 @@ impl CpuEngine {
     /// Reads the next `symbols` of each stream; `logits` behind them.
     fn read(&mut self, groups: &mut [Group], symbols: &[u8], logits: &mut [f32]) {
         let s = self.sizes;
+        let (weights, parameters) = (&mut self.weights, &self.parameters);
+        weights.pack_singles(self.isa, s.precision, parameters, &mut self.pool, &mut self.threads);
         let context = Context {
             isa: self.isa,
             sizes: s,

@@ -1,9 +1,12 @@
 //! The weight matrices, packed for the products: once a step, in both orientations.
 
 use super::sizes::Sizes;
-use diapason_kernels::{Isa, Packed, Pool, Precision};
+use diapason_kernels::{Isa, Packed, Part, Pool, Precision};
 use diapason_model::Layout;
 use std::ops::Range;
+
+/// Matrices that share their input, at most.
+const PARTS: usize = 3;
 
 /// A matrix W [inputs, outputs], ready to multiply from the right. Query, key and value are one: they share their input;
 /// and so are gate and up.
@@ -12,6 +15,8 @@ pub(super) struct Matrix {
     pub forward: Packed,
     /// W transposed, for dX = dY W^T.
     pub backward: Packed,
+    /// W in f32 where the others are not: for generation, when it has asked for it since the last change.
+    single: Option<Packed>,
     /// Its place among the parameters.
     range: Range<usize>,
     inputs: usize,
@@ -27,6 +32,7 @@ impl Matrix {
         Self {
             forward: Packed::new(isa, precision, inputs, outputs),
             backward: Packed::new(isa, precision, outputs, inputs),
+            single: None,
             range,
             inputs,
             outputs,
@@ -35,24 +41,41 @@ impl Matrix {
         }
     }
 
-    fn pack(&mut self, parameters: &[f32]) {
-        self.copy(parameters);
-        self.forward.finish();
-        self.backward.finish();
-    }
-
-    fn copy(&mut self, parameters: &[f32]) {
+    /// What W and its transpose consist of; the last parts may be empty.
+    fn parts<'a>(&self, parameters: &'a [f32]) -> [[Part<'a>; PARTS]; 2] {
         let (inputs, outputs) = (self.inputs, self.outputs / self.parts);
         let w = &parameters[self.range.clone()];
+        let mut all = [[Part::new(&[], 0, (0, 0), (0, 0)); PARTS]; 2];
         if self.transposed {
-            self.forward.pack_transposed(w, inputs, (0, 0), (inputs, outputs));
-            self.backward.pack(w, inputs, (0, 0), (outputs, inputs));
-            return;
+            all[0][0] = Part::transposed(w, inputs, (0, 0), (inputs, outputs));
+            all[1][0] = Part::new(w, inputs, (0, 0), (outputs, inputs));
+            return all;
         }
         for (part, w) in w.chunks_exact(inputs * outputs).enumerate() {
-            self.forward.pack(w, outputs, (0, part * outputs), (inputs, outputs));
-            self.backward.pack_transposed(w, outputs, (part * outputs, 0), (outputs, inputs));
+            all[0][part] = Part::new(w, outputs, (0, part * outputs), (inputs, outputs));
+            all[1][part] = Part::transposed(w, outputs, (part * outputs, 0), (outputs, inputs));
         }
+        all
+    }
+
+    fn pack(&mut self, parameters: &[f32]) {
+        let [forward, backward] = self.parts(parameters);
+        self.forward.pack(&forward);
+        self.backward.pack(&backward);
+        self.single = None;
+    }
+
+    fn pack_single(&mut self, isa: Isa, parameters: &[f32]) {
+        if self.single.is_none() {
+            let mut single = Packed::new(isa, Precision::F32, self.inputs, self.outputs);
+            single.pack(&self.parts(parameters)[0]);
+            self.single = Some(single);
+        }
+    }
+
+    /// W in f32, once [`Weights::pack_singles`] has been called.
+    pub(super) fn single(&self) -> &Packed {
+        self.single.as_ref().unwrap_or(&self.forward)
     }
 }
 
@@ -99,6 +122,20 @@ impl Weights {
     /// Packs all matrices.
     pub(super) fn pack<S: Send>(&mut self, parameters: &[f32], pool: &mut Pool, scratch: &mut [S]) {
         pool.for_each(&mut self.matrices, scratch, |_, matrix, _| matrix.pack(parameters));
+    }
+
+    /// Packs what generation reads, which is in f32 always, where that has not been done since the last [`Weights::pack`].
+    pub(super) fn pack_singles<S: Send>(
+        &mut self,
+        isa: Isa,
+        precision: Precision,
+        parameters: &[f32],
+        pool: &mut Pool,
+        scratch: &mut [S],
+    ) {
+        if precision != Precision::F32 {
+            pool.for_each(&mut self.matrices, scratch, |_, matrix, _| matrix.pack_single(isa, parameters));
+        }
     }
 
     /// Matrix `which` of a block.
