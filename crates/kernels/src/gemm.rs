@@ -200,7 +200,7 @@ impl Walk {
 pub enum Precision {
     /// f32 throughout.
     F32,
-    /// Operands rounded to 12 bits with a common power of two for each chunk of 128 along k; sums exact within a chunk, f32 between
+    /// Operands rounded to integers of 12 bits with a common quantum for each chunk of 128 along k; sums exact within a chunk, f32 between
     /// chunks. See `half.rs`.
     Half,
 }

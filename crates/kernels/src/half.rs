@@ -1,4 +1,4 @@
-//! Half precision: products of 16-bit integers with a common power of two for each chunk.
+//! Half precision: products of 16-bit integers with a common quantum for each chunk.
 //!
 //! **The format.** An operand is cut along k into chunks of [`CHUNK`]. Each chunk of a row of A, or of a column of B, has a
 //! *quantum* q, its largest magnitude over [`LARGEST`]. Every number is rounded to a multiple m q, the nearest (ties to even), with |m| <= [`LARGEST`].
