@@ -20,6 +20,10 @@ use crate::simd::Simd;
 const QUERIES: usize = 64;
 /// Rows of a tile chunk: the causal limits move in these steps.
 const CHUNK: usize = 8;
+/// Rows whose softmax is computed side by side: a divisor of every number of lanes, so that their causal limits lie in the same vector.
+const GROUP: usize = 4;
+
+const _: () = assert!(QUERIES.is_multiple_of(CHUNK) && CHUNK.is_multiple_of(GROUP));
 
 /// Sizes of one sequence.
 #[derive(Clone, Copy, Debug)]
@@ -67,10 +71,8 @@ struct Parts {
     /// dS of a block.
     ds: usize,
     score_stride: usize,
-    /// dQ, dK, dV [T, head_stride].
-    dq: usize,
+    /// dK [T, head_stride]; dQ and dV go where Q and V were.
     dk: usize,
-    dv: usize,
     head_stride: usize,
     end: usize,
 }
@@ -85,10 +87,8 @@ impl Parts {
         let values = packed;
         let p = values + packed;
         let ds = p + block;
-        let dq = ds + block;
-        let dk = dq + head;
-        let dv = dk + head;
-        Self { values, p, ds, score_stride, dq, dk, dv, head_stride, end: dv + head }
+        let dk = ds + block;
+        Self { values, p, ds, score_stride, dk, head_stride, end: dk + head }
     }
 }
 
@@ -119,11 +119,20 @@ fn forward<S: Simd>(
         for i0 in (0..t).step_by(QUERIES) {
             let i1 = (i0 + QUERIES).min(t);
             scores(s, &qkv[q..], ld, keys, i0, i1, t, d, p, parts.score_stride);
-            for i in i0..i1 {
-                let row = &mut p[(i - i0) * parts.score_stride..][..parts.score_stride];
-                let (largest, inverse) = softmax(s, row, i + 1, shape.scale());
-                stats[2 * (head * t + i)] = largest;
-                stats[2 * (head * t + i) + 1] = inverse;
+            let stats = &mut stats[2 * (head * t + i0)..2 * (head * t + i1)];
+            for (group, stats) in stats.chunks_mut(2 * GROUP).enumerate() {
+                let i = i0 + group * GROUP;
+                let rows = &mut p[group * GROUP * parts.score_stride..];
+                match stats.len() / 2 {
+                    GROUP => softmax::<S, GROUP>(s, rows, parts.score_stride, i + 1, shape.scale(), stats),
+                    left => {
+                        for r in 0..left {
+                            let row = &mut rows[r * parts.score_stride..];
+                            let stats = &mut stats[2 * r..][..2];
+                            softmax::<S, 1>(s, row, parts.score_stride, i + r + 1, shape.scale(), stats);
+                        }
+                    }
+                }
             }
             for r in (i0..i1).step_by(CHUNK) {
                 let m = CHUNK.min(i1 - r);
@@ -162,9 +171,7 @@ fn backward<S: Simd>(
     let (keys, rest) = scratch.split_at_mut(parts.values);
     let (values, rest) = rest.split_at_mut(parts.p - parts.values);
     let (p, rest) = rest.split_at_mut(parts.ds - parts.p);
-    let (ds, rest) = rest.split_at_mut(parts.dq - parts.ds);
-    let (dq, rest) = rest.split_at_mut(parts.dk - parts.dq);
-    let (dk, dv) = rest.split_at_mut(parts.dv - parts.dk);
+    let (ds, dk) = rest.split_at_mut(parts.dk - parts.ds);
     let scale = shape.scale();
     for head in 0..shape.heads {
         let (q, k, v, o) = (head * d, width + head * d, 2 * width + head * d, head * d);
@@ -174,21 +181,23 @@ fn backward<S: Simd>(
             let i1 = (i0 + QUERIES).min(t);
             scores(s, &qkv[q..], ld, keys, i0, i1, t, d, p, ls);
             scores(s, &dout[o..], lo, values, i0, i1, t, d, ds, ls);
-            for i in i0..i1 {
-                let (largest, inverse) = (stats[2 * (head * t + i)], stats[2 * (head * t + i) + 1]);
-                let row_p = &mut p[(i - i0) * ls..][..ls];
-                let row_ds = &mut ds[(i - i0) * ls..][..ls];
-                let (dout, out) = (&dout[i * lo + o..][..d], &out[i * lo + o..][..d]);
-                softmax_gradient(s, row_p, row_ds, i + 1, largest, inverse, scale, dout, out);
-            }
-            for r in (i0..i1).step_by(CHUNK) {
-                let m = CHUNK.min(i1 - r);
-                let a = Left::Rows { data: &ds[(r - i0) * ls..], stride: ls };
-                // SAFETY: dS holds m rows of r + m columns, qkv r + m <= t rows readable 16 numbers past their end,
-                // dq m rows of d numbers.
-                unsafe {
-                    let c = dq.as_mut_ptr().add(r * lh);
-                    product(s, a, qkv.as_ptr().add(k), ld, m, d, r + m, Init::Zero, c, lh);
+            let stats = &stats[2 * (head * t + i0)..2 * (head * t + i1)];
+            for (group, stats) in stats.chunks(2 * GROUP).enumerate() {
+                let i = i0 + group * GROUP;
+                let (p, ds) = (&mut p[group * GROUP * ls..], &mut ds[group * GROUP * ls..]);
+                let (dout, out) = (&dout[i * lo + o..], &out[i * lo + o..]);
+                match stats.len() / 2 {
+                    GROUP => {
+                        softmax_gradient::<S, GROUP>(s, p, ds, ls, i + 1, stats, scale, dout, out, lo, d)
+                    }
+                    left => {
+                        for r in 0..left {
+                            let (p, ds) = (&mut p[r * ls..], &mut ds[r * ls..]);
+                            let (dout, out) = (&dout[r * lo..], &out[r * lo..]);
+                            let stats = &stats[2 * r..][..2];
+                            softmax_gradient::<S, 1>(s, p, ds, ls, i + r + 1, stats, scale, dout, out, lo, d);
+                        }
+                    }
                 }
             }
             for j in (0..i1).step_by(CHUNK) {
@@ -198,21 +207,29 @@ fn backward<S: Simd>(
                 let init = if j >= i0 { Init::Zero } else { Init::Accumulate };
                 let columns = |x| Left::Columns { data: x, stride: ls };
                 // SAFETY: P and dS hold rows from..i1 and columns j..j + m of the block; dout and qkv hold rows
-                // from..i1, readable 16 numbers past their end; dv and dk m rows of d numbers.
+                // from..i1, readable 16 numbers past their end; dV m rows of d numbers in place of V, which `values` holds, dk as many.
                 unsafe {
                     let a = columns(&p[(from - i0) * ls + j..]);
-                    let c = dv.as_mut_ptr().add(j * lh);
-                    product(s, a, dout.as_ptr().add(from * lo + o), lo, m, d, i1 - from, init, c, lh);
+                    let c = qkv.as_mut_ptr().add(j * ld + v);
+                    product(s, a, dout.as_ptr().add(from * lo + o), lo, m, d, i1 - from, init, c, ld);
                     let a = columns(&ds[(from - i0) * ls + j..]);
                     let c = dk.as_mut_ptr().add(j * lh);
                     product(s, a, qkv.as_ptr().add(from * ld + q), ld, m, d, i1 - from, init, c, lh);
                 }
             }
+            for r in (i0..i1).step_by(CHUNK) {
+                let m = CHUNK.min(i1 - r);
+                let a = Left::Rows { data: &ds[(r - i0) * ls..], stride: ls };
+                // SAFETY: dS holds m rows of r + m columns, qkv r + m <= t rows readable 16 numbers past their end. dQ takes the place
+                // of the queries of these rows, which no other block reads.
+                unsafe {
+                    let c = qkv.as_mut_ptr().add(r * ld + q);
+                    product(s, a, qkv.as_ptr().add(k), ld, m, d, r + m, Init::Zero, c, ld);
+                }
+            }
         }
         for i in 0..t {
-            for (part, gradient) in [(q, &*dq), (k, &*dk), (v, &*dv)] {
-                copy(s, &gradient[i * lh..][..d], &mut qkv[i * ld + part..][..d]);
-            }
+            copy(s, &dk[i * lh..][..d], &mut qkv[i * ld + k..][..d]);
         }
     }
 }
@@ -288,38 +305,63 @@ fn scores<S: Simd>(
     }
 }
 
-/// A row of scores becomes probabilities over its first `n` columns and zeros behind them up to the end of the chunk;
-/// gives the largest scaled score and the inverse of the sum of exponentials.
+/// R rows of scores, `stride` apart, become probabilities: the first over its first `n` columns, the next over one more, and so
+/// on, with zeros behind them up to the end of the chunk. `stats` [R, 2] gets the largest scaled score of each and the inverse of its sum
+/// of exponentials.
+///
+/// The rows end in the same vector: R is 1, or [`GROUP`] with n - 1 a multiple of it. Each waits for its largest score, for the sum of
+/// all exponentials, for a division; side by side they wait together.
 #[inline(always)]
-fn softmax<S: Simd>(s: S, row: &mut [f32], n: usize, scale: f32) -> (f32, f32) {
-    assert!(n + 16 <= row.len());
+fn softmax<S: Simd, const R: usize>(
+    s: S,
+    rows: &mut [f32],
+    stride: usize,
+    n: usize,
+    scale: f32,
+    stats: &mut [f32],
+) {
+    assert!(rows.len() >= R * stride && n + R - 1 + 16 <= stride && stats.len() == 2 * R);
     let factor = s.splat(scale);
-    // SAFETY: vectors from j < n end before n + LANES <= row.len(), asserted.
+    let columns = (0..n).step_by(S::LANES);
+    // SAFETY: vectors from j < n end before n + LANES <= stride, asserted.
     unsafe {
-        let mut largest = s.splat(f32::NEG_INFINITY);
-        for j in (0..n).step_by(S::LANES) {
-            let x = s.mul(s.load(row.as_ptr().add(j)), factor);
-            // A NaN may get lost here; it reaches the loss through the sum below.
-            largest = s.max(largest, s.select_first(n - j, x, largest));
+        let start = rows.as_mut_ptr();
+        let at = |r: usize, j: usize| start.add(r * stride + j);
+        let mut largest = [s.splat(f32::NEG_INFINITY); R];
+        for j in columns.clone() {
+            for r in 0..R {
+                let x = s.mul(s.load(at(r, j)), factor);
+                // A NaN may get lost here; it reaches the loss through the sum below.
+                largest[r] = s.max(largest[r], s.select_first(n + r - j, x, largest[r]));
+            }
         }
-        let largest = s.largest(largest);
-        let shift = s.splat(largest);
-        let mut sum = s.splat(0.0);
-        for j in (0..n).step_by(S::LANES) {
-            let p = row.as_mut_ptr().add(j);
-            let e = s.exp(s.sub(s.mul(s.load(p), factor), shift));
-            let e = s.select_first(n - j, e, s.splat(0.0));
-            s.store(p, e);
-            sum = s.add(sum, e);
+        let mut shift = largest;
+        for r in 0..R {
+            stats[2 * r] = s.largest(largest[r]);
+            shift[r] = s.splat(stats[2 * r]);
         }
-        let inverse = 1.0 / s.sum(sum);
-        let factor = s.splat(inverse);
-        for j in (0..n).step_by(S::LANES) {
-            let p = row.as_mut_ptr().add(j);
-            s.store(p, s.mul(s.load(p), factor));
+        let mut sum = [s.splat(0.0); R];
+        for j in columns.clone() {
+            for r in 0..R {
+                let e = s.exp(s.sub(s.mul(s.load(at(r, j)), factor), shift[r]));
+                let e = s.select_first(n + r - j, e, s.splat(0.0));
+                s.store(at(r, j), e);
+                sum[r] = s.add(sum[r], e);
+            }
         }
-        clear_chunk(s, row, n);
-        (largest, inverse)
+        let mut factor = sum;
+        for r in 0..R {
+            stats[2 * r + 1] = 1.0 / s.sum(sum[r]);
+            factor[r] = s.splat(stats[2 * r + 1]);
+        }
+        for j in columns {
+            for r in 0..R {
+                s.store(at(r, j), s.mul(s.load(at(r, j)), factor[r]));
+            }
+        }
+        for r in 0..R {
+            clear_chunk(s, &mut rows[r * stride..][..stride], n + r);
+        }
     }
 }
 
@@ -332,41 +374,54 @@ fn clear_chunk<S: Simd>(s: S, row: &mut [f32], n: usize) {
     }
 }
 
-/// Scores in `p` become probabilities, products dO V^T in `ds` become scaled score gradients; zeros behind
-/// column n in both, as in [`softmax`]. rowsum(dP o P) = dout . out.
+/// R rows of scores in `p` become probabilities, products dO V^T in `ds` become scaled score gradients; zeros behind
+/// the first `n` columns of the first row, one more of the next, in both, as in [`softmax`], which has made the `stats`. dO and O have rows of
+/// d numbers `lo` apart; rowsum(dP o P) = dO . O.
 #[inline(always)]
-fn softmax_gradient<S: Simd>(
+fn softmax_gradient<S: Simd, const R: usize>(
     s: S,
     p: &mut [f32],
     ds: &mut [f32],
+    stride: usize,
     n: usize,
-    largest: f32,
-    inverse: f32,
+    stats: &[f32],
     scale: f32,
     dout: &[f32],
     out: &[f32],
+    lo: usize,
+    d: usize,
 ) {
-    assert!(n + 16 <= p.len().min(ds.len()) && dout.len() >= out.len());
-    let d = out.len();
-    let (factor, shift, norm) = (s.splat(scale), s.splat(largest), s.splat(inverse));
-    // SAFETY: as in `softmax`; out and dout hold d numbers.
+    assert!(p.len().min(ds.len()) >= R * stride && n + R - 1 + 16 <= stride && stats.len() == 2 * R);
+    assert!(dout.len().min(out.len()) >= (R - 1) * lo + d);
+    let factor = s.splat(scale);
+    let (p_start, ds_start) = (p.as_mut_ptr(), ds.as_mut_ptr());
+    // SAFETY: as in `softmax`; rows of out and dout hold d numbers, asserted.
     unsafe {
-        let mut dot = s.splat(0.0);
+        let mut dot = [s.splat(0.0); R];
         for j in (0..d).step_by(S::LANES) {
-            let x = s.load_upto(dout.as_ptr().add(j), d - j);
-            dot = s.mul_add(x, s.load_upto(out.as_ptr().add(j), d - j), dot);
+            for r in 0..R {
+                let x = s.load_upto(dout.as_ptr().add(r * lo + j), d - j);
+                dot[r] = s.mul_add(x, s.load_upto(out.as_ptr().add(r * lo + j), d - j), dot[r]);
+            }
         }
-        let dot = s.splat(s.sum(dot));
+        for r in 0..R {
+            dot[r] = s.splat(s.sum(dot[r]));
+        }
         for j in (0..n).step_by(S::LANES) {
-            let (pp, pd) = (p.as_mut_ptr().add(j), ds.as_mut_ptr().add(j));
-            let e = s.mul(s.exp(s.sub(s.mul(s.load(pp), factor), shift)), norm);
-            let g = s.mul(s.mul(e, s.sub(s.load(pd), dot)), factor);
-            s.store(pp, s.select_first(n - j, e, s.splat(0.0)));
-            s.store(pd, s.select_first(n - j, g, s.splat(0.0)));
+            for r in 0..R {
+                let (shift, norm) = (s.splat(stats[2 * r]), s.splat(stats[2 * r + 1]));
+                let (pp, pd) = (p_start.add(r * stride + j), ds_start.add(r * stride + j));
+                let e = s.mul(s.exp(s.sub(s.mul(s.load(pp), factor), shift)), norm);
+                let g = s.mul(s.mul(e, s.sub(s.load(pd), dot[r])), factor);
+                s.store(pp, s.select_first(n + r - j, e, s.splat(0.0)));
+                s.store(pd, s.select_first(n + r - j, g, s.splat(0.0)));
+            }
         }
     }
-    clear_chunk(s, p, n);
-    clear_chunk(s, ds, n);
+    for r in 0..R {
+        clear_chunk(s, &mut p[r * stride..][..stride], n + r);
+        clear_chunk(s, &mut ds[r * stride..][..stride], n + r);
+    }
 }
 
 #[inline(always)]
