@@ -27,7 +27,7 @@ FOLDER = pathlib.Path(__file__).resolve().parent.parent / "crates" / "engine" / 
 
 # The parts that a model is put together from; the defaults are those of the notebook.
 PARTS = dict(norm="layer_norm", positions="learned", activation="gelu", mlp_bias=True, qk_norm=False,
-             logit_softcap=0.0, embedding_norm=False, ngram_table=0, value_residual=False,
+             logit_softcap=0.0, embedding_norm=False, ngram_table=0, ngram_rows=32768, value_residual=False,
              embedding_residual=False, loss_positions="all", tie_embeddings=False)
 
 # Small models that differ in everything. The first two are the notebook's; the others have each value of each part at least once.
@@ -39,7 +39,7 @@ FIXTURES = {
     "fast": dict(vocabulary=7, d_model=24, n_heads=3, n_layers=3, mlp_ratio=2.0, max_len=12,
                  windows=4, sequence_length=11, seed=3, norm="rms_norm", positions="rotary",
                  activation="relu_squared", mlp_bias=False, qk_norm=True, logit_softcap=5.0,
-                 embedding_norm=True, ngram_table=2, value_residual=True),
+                 embedding_norm=True, ngram_table=5, ngram_rows=60, value_residual=True),
     "gated": dict(vocabulary=4, d_model=20, n_heads=2, n_layers=2, mlp_ratio=1.5, max_len=9,
                   windows=6, sequence_length=9, seed=4, positions="sinusoidal", activation="swiglu",
                   ngram_table=3, embedding_residual=True, loss_positions="last"),
@@ -157,14 +157,10 @@ def define():
                 table = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(t, -1)
                 x = x + table[:, : self.d_model].astype(x.dtype)
             if p["ngram_table"]:
-                # Each n-gram is a number whose digits are its symbols; V stands for what lies before the window.
-                code = 0
-                for back in reversed(range(p["ngram_table"])):
-                    shifted = jnp.pad(tokens, ((0, 0), (back, 0)), constant_values=self.vocabulary)[:, :t]
-                    code = code * (self.vocabulary + (back > 0)) + shifted
-                rows = self.vocabulary * (self.vocabulary + 1) ** (p["ngram_table"] - 1)
-                x = x + nn.Embed(rows, self.d_model, name="ngram_embedding",
-                                 embedding_init=nn.initializers.zeros_init())(code)
+                rows, total = ngram_rows(tokens, self.vocabulary, p["ngram_table"], p["ngram_rows"])
+                table = nn.Embed(total, self.d_model, name="ngram_embedding",
+                                 embedding_init=nn.initializers.zeros_init())
+                x = x + sum(table(row) for row in rows)
             if p["embedding_norm"]:
                 x = rms(x)
             embedded, first_value = x, None
@@ -180,6 +176,48 @@ def define():
                 logits = nn.Dense(self.vocabulary, use_bias=False, name="head")(x)
             cap = p["logit_softcap"]
             return cap * jnp.tanh(logits / cap) if cap else logits
+
+
+def ngram_rows(tokens, vocabulary, longest, most):
+    """For n = 2 .. longest the row [B, T] of each position's n-gram, and the rows of all tables, which lie one behind the other."""
+    t, total, rows = tokens.shape[1], 0, []
+    for n in range(2, longest + 1):
+        # The last symbol first; V stands for what lies before the window.
+        symbols = [jnp.pad(tokens, ((0, 0), (back, 0)), constant_values=vocabulary)[:, :t] for back in range(n)]
+        count = vocabulary * (vocabulary + 1) ** (n - 1)
+        if count <= most:
+            # A number whose digits are the symbols.
+            row = sum(s * (vocabulary * (vocabulary + 1) ** (back - 1) if back else 1)
+                      for back, s in enumerate(symbols))
+        else:
+            count, h = most, jnp.zeros_like(tokens, jnp.uint64)
+            for s in symbols:
+                h = (h + s.astype(jnp.uint64) + jnp.uint64(1)) * jnp.uint64(0x9E3779B97F4A7C15)
+                h = h ^ (h >> 32)
+            row = ((h >> 32) * jnp.uint64(most) >> 32).astype(jnp.int32)
+        rows.append(total + row)
+        total += count
+    return rows, total
+
+
+def keep_unread_rows(model, optimizer):
+    """`optimizer`, whose update(gradient, state, params, tokens=) leaves the rows of n-grams that no token reads, and their moments, as they are."""
+    if not model.parts["ngram_table"]:
+        return optax.with_extra_args_support(optimizer)
+
+    def update(gradient, state, params, *, tokens):
+        rows, total = ngram_rows(tokens, model.vocabulary, model.parts["ngram_table"], model.parts["ngram_rows"])
+        read = jnp.zeros(total, bool).at[jnp.stack(rows)].set(True)[:, None]
+        updates, new = optimizer.update(gradient, state, params)
+
+        def keep(path, new, old):
+            return jnp.where(read, new, old) if any(getattr(k, "key", "") == "ngram_embedding" for k in path) else new
+
+        nothing = jax.tree_util.tree_map(jnp.zeros_like, updates)
+        at = jax.tree_util.tree_map_with_path
+        return at(keep, updates, nothing), at(keep, new, state)
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
 def make_model(sizes):
@@ -198,12 +236,14 @@ def loss_and_logits(model, params, inputs, targets):
 def make_step(model, optimizer):
     """One Adam update; the loss is that before it."""
 
+    optimizer = keep_unread_rows(model, optimizer)
+
     def step(params, state, inputs, targets):
         def loss_of(params):
             return loss_and_logits(model, params, inputs, targets)[0]
 
         loss, gradient = jax.value_and_grad(loss_of)(params)
-        updates, state = optimizer.update(gradient, state, params)
+        updates, state = optimizer.update(gradient, state, params, tokens=inputs)
         return optax.apply_updates(params, updates), state, loss
 
     return jax.jit(step, donate_argnums=(0, 1))

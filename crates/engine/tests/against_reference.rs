@@ -76,7 +76,8 @@ fn cases() -> Vec<Case> {
     let other = ModelConfig {
         positions: Positions::Sinusoidal,
         activation: Activation::Swiglu,
-        ngram_table: 3,
+        ngram_table: 5,
+        ngram_rows: 300,
         embedding_residual: true,
         dropout: 0.3,
         loss_positions: LossPositions::Last,
@@ -124,7 +125,7 @@ fn cases() -> Vec<Case> {
         (
             "hashed trigrams, ReLU",
             (256, 6, 2, 2, 2.0, 8),
-            ModelConfig { ngram_table: 3, activation: Activation::Relu, ..seed },
+            ModelConfig { ngram_table: 3, ngram_rows: 1 << 15, activation: Activation::Relu, ..seed },
             (2, 6),
         ),
         (

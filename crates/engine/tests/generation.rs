@@ -17,7 +17,8 @@ fn parts() -> [ModelConfig; 3] {
         qk_norm: true,
         logit_softcap: 15.0,
         embedding_norm: true,
-        ngram_table: 3,
+        ngram_table: 8,
+        ngram_rows: 500,
         value_residual: true,
         ..seed
     };

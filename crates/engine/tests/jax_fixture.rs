@@ -7,9 +7,11 @@
 
 use diapason_engine::{Batch, CpuEngine, Engine, Optimizer, Precision, Shape, Update};
 use diapason_kernels::Isa;
-use diapason_model::{Layout, ModelConfig};
+use diapason_model::{Layout, ModelConfig, NgramTables};
 use diapason_reference::{Float, adam};
 use safetensors::SafeTensors;
+use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// One file of `tests/fixture`.
 struct Fixture {
@@ -172,6 +174,23 @@ fn check(what: &str, fixture: &Fixture, implementation: &mut dyn Implementation,
     }
 }
 
+/// The parameters that an update changes: all, but of the tables of n-grams only the rows that these inputs read.
+fn changing(model: &ModelConfig, inputs: &[u8], sequence_length: usize) -> Vec<Range<usize>> {
+    let layout = Layout::new(model);
+    let Some(whole) = layout.ngram_embedding else { return vec![0..layout.total] };
+    let tables = NgramTables::new(model);
+    let mut rows = BTreeSet::new();
+    for window in inputs.chunks(sequence_length) {
+        (0..sequence_length).for_each(|t| {
+            tables.each_row(window, t, |row| {
+                rows.insert(row);
+            })
+        });
+    }
+    let row = |row: usize| whole.start + row * model.d_model..whole.start + (row + 1) * model.d_model;
+    [0..whole.start, whole.end..layout.total].into_iter().chain(rows.into_iter().map(row)).collect()
+}
+
 /// The plain reference.
 struct Plain<F> {
     model: ModelConfig,
@@ -228,13 +247,15 @@ impl<F: Float> Implementation for Plain<F> {
             None,
         );
         let settings = adam::Settings { number, learning_rate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-        adam::update(
-            &mut self.parameters,
-            &mut self.first_moment,
-            &mut self.second_moment,
-            &gradient,
-            &settings,
-        );
+        for range in changing(&self.model, inputs, sequence_length) {
+            adam::update(
+                &mut self.parameters[range.clone()],
+                &mut self.first_moment[range.clone()],
+                &mut self.second_moment[range.clone()],
+                &gradient[range],
+                &settings,
+            );
+        }
         loss.to_f64()
     }
 }

@@ -86,7 +86,8 @@ fn parts() -> [ModelConfig; 3] {
     let other = ModelConfig {
         positions: Positions::Sinusoidal,
         activation: Activation::Swiglu,
-        ngram_table: 3,
+        ngram_table: 5,
+        ngram_rows: 3000,
         embedding_residual: true,
         dropout: 0.1,
         loss_positions: LossPositions::Last,

@@ -1,6 +1,6 @@
 //! The sizes and the parts of a model, checked.
 
-use crate::NGRAM_ROWS;
+use crate::LONGEST_NGRAM;
 use serde::{Deserialize, Serialize};
 
 /// What earlier versions wrote in place of the parts: the one family of models that there was, which is the default of
@@ -105,8 +105,10 @@ pub struct ModelConfig {
     pub logit_softcap: f64,
     /// Whether the sum of embeddings is divided by the root of its mean square.
     pub embedding_norm: bool,
-    /// n of the n-grams that have a row each, added to the embedding: 2, 3, or 0 for none.
+    /// n of the longest n-grams that have a row in a table, added to the embedding: from 2 to 8, and all shorter ones too; 0: none.
     pub ngram_table: usize,
+    /// Rows of such a table, at most; longer n-grams share them.
+    pub ngram_rows: usize,
     /// Whether values are mixed with those of the first block (Zhou et al., 2024).
     pub value_residual: bool,
     /// Whether each block but the first reads a mixture of the residual stream and the embedding.
@@ -138,6 +140,7 @@ impl Default for ModelConfig {
             logit_softcap: 0.0,
             embedding_norm: false,
             ngram_table: 0,
+            ngram_rows: 1 << 15,
             value_residual: false,
             embedding_residual: false,
             zero_init: false,
@@ -173,7 +176,7 @@ pub enum ConfigError {
         n_heads: usize,
     },
     /// n-grams of another length.
-    #[error("ngram_table is {ngram_table}, but must be 0 (none), 2 or 3")]
+    #[error("ngram_table is {ngram_table}, but must be 0 (none) or from 2 to {LONGEST_NGRAM}")]
     Ngram {
         /// The length.
         ngram_table: usize,
@@ -235,7 +238,8 @@ impl ModelConfig {
         };
         number("logit_softcap", self.logit_softcap, 0.0, 1e6, "1000000")?;
         number("dropout", self.dropout, 0.0, 0.99, "0.99")?;
-        if !matches!(self.ngram_table, 0 | 2 | 3) {
+        within("ngram_rows", self.ngram_rows, 1, 1 << 24)?;
+        if !matches!(self.ngram_table, 0 | 2..=LONGEST_NGRAM) {
             return Err(ConfigError::Ngram { ngram_table: self.ngram_table });
         }
         Ok(self)
@@ -255,31 +259,6 @@ impl ModelConfig {
     /// Outputs of the MLP's first product: F, or 2 F where a gate has its own.
     pub fn up_width(&self) -> usize {
         self.mlp_width() * if self.activation == Activation::Swiglu { 2 } else { 1 }
-    }
-
-    /// Rows of the table of n-grams; 0: no table.
-    pub fn ngram_rows(&self) -> usize {
-        match self.ngram_table {
-            0 => 0,
-            n => (self.vocabulary * (self.vocabulary + 1).pow(n as u32 - 1)).min(NGRAM_ROWS),
-        }
-    }
-
-    /// The row of position `t` of `window`: the symbols there and at the n - 1 positions before, read as the digits of a number, a
-    /// position before the window counting as the symbol V. Where that number can exceed [`NGRAM_ROWS`] it is hashed to one below
-    /// (Knuth's multiplicative method), so that some n-grams share a row.
-    pub fn ngram_row(&self, window: &[u8], t: usize) -> usize {
-        let mut code = 0;
-        for back in (1..self.ngram_table).rev() {
-            let symbol = t.checked_sub(back).map_or(self.vocabulary, |at| usize::from(window[at]));
-            code = code * (self.vocabulary + 1) + symbol;
-        }
-        code = code * self.vocabulary + usize::from(window[t]);
-        let all = self.vocabulary * (self.vocabulary + 1).pow(self.ngram_table as u32 - 1);
-        if all <= NGRAM_ROWS {
-            return code;
-        }
-        ((code as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - NGRAM_ROWS.ilog2())) as usize
     }
 
     /// Number of parameters.
@@ -331,7 +310,10 @@ mod tests {
         assert!(ModelConfig { mlp_ratio: f64::NAN, ..seed(256, 8, 4) }.validated().is_err());
         assert!(ModelConfig { mlp_ratio: 0.3, ..seed(256, 8, 4) }.validated().is_err());
         assert!(ModelConfig { mlp_ratio: 2.5, ..seed(256, 8, 4) }.validated().is_ok());
-        assert!(ModelConfig { ngram_table: 1, ..seed(256, 8, 4) }.validated().is_err());
+        for ngram_table in [1, LONGEST_NGRAM + 1] {
+            assert!(ModelConfig { ngram_table, ..seed(256, 8, 4) }.validated().is_err());
+        }
+        assert!(ModelConfig { ngram_rows: 0, ..seed(256, 8, 4) }.validated().is_err());
         assert!(ModelConfig { dropout: 1.0, ..seed(256, 8, 4) }.validated().is_err());
         assert!(ModelConfig { dropout: f64::NAN, ..seed(256, 8, 4) }.validated().is_err());
         assert!(ModelConfig { logit_softcap: -1.0, ..seed(256, 8, 4) }.validated().is_err());
@@ -358,36 +340,6 @@ mod tests {
         assert_eq!(flop, 6.0 * (64 * 32) as f64 * (4 * 4 * 256 * 256) as f64);
         let mixed = ModelConfig { embedding_residual: true, ..fast };
         assert_eq!(mixed.parameters() - fast.parameters(), 2 * 3);
-    }
-
-    #[test]
-    fn each_ngram_has_a_row() {
-        let table = |vocabulary, ngram_table| ModelConfig { vocabulary, ngram_table, ..seed(8, 2, 1) };
-        assert_eq!(table(27, 0).ngram_rows(), 0);
-        assert_eq!(table(27, 2).ngram_rows(), 27 * 28);
-        assert_eq!(table(27, 3).ngram_rows(), 27 * 28 * 28);
-        assert_eq!(table(256, 3).ngram_rows(), NGRAM_ROWS);
-        for n in [2, 3] {
-            let model = table(3, n);
-            let mut seen = vec![0; model.ngram_rows()];
-            for t in 0..n {
-                // Every content of the t positions before and the one itself.
-                for code in 0..3usize.pow(t as u32 + 1) {
-                    let window: Vec<u8> = (0..=t).map(|i| (code / 3usize.pow(i as u32) % 3) as u8).collect();
-                    seen[model.ngram_row(&window, t)] += 1;
-                }
-            }
-            // A symbol cannot be missing behind one that is there.
-            let impossible = if n == 3 { 3 * 3 } else { 0 };
-            assert_eq!(seen.iter().filter(|&&count| count == 0).count(), impossible, "{n}");
-            assert!(seen.iter().all(|&count| count <= 1), "{n}");
-        }
-        // Hashed: inside of the table, by all symbols, and not all to one place.
-        let model = table(256, 3);
-        let row = |a, b, c| model.ngram_row(&[9, a, b, c], 3);
-        let rows: std::collections::BTreeSet<usize> = (0..=255).map(|x| row(x, 7, 200)).collect();
-        assert!(rows.len() > 250 && rows.iter().all(|&row| row < NGRAM_ROWS), "{}", rows.len());
-        assert_ne!(row(1, 2, 3), row(1, 3, 2));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Where each tensor lies in the one flat vector of parameters.
 
-use crate::{Activation, ModelConfig, Norm, Positions};
+use crate::{Activation, ModelConfig, NgramTables, Norm, Positions};
 use std::ops::Range;
 
 /// One tensor of the model: a named range of the flat parameter vector, row-major.
@@ -79,7 +79,7 @@ pub struct Layout {
     pub total: usize,
     /// Token embedding E \[V, D\].
     pub token_embedding: Range<usize>,
-    /// The table of n-grams \[rows, D\].
+    /// The tables of n-grams, one behind the other \[rows, D\]: [`NgramTables`].
     pub ngram_embedding: Option<Range<usize>>,
     /// Position embedding P \[max_len, D\].
     pub position_embedding: Option<Range<usize>>,
@@ -99,7 +99,7 @@ impl Layout {
         let gated = model.activation == Activation::Swiglu;
         let mut places = Places { tensors: Vec::new(), total: 0 };
         let token_embedding = places.take("token_embedding", &[v, d]);
-        let ngrams = model.ngram_rows();
+        let ngrams = NgramTables::new(model).rows();
         let ngram_embedding = places.take_if(ngrams > 0, "ngram_embedding", &[ngrams, d]);
         let learned = model.positions == Positions::Learned;
         let position_embedding = places.take_if(learned, "position_embedding", &[model.max_len, d]);

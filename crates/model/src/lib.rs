@@ -7,8 +7,8 @@
 //! A model is put together from parts, each a key of the configuration with a value by name. Decoder-only, pre-norm, V symbols, D =
 //! `d_model`, H = `n_heads`, F = `mlp_ratio` x D:
 //!
-//! - x = E\[token\] + P\[position\] + T\[n-gram\], as far as there are such tables; then with `embedding_norm` its RMSNorm. P is
-//!   learned or made of sines and cosines, T has a row for the last n symbols (`ngram_table`).
+//! - x = E\[token\] + P\[position\] + sum over n of T_n\[n-gram\], as far as there are such tables; then with `embedding_norm` its RMSNorm. P is
+//!   learned or made of sines and cosines; T_2, T_3, .. have a row for the last 2, 3, .. `ngram_table` symbols, `ngram_rows` at most.
 //! - each block: with `embedding_residual` x = a x + b x0, a and b learned, x0 the embedding; x += Attention(Norm(x)); x +=
 //!   MLP(Norm(x)), each branch with `dropout` in training. Norm: LayerNorm with scale and bias, or RMSNorm without parameters; epsilon 1e-6.
 //! - Attention: query, key, value and output projections without bias, head size D/H, scores scaled by 1/sqrt(D/H), causal.
@@ -23,16 +23,15 @@
 mod config;
 mod initialise;
 mod layout;
+mod ngrams;
 
 pub use config::{Activation, Architecture, ConfigError, LossPositions, ModelConfig, Norm, Positions};
 pub use initialise::{initialise, initialise_into};
 pub use layout::{BlockTensors, Layout, NormTensors, Tensor};
+pub use ngrams::{LONGEST_NGRAM, NgramTables};
 
 /// The epsilon inside the square root of every norm.
 pub const NORM_EPSILON: f32 = 1e-6;
-
-/// Rows of a table of n-grams, at most; a power of two.
-pub const NGRAM_ROWS: usize = 1 << 17;
 
 /// The angle of rotary and sinusoidal positions: position / 10000^exponent, exponents from 0 to 1 over the channels.
 pub fn angle(position: usize, exponent: f64) -> f64 {

@@ -5,7 +5,9 @@ use crate::{
     Float, activation, attention, bias, cross_entropy, dropout, embedding, gelu, layer_norm, matmul, mixture,
     positions, rms_norm, softcap,
 };
-use diapason_model::{Activation, BlockTensors, Layout, LossPositions, ModelConfig, NormTensors, Positions};
+use diapason_model::{
+    Activation, BlockTensors, Layout, LossPositions, ModelConfig, NgramTables, NormTensors, Positions,
+};
 use diapason_random::Stream;
 use std::ops::Range;
 
@@ -103,10 +105,15 @@ fn tables(
         inputs.iter().map(|&symbol| usize::from(symbol)).collect::<Vec<_>>(),
     )];
     if let Some(table) = &layout.ngram_embedding {
-        let rows = inputs
-            .chunks(sequence_length)
-            .flat_map(|window| (0..sequence_length).map(|t| model.ngram_row(window, t)));
-        tables.push((table.clone(), rows.collect()));
+        let ngrams = NgramTables::new(model);
+        let mut rows = vec![Vec::new(); ngrams.count()];
+        for window in inputs.chunks(sequence_length) {
+            for t in 0..sequence_length {
+                let mut lists = rows.iter_mut();
+                ngrams.each_row(window, t, |row| lists.next().unwrap().push(row));
+            }
+        }
+        tables.extend(rows.into_iter().map(|rows| (table.clone(), rows)));
     }
     if let Some(table) = &layout.position_embedding {
         tables.push((table.clone(), (0..inputs.len()).map(|n| n % sequence_length).collect()));

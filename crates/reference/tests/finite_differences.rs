@@ -355,7 +355,7 @@ fn whole_model() {
         (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { logit_softcap: 1.5, ..tied }), (2, 6)),
         (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { embedding_norm: true, ..tied }), (2, 6)),
         (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { ngram_table: 2, ..seed }), (2, 6)),
-        (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { ngram_table: 3, ..tied }), (2, 6)),
+        (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { ngram_table: 4, ngram_rows: 40, ..tied }), (2, 6)),
         (sized((5, 8, 2, 3, 2.0, 6), ModelConfig { value_residual: true, ..seed }), (2, 6)),
         (sized((5, 8, 2, 3, 2.0, 6), ModelConfig { embedding_residual: true, ..seed }), (2, 6)),
         (sized((5, 8, 2, 2, 2.0, 6), ModelConfig { dropout: 0.5, ..seed }), (2, 6)),

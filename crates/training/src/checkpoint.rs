@@ -13,7 +13,7 @@
 //! | tensor | shape |
 //! |---|---|
 //! | `token_embedding` | \[V, D\] |
-//! | `ngram_embedding` | \[rows, D\]; rows as [`ModelConfig::ngram_row`] has them |
+//! | `ngram_embedding` | \[rows, D\]; rows as [`NgramTables`](diapason_model::NgramTables) has them |
 //! | `position_embedding` | \[max_len, D\] |
 //! | `blocks.N.embedding_residual` | \[2\], from the second block on |
 //! | `blocks.N.attention_norm.scale`, `.bias` | \[D\] |

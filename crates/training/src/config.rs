@@ -68,8 +68,10 @@ pub struct Config {
     pub logit_softcap: f64,
     /// Whether the sum of embeddings is normalised.
     pub embedding_norm: bool,
-    /// n of the n-grams that have a row each in a table that is added to the embedding; 0: none.
+    /// n of the longest n-grams that have a row in a table that is added to the embedding, all shorter ones too; 0: none.
     pub ngram_table: usize,
+    /// Rows of such a table, at most.
+    pub ngram_rows: usize,
     /// Whether values are mixed with those of the first block.
     pub value_residual: bool,
     /// Whether blocks read a mixture of the residual stream and the embedding.
@@ -157,6 +159,7 @@ impl Default for Config {
             logit_softcap: 0.0,
             embedding_norm: false,
             ngram_table: 0,
+            ngram_rows: 32768,
             value_residual: false,
             embedding_residual: false,
             zero_init: false,
@@ -210,7 +213,11 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     ("qk_norm", "divide each head's queries and keys by the root of their mean square"),
     ("logit_softcap", "c in c tanh(logits / c), as in 15; 0: logits as they are"),
     ("embedding_norm", "divide the sum of embeddings by the root of its mean square"),
-    ("ngram_table", "add a learned row for the last 2 or 3 symbols to the embedding; 0: none"),
+    (
+        "ngram_table",
+        "add a learned row for the last 2, 3, .. and up to so many symbols to the embedding, at most 8; 0: none",
+    ),
+    ("ngram_rows", "rows for n-grams of one length; where there are more of them, some share a row"),
     ("value_residual", "mix each block's values with the first block's, by a learned weight"),
     ("embedding_residual", "mix the embedding into what each block reads, by learned weights"),
     ("zero_init", "output projections and the output matrix start at zero"),
@@ -535,6 +542,7 @@ impl Config {
             logit_softcap: self.logit_softcap,
             embedding_norm: self.embedding_norm,
             ngram_table: self.ngram_table,
+            ngram_rows: self.ngram_rows,
             value_residual: self.value_residual,
             embedding_residual: self.embedding_residual,
             zero_init: self.zero_init,
@@ -797,7 +805,8 @@ mod tests {
             ("mlp_ratio", "-1"),
             ("mlp_ratio", "nan"),
             ("max_len", "31"),
-            ("ngram_table", "4"),
+            ("ngram_table", "9"),
+            ("ngram_rows", "0"),
             ("dropout", "1"),
             ("dropout", "nan"),
             ("logit_softcap", "-1"),

@@ -11,6 +11,7 @@ use diapason_kernels::{
     Activation, AttentionShape, Buffer, Init, Pool, activate, attention_forward, attention_scratch,
     attention_step, gemm_few, mix, queries_keys, softcap,
 };
+use diapason_model::LONGEST_NGRAM;
 use std::ops::Range;
 
 /// Streams that are read together, at most: rows of some micro-tiles, which between them ask for the whole next panel of the weights
@@ -18,6 +19,8 @@ use std::ops::Range;
 const LARGEST: usize = 32;
 /// Streams of a group, about, for which a thread is better off alone: the rows of a micro-tile.
 const SMALLEST: usize = 8;
+/// Symbols before the one that is read that an n-gram can have.
+const RECENT: usize = LONGEST_NGRAM - 1;
 
 /// Keys and values of a group of streams.
 pub(super) struct Group {
@@ -27,8 +30,8 @@ pub(super) struct Group {
     pub capacity: usize,
     /// Positions read.
     length: usize,
-    /// The last two symbols of each stream, as far as there are any.
-    recent: Vec<[u8; 2]>,
+    /// The last symbols of each stream, as far as there are any: those that an n-gram can begin with.
+    recent: Vec<[u8; RECENT]>,
     /// For each block and stream, keys then values, each [capacity, ld_d].
     cache: Buffer,
 }
@@ -45,7 +48,7 @@ impl Group {
             .map(|first| {
                 let streams = each.min(streams - first);
                 let cache = Buffer::zeroed(s.l * streams * 2 * capacity * s.ld_d);
-                Self { streams, length: 0, recent: vec![[0; 2]; streams], capacity, cache }
+                Self { streams, length: 0, recent: vec![[0; RECENT]; streams], capacity, cache }
             })
             .collect()
     }
@@ -88,8 +91,9 @@ impl Context<'_> {
         }
         group.length += p;
         for (recent, symbols) in group.recent.iter_mut().zip(symbols.chunks_exact(p)) {
-            for &symbol in &symbols[p.saturating_sub(2)..] {
-                *recent = [recent[1], symbol];
+            for &symbol in &symbols[p.saturating_sub(RECENT)..] {
+                recent.rotate_left(1);
+                recent[RECENT - 1] = symbol;
             }
         }
     }
@@ -132,10 +136,10 @@ impl Context<'_> {
                 self.embed_row(&symbols[stream * p..][..p], t, t, &mut row[..d]);
             } else {
                 // One symbol, behind what was read.
-                let [a, b] = group.recent[streams.start + stream];
-                let window = [a, b, symbols[i]];
-                let known = 2 - start.min(2);
-                self.embed_row(&window[known..], 2 - known, start, &mut row[..d]);
+                let mut window = [symbols[i]; LONGEST_NGRAM];
+                window[..RECENT].copy_from_slice(&group.recent[streams.start + stream]);
+                let known = start.min(RECENT);
+                self.embed_row(&window[RECENT - known..], known, start, &mut row[..d]);
             }
         }
         self.embed_norm(n, x, s.ld_d, rstd, embedded);

@@ -10,7 +10,7 @@ use diapason_kernels::{
     Block, BlockSet, Buffer, Isa, Precision, Sheet, Stretch, add, gemm_transposed, gemm_transposed_half,
     padded,
 };
-use diapason_model::Layout;
+use diapason_model::{Layout, NgramTables};
 use std::ops::Range;
 
 /// Rows of a rectangle, at most: its gradient, the operands of an item and those of the next (which come meanwhile) have room in the
@@ -28,7 +28,7 @@ enum Task {
     Matrix { block: usize, x: Operand, dy: Operand, rows: Range<usize>, columns: Range<usize> },
     /// The same for the output matrix; `tied`: transposed, and added to the rows of the token embedding.
     Head { rows: Range<usize>, columns: Range<usize> },
-    /// These rows of the table of n-grams: rows of `d_embedded` summed by n-gram.
+    /// These rows of the tables of n-grams, as far as the batch reads them: rows of `d_embedded` summed by n-gram.
     Ngrams(Range<usize>),
     /// Partial sums at this place in each item's `small`.
     Small(usize),
@@ -36,6 +36,43 @@ enum Task {
     Tokens { tied: bool },
     /// The position embedding [max_len, D]: rows of `d_embedded` summed by position.
     Positions,
+}
+
+/// Which rows of the tables of n-grams a batch reads, and where: few of them, of tables that may be large.
+#[derive(Default)]
+pub(super) struct Visits {
+    /// Row and position in the batch, as the halves of one number, in order.
+    all: Vec<u64>,
+}
+
+impl Visits {
+    /// Those of a batch with windows of `t` symbols.
+    pub(super) fn find(&mut self, ngrams: &NgramTables, inputs: &[u8], t: usize) {
+        self.all.clear();
+        if ngrams.count() == 0 {
+            return;
+        }
+        for i in 0..inputs.len() {
+            let window = &inputs[i / t * t..][..t];
+            ngrams.each_row(window, i % t, |row| self.all.push((row as u64) << 32 | i as u64));
+        }
+        self.all.sort_unstable();
+    }
+
+    /// The rows among `rows`, each with the visits to it.
+    fn of(&self, rows: &Range<usize>) -> impl Iterator<Item = (usize, &[u64])> {
+        let before = |row: usize| self.all.partition_point(|visit| visit >> 32 < row as u64);
+        let visits = &self.all[before(rows.start)..before(rows.end)];
+        visits.chunk_by(|a, b| a >> 32 == b >> 32).map(|visits| ((visits[0] >> 32) as usize, visits))
+    }
+}
+
+/// A batch that the items have passed.
+#[derive(Clone, Copy)]
+pub(super) struct Passed<'a> {
+    pub items: &'a [Item],
+    pub inputs: &'a [u8],
+    pub visits: &'a Visits,
 }
 
 /// Which tasks a thread is likely to work on.
@@ -144,18 +181,27 @@ impl Gradient {
         if let Some(head) = &layout.head {
             matrix(head, s.d, s.v, &|rows, columns| Task::Head { rows, columns });
         }
-        let mut vector = |range: &Range<usize>, task: Task| {
-            blocks.push(Block { start: range.start, rows: 1, columns: range.len(), stride: range.len() });
-            tasks.push(task);
+        let whole = |range: &Range<usize>| Block {
+            start: range.start,
+            rows: 1,
+            columns: range.len(),
+            stride: range.len(),
         };
-        vector(&layout.token_embedding, Task::Tokens { tied: layout.head.is_none() });
+        blocks.push(whole(&layout.token_embedding));
+        tasks.push(Task::Tokens { tied: layout.head.is_none() });
         if let Some(range) = &layout.position_embedding {
-            vector(range, Task::Positions);
+            blocks.push(whole(range));
+            tasks.push(Task::Positions);
         }
         if let Some(range) = &layout.ngram_embedding {
             for rows in pieces(range.len() / s.d, 1, (ROWS * COLUMNS / s.d).max(1)) {
-                let place = range.start + rows.start * s.d..range.start + rows.end * s.d;
-                vector(&place, Task::Ngrams(rows));
+                blocks.push(Block {
+                    start: range.start + rows.start * s.d,
+                    rows: rows.len(),
+                    columns: s.d,
+                    stride: s.d,
+                });
+                tasks.push(Task::Ngrams(rows));
             }
         }
         let m = SmallFields::new(s);
@@ -172,14 +218,17 @@ impl Gradient {
                 (p.down_bias.clone(), &m.down_bias),
             ] {
                 if let Some(range) = range {
-                    vector(&range, Task::Small(block * m.end + field.start));
+                    blocks.push(whole(&range));
+                    tasks.push(Task::Small(block * m.end + field.start));
                 }
             }
         }
         if let Some(norm) = &layout.final_norm {
             let e = SmallEnds::new(s);
-            vector(&norm.scale, Task::Small(s.l * m.end + e.final_scale.start));
-            vector(&norm.bias, Task::Small(s.l * m.end + e.final_bias.start));
+            for (range, field) in [(&norm.scale, &e.final_scale), (&norm.bias, &e.final_bias)] {
+                blocks.push(whole(range));
+                tasks.push(Task::Small(s.l * m.end + field.start));
+            }
         }
         Self { tasks, set: BlockSet::new(blocks, layout.total) }
     }
@@ -189,15 +238,28 @@ impl Gradient {
         &self.set
     }
 
-    /// Computes the gradient of a task, and hands it row by row to `row(r, gradient)`. `soon`: the three
+    /// Whether a task's rectangle lies in a table of n-grams, of which a batch reads some rows only. The others have no gradient, and
+    /// nothing about them changes: neither they nor their moments.
+    pub(super) fn is_partial(&self, index: usize) -> bool {
+        matches!(self.tasks[index], Task::Ngrams(_))
+    }
+
+    /// The rows of a task's rectangle that have a gradient.
+    pub(super) fn rows(&self, index: usize, visits: &Visits, mut row: impl FnMut(usize)) {
+        match &self.tasks[index] {
+            Task::Ngrams(rows) => visits.of(rows).for_each(|(r, _)| row(r - rows.start)),
+            _ => (0..self.set.blocks()[index].rows).for_each(row),
+        }
+    }
+
+    /// Computes the gradient of a task, and hands those of [`Gradient::rows`] to `row(r, gradient)`. `soon`: the three
     /// vectors or fewer that `row` touches, fetched meanwhile.
     pub(super) fn compute(
         &self,
         turn: Turn,
         isa: Isa,
         s: &Sizes,
-        items: &[Item],
-        inputs: &[u8],
+        Passed { items, inputs, visits }: Passed<'_>,
         scratch: &mut TaskScratch,
         soon: &[Sheet],
         mut row: impl FnMut(usize, &[f32]),
@@ -233,7 +295,7 @@ impl Gradient {
             }
             Task::Tokens { tied } => {
                 let (sums, rest) = gradient.split_at_mut(block.columns);
-                sum_embedded(isa, s, items, sums, |i| Some(usize::from(inputs[i])));
+                sum_embedded(isa, s, items, sums, |i| usize::from(inputs[i]));
                 if *tied {
                     // W = E^T: dE += dW^T.
                     let width = padded(s.v);
@@ -247,16 +309,22 @@ impl Gradient {
                 block.columns
             }
             Task::Positions => {
-                sum_embedded(isa, s, items, &mut gradient[..block.columns], |i| Some(i % s.t));
+                sum_embedded(isa, s, items, &mut gradient[..block.columns], |i| i % s.t);
                 block.columns
             }
             Task::Ngrams(rows) => {
-                sum_embedded(isa, s, items, &mut gradient[..block.columns], |i| {
-                    let window = &inputs[i / s.t * s.t..][..s.t];
-                    let row = s.model.ngram_row(window, i % s.t);
-                    rows.contains(&row).then(|| row - rows.start)
-                });
-                block.columns
+                let sum = &mut gradient[..s.d];
+                let start = EndFields::new(s).d_embedded.start;
+                for (r, visits) in visits.of(rows) {
+                    sum.fill(0.0);
+                    for &visit in visits {
+                        let i = visit as u32 as usize;
+                        let (item, i) = (&items[i / s.tokens()], i % s.tokens());
+                        add(isa, &item.ends[start + i * s.ld_d..][..s.d], sum);
+                    }
+                    row(r - rows.start, sum);
+                }
+                return;
             }
         };
         for r in 0..block.rows {
@@ -320,23 +388,15 @@ fn head(
     });
 }
 
-/// `sums` [_, D]: each row of `d_embedded` added to the row that `place` names for its position in the batch, if it names one.
-fn sum_embedded(
-    isa: Isa,
-    s: &Sizes,
-    items: &[Item],
-    sums: &mut [f32],
-    place: impl Fn(usize) -> Option<usize>,
-) {
+/// `sums` [_, D]: each row of `d_embedded` added to the row that `place` names for its position in the batch.
+fn sum_embedded(isa: Isa, s: &Sizes, items: &[Item], sums: &mut [f32], place: impl Fn(usize) -> usize) {
     sums.fill(0.0);
     let e = EndFields::new(s);
     let mut i = 0;
     for item in items {
         let rows = &item.ends[e.d_embedded.clone()];
         for r in 0..item.tokens {
-            if let Some(to) = place(i) {
-                add(isa, &rows[r * s.ld_d..][..s.d], &mut sums[to * s.d..][..s.d]);
-            }
+            add(isa, &rows[r * s.ld_d..][..s.d], &mut sums[place(i) * s.d..][..s.d]);
             i += 1;
         }
     }

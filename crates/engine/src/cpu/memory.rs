@@ -10,7 +10,7 @@ use super::weights::Weights;
 use super::{CpuEngine, Shape};
 use crate::api::Updating;
 use diapason_kernels::{Precision, padded};
-use diapason_model::{Layout, ModelConfig};
+use diapason_model::{Layout, ModelConfig, NgramTables};
 
 /// Bytes that an engine for `model` allocates, for training on batches of `shape` and for evaluation in batches of
 /// any size.
@@ -76,7 +76,7 @@ pub fn cache_bytes(model: &ModelConfig, streams: usize, positions: usize) -> u12
 /// The number of parameters without overflow.
 fn parameters(model: &ModelConfig) -> u128 {
     let (d, f, l) = (model.d_model as u128, model.mlp_width() as u128, model.n_layers as u128);
-    let rows = model.vocabulary + model.max_len + model.ngram_rows();
+    let rows = model.vocabulary + model.max_len + NgramTables::new(model).rows();
     rows as u128 * d + l * (4 * d * d + d * (f + model.up_width() as u128))
 }
 

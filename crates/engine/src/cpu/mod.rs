@@ -27,11 +27,11 @@ pub(crate) use update::flop_of_update;
 
 use crate::api::{Batch, Cache, Engine, EngineError, EngineId, Scores, State, StateMut, StepMetrics, Update};
 use diapason_kernels::{Buffer, Isa, Pool, Precision, cross_entropy};
-use diapason_model::{Layout, LossPositions, ModelConfig};
+use diapason_model::{Layout, LossPositions, ModelConfig, NgramTables};
 use diapason_random::{Purpose, Stream};
 use dropout::Masks;
 use generate::{Group, Reading};
-use gradient::{Gradient, TaskScratch, Turn};
+use gradient::{Gradient, Passed, TaskScratch, Turn, Visits};
 use passes::{Context, Item, Scratch};
 use positions::Tables;
 use sizes::{EndFields, Sizes};
@@ -57,6 +57,7 @@ pub struct CpuEngine {
     model: ModelConfig,
     layout: Layout,
     tables: Tables,
+    ngrams: NgramTables,
     /// Where the next batch's dropout comes from.
     masks: Stream,
     parameters: Buffer,
@@ -70,6 +71,7 @@ pub struct CpuEngine {
     sizes: Sizes,
     items: Vec<Item>,
     gradient: Gradient,
+    visits: Visits,
     updater: Updater,
     threads: Vec<ThreadScratch>,
 }
@@ -175,6 +177,7 @@ impl CpuEngine {
             id: id(isa, precision),
             isa,
             tables: Tables::new(&model),
+            ngrams: NgramTables::new(&model),
             masks: Stream::new(0, Purpose::Dropout, 0),
             parameters: Buffer::from_slice(parameters),
             first_moment: Buffer::zeroed(layout.total),
@@ -182,6 +185,7 @@ impl CpuEngine {
             average: Buffer::zeroed(0),
             weights: Weights::new(isa, &sizes, &layout),
             gradient: Gradient::new(&sizes, &layout),
+            visits: Visits::default(),
             updater: Updater::new(&layout),
             threads: (0..pool.threads()).map(|_| ThreadScratch::new(&sizes, &layout)).collect(),
             items: (0..shape.batch_size.div_ceil(sizes.sequences)).map(|_| Item::new(&sizes)).collect(),
@@ -269,6 +273,7 @@ impl CpuEngine {
             parameters: &self.parameters,
             weights: &self.weights,
             tables: &self.tables,
+            ngrams: &self.ngrams,
             masks: None,
         };
         let mut items = deal(groups, symbols, logits, s.v);
@@ -289,6 +294,7 @@ impl CpuEngine {
     /// Forward and backward of all items; the mean loss.
     fn pass(&mut self, batch: Batch<'_>) -> StepMetrics {
         self.resize(batch.sequence_length, batch.windows());
+        self.visits.find(&self.ngrams, batch.inputs, batch.sequence_length);
         let s = self.sizes;
         let count = batch.windows().div_ceil(s.sequences);
         while self.items.len() < count {
@@ -302,6 +308,7 @@ impl CpuEngine {
             parameters: &self.parameters,
             weights: &self.weights,
             tables: &self.tables,
+            ngrams: &self.ngrams,
             masks: Masks::new(self.masks, self.model.dropout, positions),
         };
         let counted = match self.model.loss_positions {
@@ -373,11 +380,15 @@ impl Engine for CpuEngine {
         let metrics = self.pass(batch);
         let (isa, s) = (self.isa, self.sizes);
         let items = &self.items[..batch.windows().div_ceil(s.sequences)];
+        let passed = Passed { items, inputs: batch.inputs, visits: &self.visits };
         let (gradient, threads) = (&self.gradient, self.pool.threads());
         self.pool.for_each_block(gradient.set(), [out], &mut self.threads, |index, [mut block], thread| {
             let turn = Turn { index, next: index + threads };
             let soon = [block.sheet()];
-            gradient.compute(turn, isa, &s, items, batch.inputs, &mut thread.tasks, &soon, |r, g| {
+            if gradient.is_partial(index) {
+                (0..block.rows()).for_each(|r| block.row(r).fill(0.0));
+            }
+            gradient.compute(turn, isa, &s, passed, &mut thread.tasks, &soon, |r, g| {
                 block.row(r).copy_from_slice(g);
             });
         });
@@ -401,6 +412,7 @@ impl Engine for CpuEngine {
             parameters: &self.parameters,
             weights: &self.weights,
             tables: &self.tables,
+            ngrams: &self.ngrams,
             masks: None,
         };
         self.threads.iter_mut().for_each(|thread| thread.fit(&s));

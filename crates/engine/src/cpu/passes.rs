@@ -16,7 +16,7 @@ use diapason_kernels::{
     mix, mix_backward, queries_keys, queries_keys_backward, rms_norm, rms_norm_backward, round_columns,
     softcap,
 };
-use diapason_model::{Layout, LossPositions, NORM_EPSILON, NormTensors};
+use diapason_model::{Layout, LossPositions, NORM_EPSILON, NgramTables, NormTensors};
 use std::ops::Range;
 
 /// What all items share.
@@ -27,6 +27,7 @@ pub(super) struct Context<'a> {
     pub parameters: &'a [f32],
     pub weights: &'a Weights,
     pub tables: &'a Tables,
+    pub ngrams: &'a NgramTables,
     /// What is left out of the branches; none in evaluation, and where nothing is.
     pub masks: Option<Masks>,
 }
@@ -167,7 +168,7 @@ impl Context<'_> {
         self.embed_backward(n, embedded, embedded_rstd, d_embedded, &mut scratch);
     }
 
-    /// x = E[token] + T[n-gram] + P[position], those that there are, then its norm if it has one. (The tables' backward is a sum over the
+    /// x = E[token] + P[position] + T_2[bigram] + T_3[trigram] + .., those that there are, then its norm if it has one. (The tables' backward is a sum over the
     /// batch: `gradient.rs`.)
     pub(super) fn embed(&self, inputs: &[u8], ends: &mut [f32], scratch: &mut Scratch<'_>) {
         let s = &self.sizes;
@@ -196,8 +197,9 @@ impl Context<'_> {
             None => x.copy_from_slice(token),
         }
         if let Some(range) = &self.layout.ngram_embedding {
-            let table = row(range, self.sizes.model.ngram_row(symbols, t));
-            x.iter_mut().zip(table).for_each(|(x, e)| *x += e);
+            self.ngrams.each_row(symbols, t, |number| {
+                x.iter_mut().zip(row(range, number)).for_each(|(x, e)| *x += e);
+            });
         }
     }
 

@@ -9,10 +9,13 @@
 //! - *Muon* multiplies the momentum of a whole matrix with itself. Its rectangles are written down with the momentum already in
 //!   them; then the matrices, largest first, are dealt out to the threads ([`muon`]).
 //!
+//! A row of a table of n-grams is updated in steps whose batch reads it, and in no others: its moments stand still meanwhile, and weight
+//! decay waits (PyTorch's SparseAdam, TensorFlow's LazyAdam). For adaptive clipping such a row is a unit of its own.
+//!
 //! Lengths are sums over rectangles in their order, so threads change no bit here either.
 
 use super::CpuEngine;
-use super::gradient::Turn;
+use super::gradient::{Passed, Turn};
 use crate::api::{Batch, Optimizer, Update, Updating};
 use diapason_kernels::{
     AdamUpdate, Block, BlockMut, BlockSet, Buffer, Isa, LionUpdate, MuonUpdate, OrthogonalScratch, adam,
@@ -119,7 +122,7 @@ pub(super) struct Updater {
     gradient: Buffer,
     /// Sums of squares of the gradient's rectangles, as bits of f64.
     squares: Vec<AtomicU64>,
-    /// All columns of each tensor, in stripes.
+    /// All columns of each tensor, in stripes; but the tables of n-grams, whose units are rows.
     columns: BlockSet,
     /// Muon's matrices, largest first, each as one row; and their [rows, columns].
     matrices: BlockSet,
@@ -131,7 +134,8 @@ pub(super) struct Updater {
 impl Updater {
     pub(super) fn new(layout: &Layout) -> Self {
         let mut columns = Vec::new();
-        for tensor in &layout.tensors {
+        let elsewhere = layout.ngram_embedding.as_ref().map(|range| range.start);
+        for tensor in layout.tensors.iter().filter(|tensor| Some(tensor.range.start) != elsewhere) {
             let (rows, width) = match tensor.shape[..] {
                 [rows, width] => (rows, width),
                 _ => (1, tensor.range.len()),
@@ -236,6 +240,8 @@ impl CpuEngine {
         let clips = update.gradient_clip > 0.0 || update.adaptive_clip > 0.0;
         let (isa, s) = (self.isa, self.sizes);
         let items = &self.items[..batch.windows().div_ceil(s.sequences)];
+        let visits = &self.visits;
+        let passed = Passed { items, inputs: batch.inputs, visits };
         let (gradient, updater) = (&self.gradient, &mut self.updater);
         let set = gradient.set();
         let rectangles = set.blocks().len();
@@ -250,7 +256,7 @@ impl CpuEngine {
                 let mut square = 0.0;
                 let soon = [block.sheet()];
                 let turn = turn(index);
-                gradient.compute(turn, isa, &s, items, batch.inputs, &mut thread.tasks, &soon, |r, g| {
+                gradient.compute(turn, isa, &s, passed, &mut thread.tasks, &soon, |r, g| {
                     square += f64::from(sum_of_squares(isa, g));
                     block.row(r).copy_from_slice(g);
                 });
@@ -285,8 +291,12 @@ impl CpuEngine {
                 &mut self.threads,
                 |index, [mut p, mut m, mut v, mut g], _| {
                     let rule = rules.of(kind(kinds, set.blocks()[index].start));
-                    for r in 0..g.rows() {
+                    let units = gradient.is_partial(index).then_some(update.adaptive_clip);
+                    gradient.rows(index, visits, |r| {
                         let g = g.row(r);
+                        if let Some(most) = units.filter(|&most| most > 0.0) {
+                            clip_unit(isa, most, p.row(r), g);
+                        }
                         if factor < 1.0 {
                             scale(isa, factor, g);
                         }
@@ -294,7 +304,7 @@ impl CpuEngine {
                             Rule::Momentum(decay) => look_ahead(isa, *decay, g, m.row(r)),
                             rule => rule.apply(isa, g, p.row(r), m.row(r), v.row(r)),
                         }
-                    }
+                    });
                 },
             );
         } else if update.optimizer == Optimizer::Muon {
@@ -311,8 +321,7 @@ impl CpuEngine {
                         turn(index),
                         isa,
                         &s,
-                        items,
-                        batch.inputs,
+                        passed,
                         &mut thread.tasks,
                         &soon,
                         |r, g| match rule {
@@ -335,7 +344,7 @@ impl CpuEngine {
                     let rule = rules.of(kind(kinds, set.blocks()[index].start));
                     let soon = [p.sheet(), m.sheet(), v.sheet()];
                     let turn = turn(index);
-                    gradient.compute(turn, isa, &s, items, batch.inputs, &mut thread.tasks, &soon, |r, g| {
+                    gradient.compute(turn, isa, &s, passed, &mut thread.tasks, &soon, |r, g| {
                         rule.apply(isa, g, p.row(r), m.row(r), v.row(r));
                     });
                 },
@@ -380,6 +389,18 @@ impl CpuEngine {
     }
 }
 
+/// What a unit's gradient is scaled by, so that it is at most `most` times as long as its parameters; both squared.
+fn unit_factor(most: f32, own: f32, gradient: f32) -> f32 {
+    let limit = most * own.sqrt().max(SHORTEST_UNIT);
+    let length = gradient.sqrt();
+    if length > limit { limit / length } else { 1.0 }
+}
+
+/// Scales the gradient of a unit that is a row.
+fn clip_unit(isa: Isa, most: f32, own: &[f32], g: &mut [f32]) {
+    scale(isa, unit_factor(most, sum_of_squares(isa, own), sum_of_squares(isa, g)), g);
+}
+
 /// Scales each unit of a gradient, a column of `block` or the whole of a single row, down to `most` times the length of its
 /// parameters.
 fn clip_units(
@@ -390,15 +411,9 @@ fn clip_units(
     g: &mut BlockMut<'_>,
     scratch: &mut [f32],
 ) {
-    let factor = |own: f32, gradient: f32| {
-        let limit = most * own.sqrt().max(SHORTEST_UNIT);
-        let length = gradient.sqrt();
-        if length > limit { limit / length } else { 1.0 }
-    };
     let row = |r: usize| &parameters[block.start + r * block.stride..][..block.columns];
     if block.rows == 1 {
-        let factor = factor(sum_of_squares(isa, row(0)), sum_of_squares(isa, g.row(0)));
-        return scale(isa, factor, g.row(0));
+        return clip_unit(isa, most, row(0), g.row(0));
     }
     let (own, rest) = scratch.split_at_mut(block.columns);
     let gradient = &mut rest[..block.columns];
@@ -409,7 +424,7 @@ fn clip_units(
         add_squares(isa, g.row(r), gradient);
     }
     for (own, &gradient) in own.iter_mut().zip(&*gradient) {
-        *own = factor(*own, gradient);
+        *own = unit_factor(most, *own, gradient);
     }
     for r in 0..block.rows {
         multiply(isa, own, g.row(r));
