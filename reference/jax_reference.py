@@ -52,6 +52,7 @@ FIXTURES = {
 }
 FIXTURE_STEPS = 20
 LEARNING_RATE = 1e-3
+NGRAM_LEARNING_RATE = 2e-3
 ALPHABET = "abcdefghijklmnopqrstuvwxyz "
 
 
@@ -200,10 +201,18 @@ def ngram_rows(tokens, vocabulary, longest, most):
     return rows, total
 
 
-def keep_unread_rows(model, optimizer):
-    """`optimizer`, whose update(gradient, state, params, tokens=) leaves the rows of n-grams that no token reads, and their moments, as they are."""
+def with_ngrams(model, optimizer):
+    """`optimizer` with update(gradient, state, params, tokens=), in which the tables of n-grams have Adam without momentum, and the rows that no token
+    reads stay as they are, as do their moments."""
     if not model.parts["ngram_table"]:
         return optax.with_extra_args_support(optimizer)
+
+    def labels(tree):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: "ngrams" if path[0].key == "ngram_embedding" else "others", tree)
+
+    optimizer = optax.multi_transform(
+        {"ngrams": optax.adam(NGRAM_LEARNING_RATE, b1=0.0, b2=0.999), "others": optimizer}, labels)
 
     def update(gradient, state, params, *, tokens):
         rows, total = ngram_rows(tokens, model.vocabulary, model.parts["ngram_table"], model.parts["ngram_rows"])
@@ -234,9 +243,7 @@ def loss_and_logits(model, params, inputs, targets):
 
 
 def make_step(model, optimizer):
-    """One Adam update; the loss is that before it."""
-
-    optimizer = keep_unread_rows(model, optimizer)
+    """One update; the loss is that before it. `optimizer`: of `with_ngrams`."""
 
     def step(params, state, inputs, targets):
         def loss_of(params):
@@ -401,6 +408,7 @@ def start_of(sizes):
 
 def losses_of(model, params, optimizer, inputs, targets):
     """Before each update."""
+    optimizer = with_ngrams(model, optimizer)
     step, state, losses = make_step(model, optimizer), optimizer.init(params), []
     for x, y in zip(inputs, targets):
         params, state, loss = step(params, state, jnp.asarray(x, jnp.int32), jnp.asarray(y, jnp.int32))
@@ -570,6 +578,7 @@ def train(arguments):
                  mlp_ratio=a.mlp_ratio, max_len=a.max_len, tie_embeddings=a.tie_embeddings)
     model, optimizer = make_model(sizes), optax.adam(a.learning_rate)
     params = model.init(jax.random.key(a.seed), np.zeros((1, t), np.int32))["params"]
+    optimizer = with_ngrams(model, optimizer)
     state, step = optimizer.init(params), make_step(model, optimizer)
     count = sum(x.size for x in jax.tree_util.tree_leaves(params))
 

@@ -36,7 +36,8 @@ class Jax:
     def __init__(self, weights):
         sizes = dict(vocabulary=common.VOCABULARY, d_model=common.D_MODEL, n_heads=common.N_HEADS,
                      n_layers=common.N_LAYERS, mlp_ratio=4.0, max_len=common.MAX_LEN, tie_embeddings=False)
-        self.model, optimizer = reference.make_model(sizes), optax.adam(reference.LEARNING_RATE)
+        self.model = reference.make_model(sizes)
+        optimizer = reference.with_ngrams(self.model, optax.adam(reference.LEARNING_RATE))
         shapes = jax.eval_shape(self.model.init, jax.random.key(0), np.zeros((1, common.T), np.int32))["params"]
 
         def named(path, leaf):

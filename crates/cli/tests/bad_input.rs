@@ -75,7 +75,7 @@ fn configurations() {
         &[
             set("d_model=100"),
             set("norm=batch_norm"),
-            set("ngram_table=4"),
+            set("ngram_table=9"),
             set("dropout=1"),
             set("mlp_ratio=2.501"),
             vec!["train", "--corpus", "text.txt", "--recipe", "slow"],

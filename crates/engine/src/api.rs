@@ -53,6 +53,11 @@ pub struct Update {
     pub learning_rate: f32,
     /// Step size of Adam beside Muon.
     pub adam_learning_rate: f32,
+    /// Step size of the tables of n-grams, whose rows differ so much in how often they are read that no optimizer of the other parameters suits
+    /// them. Whatever that is, a row that a batch reads goes a step of Adam without momentum and with a long memory (beta1 = 0,
+    /// beta2 = 0.999), so one that is seldom read goes longer steps, as in AdaGrad. A row that is not read stands still, its moments too (as in
+    /// PyTorch's SparseAdam), and nothing there decays.
+    pub ngram_learning_rate: f32,
     /// Decay of Muon's momentum.
     pub momentum: f32,
     /// Decay of the first moment.
@@ -65,7 +70,7 @@ pub struct Update {
     pub weight_decay: f32,
     /// Longest gradient, over all parameters: a longer one is scaled down to it. 0: any.
     pub gradient_clip: f32,
-    /// Longest gradient of a unit (a column of a matrix [in, out] or of a table, a whole vector) in units of the unit's own
+    /// Longest gradient of a unit (a column of a matrix [in, out] or of a table, a row of a table of n-grams, a whole vector) in units of the unit's own
     /// length or 1e-3, whichever is larger (Brock et al., 2021). 0: any.
     pub adaptive_clip: f32,
     /// Share w of the new parameters in their average: average += w (p - average). 0 leaves it as it is. Needs
@@ -81,6 +86,7 @@ impl Default for Update {
             optimizer: Optimizer::Adam,
             learning_rate: 1e-3,
             adam_learning_rate: 1e-3,
+            ngram_learning_rate: 0.02,
             momentum: 0.95,
             beta1: 0.9,
             beta2: 0.999,

@@ -126,6 +126,9 @@ trait Implementation {
     ) -> f64;
 }
 
+/// Of every fixture, beside its own.
+const NGRAM_LEARNING_RATE: f64 = 0.002;
+
 /// What is allowed. Losses are compared relative to themselves, logits and each tensor's gradient relative to
 /// their largest magnitude.
 struct Bounds {
@@ -172,23 +175,6 @@ fn check(what: &str, fixture: &Fixture, implementation: &mut dyn Implementation,
         let e = (loss / expected - 1.0).abs();
         assert!(e <= bound, "{what}: step {}: loss {loss}, not {expected}: differs by {e:.1e}", i + 1);
     }
-}
-
-/// The parameters that an update changes: all, but of the tables of n-grams only the rows that these inputs read.
-fn changing(model: &ModelConfig, inputs: &[u8], sequence_length: usize) -> Vec<Range<usize>> {
-    let layout = Layout::new(model);
-    let Some(whole) = layout.ngram_embedding else { return vec![0..layout.total] };
-    let tables = NgramTables::new(model);
-    let mut rows = BTreeSet::new();
-    for window in inputs.chunks(sequence_length) {
-        (0..sequence_length).for_each(|t| {
-            tables.each_row(window, t, |row| {
-                rows.insert(row);
-            })
-        });
-    }
-    let row = |row: usize| whole.start + row * model.d_model..whole.start + (row + 1) * model.d_model;
-    [0..whole.start, whole.end..layout.total].into_iter().chain(rows.into_iter().map(row)).collect()
 }
 
 /// The plain reference.
@@ -247,15 +233,29 @@ impl<F: Float> Implementation for Plain<F> {
             None,
         );
         let settings = adam::Settings { number, learning_rate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-        for range in changing(&self.model, inputs, sequence_length) {
+        let mut update = |range: Range<usize>, settings: &adam::Settings| {
             adam::update(
                 &mut self.parameters[range.clone()],
                 &mut self.first_moment[range.clone()],
                 &mut self.second_moment[range.clone()],
                 &gradient[range],
-                &settings,
+                settings,
             );
+        };
+        let layout = Layout::new(&self.model);
+        let tables = layout.ngram_embedding.unwrap_or(layout.total..layout.total);
+        update(0..tables.start, &settings);
+        update(tables.end..layout.total, &settings);
+        // Of the tables of n-grams only the rows that these inputs read.
+        let settings = adam::Settings { learning_rate: NGRAM_LEARNING_RATE, beta1: 0.0, ..settings };
+        let (ngrams, d) = (NgramTables::new(&self.model), self.model.d_model);
+        let mut rows = BTreeSet::new();
+        for window in inputs.chunks(sequence_length) {
+            for t in 0..sequence_length {
+                ngrams.each_row(window, t, |row| _ = rows.insert(tables.start + row * d));
+            }
         }
+        rows.into_iter().for_each(|start| update(start..start + d, &settings));
         loss.to_f64()
     }
 }
@@ -316,7 +316,8 @@ impl<E: Engine> Implementation for Through<E> {
         learning_rate: f64,
     ) -> f64 {
         let learning_rate = learning_rate as f32;
-        let update = Update { number, learning_rate, ..Update::default() };
+        let ngram_learning_rate = NGRAM_LEARNING_RATE as f32;
+        let update = Update { number, learning_rate, ngram_learning_rate, ..Update::default() };
         self.0.step(Batch { inputs, targets, sequence_length }, &update).loss
     }
 }

@@ -110,6 +110,7 @@ fn updates() -> Vec<Update> {
                 optimizer,
                 learning_rate: 0.01,
                 adam_learning_rate: 0.02,
+                ngram_learning_rate: 0.03,
                 momentum: 0.7,
                 beta1: 0.8,
                 beta2: 0.95,
@@ -143,9 +144,20 @@ impl Plain {
             return self.update_all(tensor, gradient, update);
         }
         let d = tensor.shape[1];
+        let Update { number, ngram_learning_rate, epsilon, .. } = *update;
+        let settings = adam::Settings {
+            number,
+            learning_rate: f64::from(ngram_learning_rate),
+            beta1: 0.0,
+            beta2: f64::from(0.999f32),
+            epsilon: f64::from(epsilon),
+        };
         for row in read {
             let start = tensor.range.start + row * d;
-            self.update_all(&Tensor { range: start..start + d, ..tensor.clone() }, gradient, update);
+            let range = start..start + d;
+            let p = &mut self.parameters[range.clone()];
+            let (m, v) = (&mut self.first[range.clone()], &mut self.second[range.clone()]);
+            adam::update(p, m, v, &gradient[range], &settings);
         }
     }
 

@@ -49,13 +49,14 @@ const WORTH_ALONE: f64 = 0.05;
 const WORTH_ALL: f64 = 0.01;
 
 /// Keys of a configuration that a step takes equally long for, whatever their value.
-const NEUTRAL: [&str; 22] = [
+const NEUTRAL: [&str; 23] = [
     "zero_init",
     "steps",
     "batch_ramp",
     "train_fraction",
     "learning_rate",
     "adam_learning_rate",
+    "ngram_learning_rate",
     "momentum",
     "beta1",
     "beta2",
@@ -447,8 +448,12 @@ fn step(
     windows: &mut Windows,
 ) -> f64 {
     // The weights stay what they are: nothing can diverge.
-    let update =
-        Update { learning_rate: 0.0, adam_learning_rate: 0.0, ..updates::update(config, number + 1, 0.5, 1) };
+    let update = Update {
+        learning_rate: 0.0,
+        adam_learning_rate: 0.0,
+        ngram_learning_rate: 0.0,
+        ..updates::update(config, number + 1, 0.5, 1)
+    };
     let started = Instant::now();
     training_windows(corpus.train(), 0, number, config.batch_size, config.sequence_length, windows);
     let batch = Batch {
@@ -509,7 +514,7 @@ mod tests {
             Timings::key(&a),
             "d_model=256,n_heads=8,n_layers=4,mlp_ratio=4,max_len=128,tie_embeddings=false,norm=layer_norm,\
              positions=learned,activation=gelu,mlp_bias=true,qk_norm=false,logit_softcap=0,embedding_norm=false,\
-             ngram_table=0,value_residual=false,embedding_residual=false,dropout=0,loss_positions=all,\
+             ngram_table=0,ngram_rows=32768,value_residual=false,embedding_residual=false,dropout=0,loss_positions=all,\
              batch_size=64,sequence_length=32,optimizer=adam,gradient_clip=0,adaptive_clip=0,weight_averaging=none,\
              precision=f32"
         );

@@ -425,7 +425,8 @@ fn param(spec: &StudySpec, name: &str, value: Json, values: &[Json]) -> Result<P
     }
     let both = [Json::Bool(false), Json::Bool(true)];
     let choices = if value.is_boolean() { &both } else { values };
-    let scale_is_logarithmic = matches!(name, "learning_rate" | "adam_learning_rate" | "epsilon");
+    let scale_is_logarithmic =
+        name.ends_with("learning_rate") && !name.starts_with("final") || name == "epsilon";
     let distribution = Distribution::over(choices, scale_is_logarithmic)
         .ok_or_else(|| StudyError::NoParam { key: name.to_string(), value: value.to_string() })?;
     Ok(Param { name: name.to_string(), value, distribution })

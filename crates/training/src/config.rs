@@ -98,6 +98,8 @@ pub struct Config {
     pub learning_rate: f64,
     /// Step size of Adam beside Muon.
     pub adam_learning_rate: f64,
+    /// Step size of the tables of n-grams, under every optimizer.
+    pub ngram_learning_rate: f64,
     /// Decay of Muon's momentum.
     pub momentum: f64,
     /// Decay of Adam's first moment; Lion's weight of the momentum in a step.
@@ -173,6 +175,7 @@ impl Default for Config {
             optimizer: Optimizer::Adam,
             learning_rate: 1e-3,
             adam_learning_rate: 1e-3,
+            ngram_learning_rate: 0.02,
             momentum: 0.95,
             beta1: 0.9,
             beta2: 0.999,
@@ -213,10 +216,7 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     ("qk_norm", "divide each head's queries and keys by the root of their mean square"),
     ("logit_softcap", "c in c tanh(logits / c), as in 15; 0: logits as they are"),
     ("embedding_norm", "divide the sum of embeddings by the root of its mean square"),
-    (
-        "ngram_table",
-        "add a learned row for the last 2, 3, .. and up to so many symbols to the embedding, at most 8; 0: none",
-    ),
+    ("ngram_table", "add learned rows for the last 2, 3, .. and so many symbols, at most 8; 0: none"),
     ("ngram_rows", "rows for n-grams of one length; where there are more of them, some share a row"),
     ("value_residual", "mix each block's values with the first block's, by a learned weight"),
     ("embedding_residual", "mix the embedding into what each block reads, by learned weights"),
@@ -231,6 +231,10 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     ("optimizer", "\"adam\", \"adamw\", \"lion\", or \"muon\" (for the blocks' matrices; Adam for the rest)"),
     ("learning_rate", "step size, before the schedule"),
     ("adam_learning_rate", "step size of Adam beside Muon"),
+    (
+        "ngram_learning_rate",
+        "step size of the n-gram tables: Adam without momentum, of the rows that a batch reads",
+    ),
     ("momentum", "decay of Muon's momentum"),
     ("beta1", "decay of Adam's first moment; Lion's weight of the momentum in a step"),
     ("beta2", "decay of Adam's second moment; of Lion's momentum"),
@@ -293,7 +297,7 @@ pub const RECIPES: [Recipe; 2] = [
             ("qk_norm", "true"),
             ("logit_softcap", "15"),
             ("embedding_norm", "true"),
-            ("ngram_table", "3"),
+            ("ngram_table", "6"),
             ("value_residual", "true"),
             ("embedding_residual", "true"),
             ("zero_init", "true"),
@@ -595,8 +599,12 @@ impl Config {
     fn validate_updates(&self) -> Result<(), ConfigError> {
         let share = |key, value: f64| number(key, value, value >= 0.0, "0", 1.0);
         let positive_share = |key, value: f64| number(key, value, value > 0.0, "a positive number", 1.0);
-        let rate = self.adam_learning_rate;
-        number("adam_learning_rate", rate, rate > 0.0, "a positive number", 1e3)?;
+        for (key, rate) in [
+            ("adam_learning_rate", self.adam_learning_rate),
+            ("ngram_learning_rate", self.ngram_learning_rate),
+        ] {
+            number(key, rate, rate > 0.0, "a positive number", 1e3)?;
+        }
         number("momentum", self.momentum, self.momentum >= 0.0, "0", 0.9999)?;
         number("weight_decay", self.weight_decay, self.weight_decay >= 0.0, "0", 100.0)?;
         number("gradient_clip", self.gradient_clip, self.gradient_clip >= 0.0, "0", 1e6)?;
@@ -831,6 +839,7 @@ mod tests {
             ("min_improvement", "nan"),
             ("checkpoint_seconds", "0"),
             ("adam_learning_rate", "0"),
+            ("ngram_learning_rate", "0"),
             ("momentum", "1"),
             ("weight_decay", "-1"),
             ("gradient_clip", "nan"),

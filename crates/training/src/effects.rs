@@ -16,6 +16,8 @@ type Effect = (&'static str, &'static str, fn(&Config) -> bool, &'static str);
 const EFFECTS: &[Effect] = &[
     ("value_residual", "n_layers", |c| c.n_layers > 1, "2"),
     ("embedding_residual", "n_layers", |c| c.n_layers > 1, "2"),
+    ("ngram_rows", "ngram_table", |c| c.ngram_table > 0, "4"),
+    ("ngram_learning_rate", "ngram_table", |c| c.ngram_table > 0, "4"),
     ("adam_learning_rate", "optimizer", |c| c.optimizer == Optimizer::Muon, "muon"),
     ("momentum", "optimizer", |c| c.optimizer == Optimizer::Muon, "muon"),
     ("epsilon", "optimizer", |c| c.optimizer != Optimizer::Lion, "adam"),
@@ -101,6 +103,7 @@ mod tests {
         let mut seen = 0;
         for (other, value, keys) in [
             ("n_layers", "1", &["value_residual", "embedding_residual"][..]),
+            ("ngram_table", "0", &["ngram_rows", "ngram_learning_rate"]),
             ("optimizer", "adamw", &["adam_learning_rate", "momentum"]),
             ("optimizer", "lion", &["epsilon"]),
             ("optimizer", "adam", &["weight_decay"]),

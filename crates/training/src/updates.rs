@@ -70,6 +70,7 @@ pub fn update(config: &Config, number: u64, done: f64, averaged: u64) -> Update 
         optimizer: config.optimizer,
         learning_rate: (config.learning_rate * rate) as f32,
         adam_learning_rate: (config.adam_learning_rate * rate) as f32,
+        ngram_learning_rate: (config.ngram_learning_rate * rate) as f32,
         momentum: config.momentum as f32,
         beta1: config.beta1 as f32,
         beta2: config.beta2 as f32,
@@ -148,6 +149,7 @@ mod tests {
             steps: 10,
             learning_rate: 1.0,
             adam_learning_rate: 2.0,
+            ngram_learning_rate: 4.0,
             warmup_steps: 4,
             decay_share: 0.5,
             final_learning_rate: 0.1,
@@ -178,7 +180,8 @@ mod tests {
         close(&cosine[5..6], &[0.55]);
         assert!(cosine.windows(2).all(|pair| pair[0] > pair[1]) && cosine[9] > 0.1);
         let update = update(&config(RateSchedule::Linear), 6, 0.5, 0);
-        assert_eq!((update.learning_rate, update.adam_learning_rate), (0.55, 1.1));
+        let rates = [update.learning_rate, update.adam_learning_rate, update.ngram_learning_rate];
+        assert_eq!(rates, [0.55, 1.1, 2.2]);
     }
 
     #[test]

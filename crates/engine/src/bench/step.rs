@@ -72,7 +72,8 @@ pub fn benchmark(
 ) -> Result<Benchmark, EngineError> {
     let mut trainer = Trainer::new(model, precision, shape, threads)?;
     trainer.update = *update;
-    let plain = Update { learning_rate: update.adam_learning_rate, ..Update::default() };
+    let Update { adam_learning_rate: learning_rate, ngram_learning_rate, .. } = *update;
+    let plain = Update { learning_rate, ngram_learning_rate, ..Update::default() };
     let clips = update.gradient_clip > 0.0 || update.adaptive_clip > 0.0;
     let updating = Updating { optimizer: update.optimizer, clips, averages: false };
     let is_plain = updating == Updating::default();

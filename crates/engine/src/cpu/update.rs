@@ -9,8 +9,8 @@
 //! - *Muon* multiplies the momentum of a whole matrix with itself. Its rectangles are written down with the momentum already in
 //!   them; then the matrices, largest first, are dealt out to the threads ([`muon`]).
 //!
-//! A row of a table of n-grams is updated in steps whose batch reads it, and in no others: its moments stand still meanwhile, and weight
-//! decay waits (PyTorch's SparseAdam, TensorFlow's LazyAdam). For adaptive clipping such a row is a unit of its own.
+//! The tables of n-grams have a rule of their own, and only for the rows that the batch has read: see [`Update::ngram_learning_rate`]. For adaptive
+//! clipping such a row is a unit.
 //!
 //! Lengths are sums over rectangles in their order, so threads change no bit here either.
 
@@ -28,6 +28,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const STRETCH: usize = 1 << 14;
 /// Columns of a matrix whose lengths are found together.
 const COLUMNS: usize = 256;
+/// Decay of the second moment of a row of n-grams.
+const NGRAM_BETA2: f32 = 0.999;
 /// A unit is no shorter than this for adaptive clipping: else what is zero could never begin to change (Brock et al., 2021).
 const SHORTEST_UNIT: f32 = 1e-3;
 
@@ -40,6 +42,8 @@ enum Kind {
     Table,
     /// A matrix of a block: Muon's.
     Matrix,
+    /// The tables of n-grams.
+    Ngrams,
 }
 
 impl Kind {
@@ -47,6 +51,7 @@ impl Kind {
         match (tensor.shape.len(), tensor.name.starts_with("blocks.")) {
             (0 | 1, _) => Self::Vector,
             (2, true) => Self::Matrix,
+            _ if tensor.name == "ngram_embedding" => Self::Ngrams,
             _ => Self::Table,
         }
     }
@@ -69,6 +74,10 @@ impl Rule {
             AdamUpdate::new(number, learning_rate, beta1, beta2, epsilon)
         };
         match (update.optimizer, kind) {
+            (_, Kind::Ngrams) => {
+                let Update { number, ngram_learning_rate, epsilon, .. } = *update;
+                Self::Adam(AdamUpdate::new(number, ngram_learning_rate, 0.0, NGRAM_BETA2, epsilon))
+            }
             (Optimizer::Adam, _) => Self::Adam(adam(update.learning_rate)),
             (Optimizer::AdamW, _) => Self::Adam(adam(update.learning_rate).with_weight_decay(weight_decay)),
             (Optimizer::Lion, _) => Self::Lion(LionUpdate {
@@ -97,12 +106,18 @@ struct Rules {
     vector: Rule,
     table: Rule,
     matrix: Rule,
+    ngrams: Rule,
 }
 
 impl Rules {
     fn new(update: &Update) -> Self {
         let of = |kind| Rule::of(update, kind);
-        Self { vector: of(Kind::Vector), table: of(Kind::Table), matrix: of(Kind::Matrix) }
+        Self {
+            vector: of(Kind::Vector),
+            table: of(Kind::Table),
+            matrix: of(Kind::Matrix),
+            ngrams: of(Kind::Ngrams),
+        }
     }
 
     fn of(&self, kind: Kind) -> &Rule {
@@ -110,6 +125,7 @@ impl Rules {
             Kind::Vector => &self.vector,
             Kind::Table => &self.table,
             Kind::Matrix => &self.matrix,
+            Kind::Ngrams => &self.ngrams,
         }
     }
 }
@@ -134,8 +150,7 @@ pub(super) struct Updater {
 impl Updater {
     pub(super) fn new(layout: &Layout) -> Self {
         let mut columns = Vec::new();
-        let elsewhere = layout.ngram_embedding.as_ref().map(|range| range.start);
-        for tensor in layout.tensors.iter().filter(|tensor| Some(tensor.range.start) != elsewhere) {
+        for tensor in layout.tensors.iter().filter(|tensor| Kind::of(tensor) != Kind::Ngrams) {
             let (rows, width) = match tensor.shape[..] {
                 [rows, width] => (rows, width),
                 _ => (1, tensor.range.len()),
