@@ -394,6 +394,10 @@ fn bench_reports_every_field() {
         }
         object
     };
+    // Half precision where it is faster.
+    assert_eq!(object["precision"] == "f32", object["half"].is_null(), "{object}");
+    let single = ["--seconds", "0.05", "--threads", "1", "--set", "precision=f32", "--json"];
+    let object = here.run(&tiny("bench", &single)).ok().json();
     assert!(object["precision"] == "f32" && object["half"].is_null(), "{object}");
     // In half precision the step stands beside one in f32.
     let half = ["--seconds", "0.05", "--threads", "1", "--set", "precision=half"];
@@ -443,14 +447,15 @@ fn precision_is_a_setting_and_checkpoints_know_none() {
     };
     train(&["--steps", "5", "--set", "precision=half"]).ok();
     // Another precision is another engine.
-    let refused = train(&["--steps", "10", "--resume"]);
+    let single = ["--resume", "--set", "precision=f32"];
+    let refused = train(&[&["--steps", "10"], &single[..]].concat());
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(
         refused.stderr.contains("/half") && refused.stderr.contains("--allow-other-engine"),
         "{refused:?}"
     );
     train(&["--steps", "10", "--resume", "--set", "precision=half"]).ok();
-    let allowed = train(&["--steps", "15", "--resume", "--allow-other-engine"]).ok();
+    let allowed = train(&[&["--steps", "15", "--allow-other-engine"], &single[..]].concat()).ok();
     assert!(allowed.stderr.contains("/half up to step 10, by "), "{allowed:?}");
 
     // A checkpoint is scored in the precision of its run, or another.
@@ -460,9 +465,10 @@ fn precision_is_a_setting_and_checkpoints_know_none() {
     assert_eq!((own["precision"].as_str(), single["precision"].as_str()), (Some("half"), Some("f32")));
     let (a, b) = (own["loss"].as_f64().unwrap(), single["loss"].as_f64().unwrap());
     assert!(a != b && (a - b).abs() < 1e-3, "{a} {b}");
-    // `auto` is one of the two, and says which.
-    let auto = here.run(&["eval", "run", "--precision", "auto"]).ok();
-    assert!(auto.stderr.contains("\"auto\" is "), "{auto:?}");
+    // `auto` is one of the two, and says so where that is the slower one.
+    let auto = here.run(&["eval", "run", "--precision", "auto", "--json"]).ok();
+    let is_single = auto.json()["precision"] == "f32";
+    assert_eq!(auto.stderr.contains("\"auto\" is f32 here"), is_single, "{auto:?}");
 
     for refused in [
         here.run(&tiny("train", &["--corpus", "text.txt", "--set", "precision=fp16"])),

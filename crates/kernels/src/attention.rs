@@ -221,7 +221,7 @@ fn backward<S: Simd>(
                 let m = CHUNK.min(i1 - r);
                 let a = Left::Rows { data: &ds[(r - i0) * ls..], stride: ls };
                 // SAFETY: dS holds m rows of r + m columns, qkv r + m <= t rows readable 16 numbers past their end. dQ takes the place
-                // of the queries of these rows, which no other block reads.
+                // of the queries of these rows, which dK above has read and no other block reads.
                 unsafe {
                     let c = qkv.as_mut_ptr().add(r * ld + q);
                     product(s, a, qkv.as_ptr().add(k), ld, m, d, r + m, Init::Zero, c, ld);
@@ -320,6 +320,7 @@ fn softmax<S: Simd, const R: usize>(
     scale: f32,
     stats: &mut [f32],
 ) {
+    const { assert!(S::LANES.is_multiple_of(GROUP)) };
     assert!(rows.len() >= R * stride && n + R - 1 + 16 <= stride && stats.len() == 2 * R);
     let factor = s.splat(scale);
     let columns = (0..n).step_by(S::LANES);

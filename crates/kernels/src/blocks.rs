@@ -39,7 +39,10 @@ impl BlockSet {
             .flat_map(|b| {
                 let end = extent(b.rows, b.stride, b.columns).checked_add(b.start);
                 assert!(end.is_some_and(|end| end <= len), "a block lies outside of its vector");
-                (0..b.rows).map(|r| (b.start + r * b.stride, b.start + r * b.stride + b.columns))
+                // Rows without a gap are one.
+                let (rows, columns) =
+                    if b.columns == b.stride { (1, b.rows * b.columns) } else { (b.rows, b.columns) };
+                (0..rows).map(move |r| (b.start + r * b.stride, b.start + r * b.stride + columns))
             })
             .collect();
         spans.sort_unstable();

@@ -107,7 +107,7 @@ pub struct ModelConfig {
     pub embedding_norm: bool,
     /// n of the longest n-grams that have a row in a table, added to the embedding: from 2 to 8, and all shorter ones too; 0: none.
     pub ngram_table: usize,
-    /// Rows of such a table, at most; longer n-grams share them.
+    /// Rows of such a table, at most; where there are more n-grams, some share a row.
     pub ngram_rows: usize,
     /// Whether values are mixed with those of the first block (Zhou et al., 2024).
     pub value_residual: bool,
@@ -248,7 +248,9 @@ impl ModelConfig {
     /// The same without what matters for training alone: two models that are equal in this way compute the same from the same
     /// weights.
     pub fn for_inference(&self) -> Self {
-        Self { zero_init: false, dropout: 0.0, loss_positions: LossPositions::All, ..*self }
+        // Without tables their rows mean nothing.
+        let ngram_rows = if self.ngram_table == 0 { Self::default().ngram_rows } else { self.ngram_rows };
+        Self { zero_init: false, dropout: 0.0, loss_positions: LossPositions::All, ngram_rows, ..*self }
     }
 
     /// Hidden width F of the MLP.

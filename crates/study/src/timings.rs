@@ -516,7 +516,7 @@ mod tests {
              positions=learned,activation=gelu,mlp_bias=true,qk_norm=false,logit_softcap=0,embedding_norm=false,\
              ngram_table=0,ngram_rows=32768,value_residual=false,embedding_residual=false,dropout=0,loss_positions=all,\
              batch_size=64,sequence_length=32,optimizer=adam,gradient_clip=0,adaptive_clip=0,weight_averaging=none,\
-             precision=f32"
+             precision=auto"
         );
         assert_ne!(Timings::key(&a), Timings::key(&Config { batch_size: 1, ..a.clone() }));
         let timing = Timing { ms_per_step: 5.0, turns: 3, noise: 0.0, side_by_side: Vec::new() };

@@ -29,7 +29,7 @@
 //! Those that the model's parts do not call for are absent: the names in a file say what the model is made of.
 //!
 //! `checkpoint.safetensors` also has the optimizer's moments, of the same shapes: as `adam.m.NAME` and `adam.v.NAME` (also of AdamW),
-//! `lion.m.NAME`, or `muon.m.NAME` and `muon.v.NAME`; and `average.NAME`, where an average of the weights is kept.
+//! `lion.m.NAME` (and with tables of n-grams `lion.v.NAME`), or `muon.m.NAME` and `muon.v.NAME`; and `average.NAME`, where an average of the weights is kept.
 //! `best.safetensors` has the weights alone that were evaluated. The metadata are strings:
 //!
 //! | key | value |
@@ -72,12 +72,14 @@ const MAX_HEADER: u64 = 16 << 20;
 /// Prefix of the names of averages.
 const AVERAGE: &str = "average.";
 /// Every prefix that a tensor's name may have.
-const PREFIXES: [&str; 6] = ["adam.m.", "adam.v.", "lion.m.", "muon.m.", "muon.v.", AVERAGE];
+const PREFIXES: [&str; 7] = ["adam.m.", "adam.v.", "lion.m.", "lion.v.", "muon.m.", "muon.v.", AVERAGE];
 
 /// Prefixes of the moments' names.
-fn moments_of(optimizer: Optimizer) -> &'static [&'static str] {
-    match optimizer {
+fn moments_of(config: &Config) -> &'static [&'static str] {
+    match config.optimizer {
         Optimizer::Adam | Optimizer::AdamW => &["adam.m.", "adam.v."],
+        // The tables of n-grams have a second moment under every optimizer.
+        Optimizer::Lion if config.ngram_table > 0 => &["lion.m.", "lion.v."],
         Optimizer::Lion => &["lion.m."],
         Optimizer::Muon => &["muon.m.", "muon.v."],
     }
@@ -298,7 +300,7 @@ impl<'a> Stored<'a> {
         let mut file = TensorFile::open(path)?;
         let header = file.header()?;
         let layout = Layout::new(&header.model);
-        let names = moments_of(header.config.optimizer);
+        let names = moments_of(&header.config);
         let (moments, average) = (file.has(&layout, names[0]), file.has(&layout, AVERAGE));
         let mut prefixes = vec![""];
         prefixes.extend(names.iter().filter(|_| moments));
@@ -351,7 +353,7 @@ impl<'a> Stored<'a> {
     /// # Errors
     /// As [`Stored::read_parameters`].
     pub fn read_moments(&mut self, first: &mut [f32], second: &mut [f32]) -> Result<(), CheckpointError> {
-        let names = moments_of(self.header.config.optimizer);
+        let names = moments_of(&self.header.config);
         for (prefix, values) in names.iter().zip([first, second]).filter(|_| self.moments) {
             self.file.read_into(&self.layout, prefix, values)?;
         }
@@ -503,7 +505,7 @@ pub(crate) fn write(
         }
     };
     add("", parameters);
-    for (prefix, values) in moments_of(header.config.optimizer).iter().zip(moments.into_iter().flatten()) {
+    for (prefix, values) in moments_of(&header.config).iter().zip(moments.into_iter().flatten()) {
         add(prefix, values);
     }
     if let Some(average) = average {

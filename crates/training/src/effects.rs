@@ -20,7 +20,7 @@ const EFFECTS: &[Effect] = &[
     ("ngram_learning_rate", "ngram_table", |c| c.ngram_table > 0, "4"),
     ("adam_learning_rate", "optimizer", |c| c.optimizer == Optimizer::Muon, "muon"),
     ("momentum", "optimizer", |c| c.optimizer == Optimizer::Muon, "muon"),
-    ("epsilon", "optimizer", |c| c.optimizer != Optimizer::Lion, "adam"),
+    ("epsilon", "optimizer", |c| c.optimizer != Optimizer::Lion || c.ngram_table > 0, "adam"),
     ("weight_decay", "optimizer", |c| c.optimizer != Optimizer::Adam, "adamw"),
     ("decay_share", "schedule", |c| c.schedule == RateSchedule::Wsd, "wsd"),
     ("final_learning_rate", "schedule", |c| c.schedule != RateSchedule::Constant, "linear"),

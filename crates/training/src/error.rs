@@ -136,7 +136,8 @@ impl TrainingError {
                 "give the same settings (patience may grow, and steps where nothing depends on their number; checkpoint_seconds may change), {another_folder}"
             )),
             Self::OtherEngine { .. } => {
-                Some("--allow-other-engine goes on all the same, and marks the run".to_string())
+                let precision = "--set precision=f32 (or half) goes on in the precision that it began in";
+                Some(format!("{precision}; --allow-other-engine goes on all the same, and marks the run"))
             }
             _ => None,
         }

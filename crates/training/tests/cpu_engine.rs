@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The seed's recipe, and one in which everything happens that keeps or changes something over the steps.
-fn configs() -> [Config; 2] {
+fn configs() -> [Config; 3] {
     let seed = Config {
         d_model: 32,
         n_heads: 4,
@@ -41,7 +41,16 @@ fn configs() -> [Config; 2] {
         train_fraction: 0.7,
         ..seed.clone()
     };
-    [seed, all]
+    // Lion has one moment, but rows of n-grams have two.
+    let lion = Config {
+        optimizer: Optimizer::Lion,
+        learning_rate: 3e-3,
+        ngram_table: 4,
+        ngram_rows: 500,
+        ngram_learning_rate: 5e-3,
+        ..seed.clone()
+    };
+    [seed, all, lion]
 }
 
 fn engine(config: &Config, threads: usize) -> CpuEngine {
@@ -73,7 +82,7 @@ fn threads_and_interruptions_change_nothing() {
 #[test]
 fn nor_with_dropout_and_the_parts_of_fast() {
     let fast = Config::recipe("fast").unwrap();
-    let [seed, _] = configs();
+    let [seed, ..] = configs();
     let Config { d_model, n_heads, n_layers, max_len, batch_size, sequence_length, steps, .. } = seed;
     nothing_changes(&Config {
         d_model,

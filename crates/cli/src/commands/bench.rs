@@ -26,9 +26,9 @@ pub(crate) fn run(args: Bench) -> Result<(), Failure> {
     };
     let config = config.validated(vocabulary).map_err(|e| Failure::from(e).typed())?;
     let (precision, said) = precision(config.precision)?;
-    said.into_iter().for_each(note);
     let asked = Asked {
         precision,
+        said,
         model: config.model(vocabulary)?,
         shape: shape(&config),
         threads: args.machine.threads(),
@@ -58,6 +58,8 @@ pub(crate) fn run(args: Bench) -> Result<(), Failure> {
 struct Asked {
     config: Config,
     precision: Precision,
+    /// What there is to say of it.
+    said: Option<&'static str>,
     model: ModelConfig,
     shape: Shape,
     threads: usize,
@@ -70,6 +72,7 @@ impl Asked {
         let updates = memory_of_updates(&self.model, self.config.updating(), threads);
         CpuEngine::check_memory_and(&self.model, self.precision, self.shape, threads, updates)?;
         let each = memory_needed(&self.model, self.precision, self.shape, threads) + updates;
+        self.said.into_iter().for_each(note);
         note(&memory::line(engines * each + beside, None, 0, 0));
         Ok(())
     }

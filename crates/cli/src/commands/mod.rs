@@ -176,7 +176,7 @@ fn engine(
     CpuEngine::with_precision(precision, model, &zeros, threads, shape)
 }
 
-/// The precision that a choice comes to here, and what there is to say of it.
+/// The precision that a choice comes to here, and what there is to say of it: nothing where it is the fastest.
 fn precision(choice: PrecisionChoice) -> Result<(Precision, Option<&'static str>), EngineError> {
     let faster = CpuEngine::half_is_faster()?;
     let text = match choice {
@@ -186,7 +186,6 @@ fn precision(choice: PrecisionChoice) -> Result<(Precision, Option<&'static str>
         PrecisionChoice::Auto if !faster => {
             Some("precision = \"auto\" is f32 here: this processor has no AVX512-VNNI")
         }
-        PrecisionChoice::Auto => Some("precision = \"auto\" is half here: this processor has AVX512-VNNI"),
         _ => None,
     };
     Ok((choice.resolved(faster), text))

@@ -65,7 +65,6 @@ fn work_on(
     let (Task::Tune(spec) | Task::Join(spec)) = task;
     let threads = working.machine.threads();
     let (precision, said) = precision(spec.config.precision)?;
-    said.into_iter().for_each(note);
     let make = |model: ModelConfig, config: &Config, threads: usize| -> MadeEngine {
         let updates = memory_of_updates(&model, config.updating(), threads);
         Ok(Box::new(engine(model, precision, shape(config), threads, updates)?))
@@ -91,6 +90,7 @@ fn work_on(
         StudyEvent::Memory { engines } => {
             let others = diapason_training::memory_needed(&spec.config, spec.protocol) as u64;
             let counting = Counting::memory(corpus, &spec.config) as u64;
+            said.into_iter().for_each(note);
             note(&memory::line(*engines, Some(corpus), others, counting));
         }
         StudyEvent::Timing { done, of } => timing.at("timing steps", *done as u64, Some(*of as u64)),

@@ -9,7 +9,7 @@ use super::{Peak, TURN, median, rounds, spread, symbols};
 use crate::api::{Cache, Engine, EngineError};
 use crate::cpu::{CpuEngine, Shape, cache_bytes, generation_needed};
 use diapason_kernels::{Buffer, Isa, Pool, Precision, read};
-use diapason_model::{ModelConfig, initialise};
+use diapason_model::{ModelConfig, NgramTables, Positions, initialise};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -69,7 +69,10 @@ fn counts(model: &ModelConfig, context: usize) -> Vec<usize> {
 
 /// Bytes of parameters that one character needs: all but the rows of the tables that are not looked up.
 fn weight_bytes(model: &ModelConfig) -> usize {
-    let unread = if model.tie_embeddings { 0 } else { model.vocabulary - 1 } + model.max_len - 1;
+    let ngrams = NgramTables::new(model);
+    let symbols = if model.tie_embeddings { 0 } else { model.vocabulary - 1 };
+    let positions = if model.positions == Positions::Learned { model.max_len - 1 } else { 0 };
+    let unread = symbols + positions + ngrams.rows() - ngrams.count();
     4 * (model.parameters() - unread * model.d_model)
 }
 

@@ -52,6 +52,7 @@ impl Visits {
         if ngrams.count() == 0 {
             return;
         }
+        assert!(u32::try_from(inputs.len()).is_ok(), "a batch of more than 2^32 positions");
         for i in 0..inputs.len() {
             let window = &inputs[i / t * t..][..t];
             ngrams.each_row(window, i % t, |row| self.all.push((row as u64) << 32 | i as u64));

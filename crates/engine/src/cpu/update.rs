@@ -306,11 +306,11 @@ impl CpuEngine {
                 &mut self.threads,
                 |index, [mut p, mut m, mut v, mut g], _| {
                     let rule = rules.of(kind(kinds, set.blocks()[index].start));
-                    let units = gradient.is_partial(index).then_some(update.adaptive_clip);
+                    let clips_rows = update.adaptive_clip > 0.0 && gradient.is_partial(index);
                     gradient.rows(index, visits, |r| {
                         let g = g.row(r);
-                        if let Some(most) = units.filter(|&most| most > 0.0) {
-                            clip_unit(isa, most, p.row(r), g);
+                        if clips_rows {
+                            clip_unit(isa, update.adaptive_clip, p.row(r), g);
                         }
                         if factor < 1.0 {
                             scale(isa, factor, g);
