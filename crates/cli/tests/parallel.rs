@@ -65,7 +65,8 @@ fn how_the_trials_run_is_said_once() {
     assert!(lines.is_empty(), "{lines:?}");
 
     // Long enough to be timed: both ways are named, and the times are kept.
-    let (lines, stderr) = said(&["--steps", "800", "--threads", "2", "--out", "timed"]);
+    let (lines, stderr) =
+        said(&["--steps", "800", "--threads", "2", "--set", "patience=0", "--out", "timed"]);
     assert!(
         lines.len() == 1
             && lines[0].contains("one trial at a time") != lines[0].contains("two trials at a time"),
