@@ -124,6 +124,8 @@ Examples:
       The same choice for less training: what falls behind is stopped at a few steps on the way.
   diapason tune --corpus my.txt --range learning_rate=1e-4..1e-2:log --sampler tpe --samples 30
       Thirty learning rates, drawn where losses are low.
+  diapason tune --corpus my.txt --recipe fast --budget 60s --ablate qk_norm=false --ablate ngram_table=0,3
+      What two parts of a recipe are worth: the recipe, and three variants of it.
   diapason tune --corpus my.txt --grid d_model=64,128 --until-decided
       More seeds of what the verdict needs them of, until it is decided.
   diapason tune --corpus builtin:english --seeds 3 --set batch_size=32 --out my-study --json
@@ -146,6 +148,18 @@ pub(crate) struct Tune {
     /// Values to try for one key; give --grid once per key. Replaces the default grid
     #[arg(long, value_name = "KEY=V,V...", help_heading = "Search")]
     pub(crate) grid: Vec<String>,
+
+    /// Change one key at a time: the base as it is, and each of these values alone; once per key
+    ///
+    /// `--recipe fast --ablate qk_norm=false --ablate ngram_table=0,3,8` trains five configurations, not eight, and the table
+    /// says what each change makes of the loss. With --grid this is done to every configuration of the grid.
+    #[arg(
+        long,
+        value_name = "KEY=V,V...",
+        conflicts_with_all = ["range", "sampler", "samples", "enqueued"],
+        help_heading = "Search"
+    )]
+    pub(crate) ablate: Vec<String>,
 
     /// Draw one key from a range instead: learning_rate=1e-4..1e-2:log or d_model=64..256:step=32; once per key
     ///

@@ -74,6 +74,13 @@ fn a_replay_says_what_halving_then_does() {
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.starts_with("error: rule halving:eta=2 of the study ended "), "{refused:#?}");
     assert!(refused.stderr.contains("\nhint: replay a study of the same grid"), "{refused:#?}");
+
+    // Nor need one rule that cannot be replayed keep the others from it.
+    let first = ["replay", "whole", "--rule", "halving:eta=2,first=60", "--rule", "none"];
+    let some = here.run(&first).ok();
+    assert!(some.stderr.starts_with("left out: rule halving:eta=2,first=60: "), "{some:#?}");
+    assert!(some.stdout.lines().count() == 4 && some.stdout.contains("\nnone "), "{some:#?}");
+    assert_eq!(here.run(&first[..4]).code, Some(1));
 }
 
 #[test]

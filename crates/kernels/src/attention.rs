@@ -12,8 +12,9 @@
 //! of `gemm.rs` and skip tiles that the causal mask empties.
 
 use crate::extent;
-use crate::gemm::{Init, Left, Lines, Single, pack_columns_generic, padded, panel, panels};
+use crate::gemm::{Init, Left, Lines, Single, padded, panel};
 use crate::isa::dispatch;
+use crate::packed::{pack_columns_generic, panels};
 use crate::simd::Simd;
 
 /// Query rows in a block.

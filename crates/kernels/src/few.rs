@@ -14,8 +14,9 @@
 
 use crate::extent;
 use crate::gelu::gelu_of;
-use crate::gemm::{Init, Left, Lines, Packed, Single, panel, panels};
+use crate::gemm::{Init, Left, Lines, Single, panel};
 use crate::isa::{Isa, dispatch};
+use crate::packed::{Packed, Precision, panels};
 use crate::pool::Pool;
 use crate::simd::Simd;
 
@@ -50,6 +51,7 @@ pub fn gemm_few(
         assert!(bias.len() >= n);
     }
     let c = c.as_mut_ptr();
+    assert_eq!(b.precision(), Precision::F32);
     let product = Product { a, a_stride, b: b.data(isa), m, n, k, init, gelu, c, c_stride };
     let vectors = n.div_ceil(isa.lanes());
     let shares = 4 * k * n / SHARE;
@@ -273,8 +275,7 @@ impl Product<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Precision;
-    use crate::gemm::Part;
+    use crate::packed::Part;
     use crate::testing::{assert_close, numbers};
     use crate::{Activation, activate, gemm};
 

@@ -26,10 +26,9 @@
 //! All this lies in vectors of f32, as bits: only this module looks at them.
 
 use crate::extent;
-use crate::gemm::{
-    Init, Lines, Operands, Part, Sheet, Spread, Stretch, Walk, padded, panel, panels, row_tiles,
-};
+use crate::gemm::{Init, Lines, Operands, Sheet, Spread, Stretch, Walk, padded, panel, row_tiles};
 use crate::isa::{Isa, dispatch, dispatch_pairs};
+use crate::packed::{Part, panels};
 use crate::simd::Integers;
 
 /// Numbers with a common quantum.
@@ -420,7 +419,8 @@ fn transposed_generic<S: Integers>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gemm::{Packed, Precision, gemm};
+    use crate::gemm::gemm;
+    use crate::packed::{Packed, Precision};
     use crate::testing::numbers;
     use proptest::prelude::*;
 

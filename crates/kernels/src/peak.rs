@@ -1,7 +1,7 @@
 //! The machine's limits: fused multiply-adds on registers only, and reading only.
 
-use crate::gemm::Precision;
 use crate::isa::{dispatch, dispatch_pairs};
+use crate::packed::Precision;
 use crate::simd::{Integers, Simd};
 use std::hint::black_box;
 

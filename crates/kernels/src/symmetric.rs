@@ -7,8 +7,9 @@
 //! Since only X^T Y is formed, a symmetric X needs no transposing either.
 
 use crate::extent;
-use crate::gemm::{Init, Left, Lines, Single, panel, panels};
+use crate::gemm::{Init, Left, Lines, Single, panel};
 use crate::isa::dispatch;
+use crate::packed::panels;
 use crate::simd::Simd;
 
 /// Tiles are mirrored in squares of this size.

@@ -12,8 +12,17 @@ const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NgramTables {
     vocabulary: u64,
-    /// First row, number of rows, and whether each n-gram has a row of its own.
-    tables: Vec<(usize, usize, bool)>,
+    tables: Vec<Table>,
+}
+
+/// The table of one length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Table {
+    /// First row.
+    start: usize,
+    rows: usize,
+    /// Whether each n-gram has a row of its own.
+    own: bool,
 }
 
 impl NgramTables {
@@ -27,7 +36,7 @@ impl NgramTables {
                 let own = all <= model.ngram_rows as u128;
                 let rows = if own { all as usize } else { model.ngram_rows };
                 start += rows;
-                (start - rows, rows, own)
+                Table { start: start - rows, rows, own }
             })
             .collect();
         Self { vocabulary, tables }
@@ -40,7 +49,7 @@ impl NgramTables {
 
     /// Rows of all tables together.
     pub fn rows(&self) -> usize {
-        self.tables.last().map_or(0, |&(start, rows, _)| start + rows)
+        self.tables.last().map_or(0, |table| table.start + table.rows)
     }
 
     /// Tells `each` the row of position `t` of `window` in every table.
@@ -53,7 +62,7 @@ impl NgramTables {
     pub fn each_row(&self, window: &[u8], t: usize, mut each: impl FnMut(usize)) {
         let last = u64::from(window[t]);
         let (mut code, mut digit, mut hash) = (last, self.vocabulary, mixed(0, last));
-        for (back, &(start, rows, own)) in (1..).zip(&self.tables) {
+        for (back, &Table { start, rows, own }) in (1..).zip(&self.tables) {
             let symbol = t.checked_sub(back).map_or(self.vocabulary, |at| u64::from(window[at]));
             hash = mixed(hash, symbol);
             let row = if own {

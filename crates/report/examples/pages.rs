@@ -97,6 +97,7 @@ fn made_up(name: &str, axes: &[&str]) -> Study {
         budget: None,
         symbols: None,
         ms_per_step: BTreeMap::new(),
+        ablate: Grid::default(),
         enqueued_only: false,
         rule: Rule::None,
         until_decided: None,

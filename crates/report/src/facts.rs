@@ -58,6 +58,7 @@ pub(crate) fn facts(study: &Study) -> Vec<(&'static str, String)> {
         },
     ));
     facts.push(("grid", spec.grid.to_string()));
+    facts.push(("ablation", spec.ablate.to_string()));
     facts.push(("search", spec.search.as_ref().map(ToString::to_string).unwrap_or_default()));
     if let Some(budget) = spec.budget {
         facts.push(("budget", format!("{budget} of training for each configuration")));

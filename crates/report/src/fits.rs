@@ -9,7 +9,7 @@
 //! exponent has a 95 % interval: Student's t with n - 2 degrees of freedom times its standard error, by the distances
 //! of the points from the line. It holds if they lie about a line by chance; a bend is no chance, and is not in it.
 
-use diapason_study::{Candidate, Cell, CellReading, critical_value};
+use diapason_study::{Candidate, CellReading, Study, critical_value};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -92,15 +92,16 @@ impl Fit {
 /// The size of a cell, if it has one.
 type SizeOf<'a> = dyn Fn(usize) -> Option<u64> + 'a;
 
-/// The fits for which there are enough sizes. `compared`: the cells with a loss; `candidates` and `readings` of all cells.
+/// The fits for which there are enough sizes. `compared`: the cells with a loss; `candidates` and `readings` of all cells. Of an
+/// ablation, whose changes are no sizes, the cells without a change count.
 pub(crate) fn fits(
-    cells: &[Cell],
+    study: &Study,
     candidates: &[Candidate],
     readings: &[CellReading],
     compared: &[usize],
 ) -> Vec<Fit> {
     let characters = |cell: usize| {
-        let config = &cells[cell].config;
+        let config = &study.cells[cell].config;
         let whole = readings[cell].steps == config.steps as f64;
         let of_step = (config.batch_size * config.sequence_length) as u64;
         whole.then(|| config.steps.saturating_mul(of_step))
@@ -111,7 +112,11 @@ pub(crate) fn fits(
     let of = |(against, size): (Size, &SizeOf<'_>)| {
         let loss = |cell: usize| candidates[cell].loss;
         let mut best: BTreeMap<u64, usize> = BTreeMap::new();
-        for &cell in compared.iter().filter(|&&cell| loss(cell) > 0.0 && loss(cell).is_finite()) {
+        let counts = |cell: usize| {
+            let is_whole = study.base_of(cell).is_none_or(|base| base == cell);
+            is_whole && loss(cell) > 0.0 && loss(cell).is_finite()
+        };
+        for &cell in compared.iter().filter(|&&cell| counts(cell)) {
             if let Some(size) = size(cell).filter(|size| *size > 0) {
                 let best = best.entry(size).or_insert(cell);
                 if loss(cell) < loss(*best) {

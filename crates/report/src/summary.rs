@@ -32,9 +32,9 @@ pub(crate) fn table(study: &Study) -> Table {
     let mut table = Table::default();
     let marks = study.cells.iter().map(|cell| if Some(&cell.params) == chosen.as_ref() { "*" } else { "" });
     table.push(Column::new("", "", 0, Align::Left, marks.map(str::to_string).collect()));
-    for key in study.keys() {
-        let cells = study.cells.iter().map(|cell| cell.params.text(key).unwrap_or_default());
-        table.push(Column::new("", key, 0, Align::Right, cells.collect()));
+    for (key, cells) in what_differs(study) {
+        let align = if key == CHANGE { Align::Left } else { Align::Right };
+        table.push(Column::new("", key, 0, align, cells));
     }
     let passes: Vec<PassColumns> = study.passes().iter().map(|&pass| columns(study, pass)).collect();
     if let Some(full) = passes.last() {
@@ -52,6 +52,40 @@ pub(crate) fn table(study: &Study) -> Table {
         table.push(Column::new("", "tokens/s", 6, Align::Right, speeds.collect()));
     }
     table
+}
+
+/// Name of the column that says what an ablation changed.
+const CHANGE: &str = "change";
+
+/// What the cells differ in, by column: the keys that vary; of an ablation, in which most rows would be blank in most of
+/// these, the keys of its grid and what was changed.
+pub(crate) fn what_differs(study: &Study) -> Vec<(&str, Vec<String>)> {
+    let column = |key| study.cells.iter().map(|cell| cell.params.text(key).unwrap_or_default()).collect();
+    let ablated = |key: &str| study.spec.ablate.axis(key).is_some();
+    let mut columns: Vec<(&str, Vec<String>)> =
+        study.keys().into_iter().filter(|key| !ablated(key)).map(|key| (key, column(key))).collect();
+    if !study.spec.ablate.is_empty() {
+        let changes = study.cells.iter().map(|cell| {
+            // One by the ablation itself; what other programs enqueue may change several.
+            let changed = cell.params.pairs().filter(|(key, _)| ablated(key));
+            let changed: Vec<String> = changed.map(|(key, value)| format!("{key}={value}")).collect();
+            if changed.is_empty() { "none".to_string() } else { changed.join(" ") }
+        });
+        columns.push((CHANGE, changes.collect()));
+    }
+    columns
+}
+
+/// By how much the loss of each cell differs from that of the one without its change, in nats; blank where there is no
+/// change, or no loss.
+pub(crate) fn from_base(study: &Study, readings: &[CellReading]) -> Vec<String> {
+    let difference = |cell: usize| {
+        let base = study.base_of(cell).filter(|base| *base != cell)?;
+        let counts = |cell: usize| readings[cell].left_out.is_none();
+        let difference = readings[cell].loss - readings[base].loss;
+        (counts(cell) && counts(base) && difference.is_finite()).then(|| format!("{difference:+.4}"))
+    };
+    (0..readings.len()).map(|cell| difference(cell).unwrap_or_default()).collect()
 }
 
 pub(crate) fn columns(study: &Study, pass: Pass) -> PassColumns {
@@ -124,10 +158,13 @@ pub(crate) fn range(interval: Interval) -> String {
 
 /// Which columns are dropped last when they do not fit: what decides, then what it is compared with.
 fn push_pass(table: &mut Table, study: &Study, pass: &PassColumns) {
-    let mut push = |title: &str, rank, cell: &dyn Fn(&CellReading, Option<Interval>) -> String| {
+    let column = |title: &str, rank, cell: &dyn Fn(&CellReading, Option<Interval>) -> String| {
         let intervals = pass.intervals.iter().copied().chain(std::iter::repeat(None));
         let cells = pass.readings.iter().zip(intervals).map(|(reading, of)| cell(reading, of)).collect();
-        table.push(Column::new(&pass.group, title, rank, Align::Right, cells));
+        Column::new(&pass.group, title, rank, Align::Right, cells)
+    };
+    let mut push = |title: &str, rank, cell: &dyn Fn(&CellReading, Option<Interval>) -> String| {
+        table.push(column(title, rank, cell));
     };
     if study.several_seeds() {
         push("seeds", 4, &|r, _| r.seeds.to_string());
@@ -143,6 +180,11 @@ fn push_pass(table: &mut Table, study: &Study, pass: &PassColumns) {
         },
         None => number(r.loss, 4),
     });
+    let changes = from_base(study, &pass.readings);
+    table.push(Column::new(&pass.group, "by change", 0, Align::Right, changes));
+    let mut push = |title: &str, rank, cell: &dyn Fn(&CellReading, Option<Interval>) -> String| {
+        table.push(column(title, rank, cell));
+    };
     if !pass.intervals.is_empty() {
         push("worse by", 3, &|_, of| of.map(range).unwrap_or_default());
     }
@@ -181,7 +223,17 @@ pub(crate) fn notes(study: &Study, bounds: &Bounds) -> Vec<String> {
     if study.decided().is_some_and(|decided| decided.grounds.is_ok()) {
         legend += "; worse by: than the truly best one, 95 % intervals that hold all at once";
     }
+    if !study.spec.ablate.is_empty() {
+        legend += "; by change: how much the loss differs from that without the change, nats";
+    }
     notes.push(legend);
+    let is_base = |cell: usize| study.base_of(cell) == Some(cell);
+    let full = study.readings(Pass::Full);
+    if (0..full.len()).any(|cell| is_base(cell) && full[cell].left_out.is_some()) {
+        notes.push(
+            "what a change does to the loss is not known where the base has no full result".to_string(),
+        );
+    }
     notes.extend(further_seeds(study));
     let together = study.trials.iter().filter_map(|trial| trial.record.as_ref()?.trials_at_once);
     let together = together.filter(|trials| *trials > 1.0).max_by(f64::total_cmp);
@@ -358,7 +410,7 @@ pub(crate) fn answer(study: &Study) -> Vec<(&'static str, String)> {
 pub(crate) fn fits(study: &Study) -> Vec<Fit> {
     let Some(decided) = study.decided() else { return Vec::new() };
     let compared: Vec<usize> = decided.decision.compared.iter().map(|compared| compared.candidate).collect();
-    fits::fits(&study.cells, &decided.candidates, &study.readings(decided.pass), &compared)
+    fits::fits(study, &decided.candidates, &study.readings(decided.pass), &compared)
 }
 
 /// Shares that have a name, with what they are called.

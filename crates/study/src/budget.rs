@@ -23,14 +23,14 @@ const QUIET: f64 = 0.1;
 impl StudySpec {
     /// Whether configurations may differ in their steps.
     pub(crate) fn steps_vary(&self) -> bool {
-        self.budget.is_some() || self.grid.axis("steps").is_some()
+        self.budget.is_some() || self.lists("steps")
     }
 
     /// Whether the study can have its budget.
     pub(crate) fn check_budget(&self) -> Result<(), StudyError> {
         let Some(budget) = self.budget else { return Ok(()) };
         let refuse = |what: &str, hint| Err(StudyError::Budget { budget, what: what.to_string(), hint });
-        if self.grid.axis("steps").is_some() {
+        if self.lists("steps") {
             return refuse("steps in the grid say as well how long a trial is", "leave one of them out");
         }
         if self.protocol == Protocol::AsSeed {

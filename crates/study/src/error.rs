@@ -21,6 +21,14 @@ pub enum StudyError {
         /// What is wrong with it.
         what: String,
     },
+    /// A value of an ablation that changes nothing.
+    #[error("ablate `{axis}`: {value} is what there is without it")]
+    NoAblation {
+        /// The axis, as typed.
+        axis: String,
+        /// The key and its value.
+        value: String,
+    },
     /// More cells than a study can hold.
     #[error("the grid has more than {most} cells")]
     TooManyCells {
@@ -268,6 +276,7 @@ impl StudyError {
                 let remedy = remedy.as_ref().map_or(String::new(), |remedy| format!(", or {remedy}"));
                 Some(format!("leave {key} out of what varies{remedy}"))
             }
+            Self::NoAblation { value, .. } => Some(format!("leave {value} out: the base has it, and is trained too")),
             Self::Search { hint, .. } => Some((*hint).to_string()).filter(|hint| !hint.is_empty()),
             Self::Rule { hint, .. } | Self::Budget { hint, .. } => Some((*hint).to_string()),
             Self::Unpaid { error, .. } => error.hint(),

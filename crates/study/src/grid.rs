@@ -3,6 +3,9 @@
 //! `d_model=256`, `n_heads=8,16`, `n_layers=4,8` are three axes; their product, in declaration order with the last
 //! key varying fastest, are the cells. Every cell is a complete configuration that has been checked before
 //! anything runs: a study never finds out in its third hour that its last cell is impossible.
+//!
+//! An ablation is a grid that is not multiplied out: behind each cell stand those that differ from it in one value
+//! of one axis. So `n` values cost `n` cells more, not `n` times as many.
 
 use crate::{Params, StudyError, value_text};
 use diapason_training::Config;
@@ -96,6 +99,11 @@ impl Grid {
         &self.axes
     }
 
+    /// Whether there are no axes.
+    pub fn is_empty(&self) -> bool {
+        self.axes.is_empty()
+    }
+
     /// The axis of `key`.
     pub fn axis(&self, key: &str) -> Option<&Axis> {
         self.axes.iter().find(|axis| axis.key == key)
@@ -105,6 +113,52 @@ impl Grid {
     pub fn size(&self) -> usize {
         let size = self.axes.iter().try_fold(1usize, |n, axis| n.checked_mul(axis.values.len()));
         size.map_or(MOST_CELLS, |size| size.min(MOST_CELLS))
+    }
+
+    /// How many values its axes have together.
+    pub(crate) fn values(&self) -> usize {
+        self.axes.iter().map(|axis| axis.values.len()).sum()
+    }
+
+    /// The cells of this grid over `base`, each followed by those that differ from it in one value of `ablation`, for a text
+    /// of `vocabulary` symbols.
+    ///
+    /// # Errors
+    /// As of [`Grid::cells`]; a value of the ablation that a cell has anyway, so that nothing would differ.
+    pub fn cells_ablated(
+        &self,
+        ablation: &Self,
+        base: &Config,
+        vocabulary: usize,
+    ) -> Result<Vec<Cell>, StudyError> {
+        if self.size().saturating_mul(1 + ablation.values()) > MOST_CELLS {
+            return Err(StudyError::TooManyCells { most: MOST_CELLS });
+        }
+        let mut cells = Vec::new();
+        for whole in self.cells(base, vocabulary)? {
+            let changed = ablation.axes.iter().flat_map(|axis| {
+                axis.values.iter().map(|value| {
+                    if whole.config.get(&axis.key).as_ref() == Some(value) {
+                        return Err(StudyError::NoAblation {
+                            axis: axis.to_string(),
+                            value: format!("{}={}", axis.key, value_text(value)),
+                        });
+                    }
+                    let mut params = whole.params.clone();
+                    params.0.insert(axis.key.clone(), value.clone());
+                    let mut config = whole.config.clone();
+                    config.set_value(&axis.key, value.clone())?;
+                    match config.validated(vocabulary) {
+                        Ok(config) => Ok(Cell { params, config }),
+                        Err(error) => Err(StudyError::Cell { params, error: Box::new(error) }),
+                    }
+                })
+            });
+            let changed: Vec<Cell> = changed.collect::<Result<_, _>>()?;
+            cells.push(whole);
+            cells.extend(changed);
+        }
+        Ok(cells)
     }
 
     /// Every cell over `base`, in declaration order, the last key varying fastest, for a text of `vocabulary`
@@ -209,7 +263,7 @@ mod tests {
                 "d_model=256 n_heads=16 n_layers=4"
             ]
         );
-        assert_eq!(names(&[]), ["(the only configuration)"]);
+        assert_eq!(names(&[]), ["(the base)"]);
     }
 
     #[test]
@@ -231,6 +285,30 @@ mod tests {
         assert_eq!(
             error(&["d_model=256,100", "n_heads=4,8"]),
             "d_model=100 n_heads=8: d_model 100 is not divisible by n_heads 8: each head needs the same whole number of channels"
+        );
+    }
+
+    #[test]
+    fn an_ablation_changes_one_key_at_a_time() {
+        let cells = |grid: &[&str], ablation: &[&str]| {
+            let ablation = Grid::parse(ablation).unwrap();
+            let cells = Grid::parse(grid).unwrap().cells_ablated(&ablation, &Config::default(), 27);
+            cells.map_err(|error| error.to_string())
+        };
+        let names = |cells: Vec<Cell>| cells.iter().map(|cell| cell.params.to_string()).collect::<Vec<_>>();
+        let found = cells(&[], &["n_layers=2,3", "tie_embeddings=true"]).unwrap();
+        assert_eq!(found[3].config, Config { tie_embeddings: true, ..Config::default() });
+        assert_eq!(names(found), ["(the base)", "n_layers=2", "n_layers=3", "tie_embeddings=true"]);
+        assert_eq!(
+            names(cells(&["d_model=64,128"], &["n_layers=2"]).unwrap()),
+            ["d_model=64", "d_model=64 n_layers=2", "d_model=128", "d_model=128 n_layers=2"]
+        );
+        assert_eq!(
+            cells(&[], &["batch_size=32,64"]).unwrap_err(),
+            "ablate `batch_size=32,64`: batch_size=64 is what there is without it"
+        );
+        assert!(
+            cells(&[], &["n_heads=7"]).unwrap_err().starts_with("n_heads=7: d_model 256 is not divisible")
         );
     }
 

@@ -58,7 +58,7 @@ impl Params {
 impl fmt::Display for Params {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
-            return f.write_str("(the only configuration)");
+            return f.write_str("(the base)");
         }
         for (i, (key, value)) in self.pairs().enumerate() {
             let space = if i > 0 { " " } else { "" };

@@ -67,6 +67,9 @@ pub struct StudySpec {
     /// of the machine that the study began on; empty before it began.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ms_per_step: BTreeMap<String, f64>,
+    /// Keys that vary one at a time: values that are tried beside each cell of the grid, each alone.
+    #[serde(default, skip_serializing_if = "Grid::is_empty")]
+    pub ablate: Grid,
     /// The keys that vary.
     pub grid: Grid,
     /// All keys; those of the grid are overridden by it.
@@ -134,6 +137,7 @@ impl StudySpec {
             enqueued_only: false,
             corpus: CorpusStamp { name: String::new(), digest: String::new(), request: None },
             ms_per_step: BTreeMap::new(),
+            ablate: Grid::default(),
             grid,
             config,
         }
@@ -205,7 +209,9 @@ impl StudySpec {
         if self.enqueued_only {
             return Ok(Vec::new());
         }
-        let Some(search) = &self.search else { return self.grid.cells(&self.config, vocabulary) };
+        let Some(search) = &self.search else {
+            return self.grid.cells_ablated(&self.ablate, &self.config, vocabulary);
+        };
         let cells = search.first(self)?;
         for Cell { params, config } in &cells {
             config
@@ -259,6 +265,13 @@ impl StudySpec {
             let mut beside = vec![self.config.clone()];
             if let Some(other) = decides_on(key) {
                 beside = self.with_values(&beside, other)?;
+                // Of two keys of an ablation only one is changed.
+                let ablated = self.ablate.axis(other).filter(|_| self.ablate.axis(key).is_none());
+                for value in ablated.iter().flat_map(|axis| &axis.values) {
+                    let mut config = self.config.clone();
+                    config.set_value(other, value.clone())?;
+                    beside.push(config);
+                }
             }
             let all = beside.len();
             let mut idle = beside.iter().filter_map(|config| config.idle(key, self.protocol));
@@ -303,7 +316,19 @@ impl StudySpec {
 
     /// Whether the study can have its search.
     fn check_search(&self) -> Result<(), StudyError> {
+        if let Some(axis) = self.ablate.axes().iter().find(|axis| self.grid.axis(&axis.key).is_some()) {
+            return Err(StudyError::Search {
+                what: format!("{} is in --grid and in --ablate", axis.key),
+                hint: "leave it out of one of them",
+            });
+        }
         let Some(search) = &self.search else { return Ok(()) };
+        if !self.ablate.is_empty() {
+            return Err(StudyError::Search {
+                what: "an ablation changes one key of a configuration, and samples are drawn".to_string(),
+                hint: "leave the ranges out, or the ablation",
+            });
+        }
         search.check(&self.grid)?;
         if self.enqueued_only {
             return Err(StudyError::Search {
@@ -314,10 +339,22 @@ impl StudySpec {
         Ok(())
     }
 
+    /// Whether the grid or the ablation gives a key its values.
+    pub(crate) fn lists(&self, key: &str) -> bool {
+        self.grid.axis(key).is_some() || self.ablate.axis(key).is_some()
+    }
+
+    /// The values that the grid or the ablation gives a key, with that which it has otherwise.
+    pub(crate) fn listed(&self, key: &str) -> Option<Vec<toml::Value>> {
+        let axis = self.grid.axis(key).map(|axis| axis.values.clone());
+        let ablated =
+            || Some(self.config.get(key).into_iter().chain(self.ablate.axis(key)?.values.clone()).collect());
+        axis.or_else(ablated)
+    }
+
     /// Whether cells may differ in a key.
     fn varies(&self, key: &str) -> bool {
-        self.grid.axis(key).is_some()
-            || self.search.as_ref().is_some_and(|search| search.range(key).is_some())
+        self.lists(key) || self.search.as_ref().is_some_and(|search| search.range(key).is_some())
     }
 
     /// Whether the study can have its rule.
@@ -356,10 +393,10 @@ impl StudySpec {
             );
         }
         for key in ["steps", "eval_every"] {
-            if self.grid.axis(key).is_some() {
+            if self.lists(key) {
                 return refuse(
-                    &format!("with {key} in the grid there is no step at which all are evaluated"),
-                    "leave that key out of the grid, or the rule",
+                    &format!("where {key} varies there is no step at which all are evaluated"),
+                    "give that key one value, or leave the rule out",
                 );
             }
         }
@@ -393,7 +430,7 @@ impl StudySpec {
         match &self.search {
             _ if self.enqueued_only => 0,
             Some(search) => search.samples as usize,
-            None => self.grid.size(),
+            None => (self.grid.size() * (1 + self.ablate.values())).min(MOST_CELLS),
         }
     }
 
@@ -418,7 +455,7 @@ impl StudySpec {
         folder: &Path,
         vocabulary: usize,
     ) -> Result<(Self, Vec<Cell>), StudyError> {
-        let first_are_known = stored.grid.axis("steps").is_none() || self.grid.axis("steps").is_some();
+        let first_are_known = !stored.lists("steps") || self.lists("steps");
         self.first_steps = if first_are_known { stored.first_steps } else { self.config.steps };
         // What the budget was divided by then it is divided by now.
         (self.symbols, self.ms_per_step) = (stored.symbols, stored.ms_per_step.clone());
@@ -545,14 +582,21 @@ impl StudySpec {
             || (has_rungs && places.len() > stored_cells.len());
         if other_cells && !other_search {
             for key in &keys {
-                let text = |spec: &Self| match spec.grid.axis(key) {
-                    Some(axis) => axis.values.iter().map(value_text).collect::<Vec<_>>().join(","),
+                let text = |spec: &Self| match spec.listed(key) {
+                    Some(values) => values.iter().map(value_text).collect::<Vec<_>>().join(","),
                     None => spec.config.get(key).as_ref().map(value_text).unwrap_or_default(),
                 };
                 let (was, is) = (text(stored), text(&self));
                 if was != is {
                     differ(key, was, is);
                 }
+            }
+            // The same values can be multiplied out or not.
+            if self.ablate != stored.ablate {
+                let text = |ablate: &Grid| {
+                    if ablate.is_empty() { "nothing".to_string() } else { ablate.to_string() }
+                };
+                differ("ablate", text(&stored.ablate), text(&self.ablate));
             }
         }
         if !differences.is_empty() {
@@ -634,7 +678,12 @@ impl StudySpec {
 /// The keys in which a study's cells may differ.
 fn cells_keys(spec: &StudySpec) -> impl Iterator<Item = &str> {
     let ranges = spec.search.iter().flat_map(|search| &search.ranges);
-    spec.grid.axes().iter().map(|axis| axis.key.as_str()).chain(ranges.map(|range| range.key.as_str()))
+    spec.grid
+        .axes()
+        .iter()
+        .chain(spec.ablate.axes())
+        .map(|axis| axis.key.as_str())
+        .chain(ranges.map(|range| range.key.as_str()))
 }
 
 /// `sha256:0123456789ab...`, short enough for a message.

@@ -394,6 +394,16 @@ impl Study {
         keys
     }
 
+    /// Of an ablation, the cell from which `cell` differs in the key that was changed, or which it is itself.
+    pub fn base_of(&self, cell: usize) -> Option<usize> {
+        if self.spec.ablate.is_empty() {
+            return None;
+        }
+        let mut whole = self.cells[cell].params.clone();
+        whole.0.retain(|key, _| self.spec.ablate.axis(key).is_none());
+        self.cells.iter().position(|cell| cell.params == whole)
+    }
+
     /// The passes that each trial has.
     pub fn passes(&self) -> &'static [Pass] {
         if self.spec.protocol == Protocol::Standard && self.spec.early_fraction == 0.0 {

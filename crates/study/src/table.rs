@@ -240,6 +240,10 @@ impl<'a> Table<'a> {
         for row in &self.rows {
             let params = self.header.iter().zip(row).filter_map(|(name, value)| {
                 let is_result = |name: &str| name == "number" || RESULT_COLUMNS.contains(&name);
+                // Of an ablation each configuration has the key that sets it apart, and no other.
+                if value.is_empty() {
+                    return None;
+                }
                 match name.strip_prefix("params_").filter(|key| is_result(key)) {
                     Some(key) => Some((key, value)),
                     None => (!is_result(name)).then_some((name, value)),

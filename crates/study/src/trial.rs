@@ -359,11 +359,11 @@ impl Trial {
     ) -> Result<NewTrial, StudyError> {
         let trajectory = Trajectories::of(spec).of_config(&cell.config);
         let params = cell.params.0.iter().map(|(key, value)| {
-            let values: Vec<Json> = match spec.grid.axis(key) {
+            let values: Vec<Json> = match spec.listed(key) {
                 // What another program enqueued may be none of them.
-                Some(axis) => {
-                    let other = Some(value).filter(|value| !axis.values.contains(value));
-                    axis.values.iter().chain(other).map(json).collect()
+                Some(values) => {
+                    let other = Some(value).filter(|value| !values.contains(value));
+                    values.iter().chain(other).map(json).collect()
                 }
                 None => vec![json(value)],
             };
@@ -665,11 +665,7 @@ pub(crate) struct Trajectories {
 
 impl Trajectories {
     pub(crate) fn of(spec: &StudySpec) -> Self {
-        Self {
-            steps_in_grid: spec.grid.axis("steps").is_some(),
-            by_budget: spec.budget.is_some(),
-            protocol: spec.protocol,
-        }
+        Self { steps_in_grid: spec.lists("steps"), by_budget: spec.budget.is_some(), protocol: spec.protocol }
     }
 
     /// The steps between evaluations count as they are meant: a twentieth of the steps is a number.

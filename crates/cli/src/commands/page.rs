@@ -80,6 +80,7 @@ pub(super) fn command(spec: &StudySpec) -> Option<String> {
         tolerance,
         cost,
         corpus,
+        ablate,
         grid,
         config,
     } = spec;
@@ -102,6 +103,9 @@ pub(super) fn command(spec: &StudySpec) -> Option<String> {
     for axis in grid.axes().iter().filter(|_| !*enqueued_only) {
         flag("--grid", Some(axis.to_string()));
     }
+    for axis in ablate.axes() {
+        flag("--ablate", Some(axis.to_string()));
+    }
     for (key, value, _) in config.differences(&Config::default()) {
         let drawn = search.as_ref().is_some_and(|search| search.ranges.iter().any(|range| range.key == key));
         let set = grid.axis(key).is_none() && !drawn && !(key == "steps" && budget.is_some());
@@ -122,7 +126,7 @@ pub(super) fn command(spec: &StudySpec) -> Option<String> {
     flag("--max-seeds", until_decided.filter(|most| *most != UNTIL_SEEDS).map(|most| most.to_string()));
     if *protocol == Protocol::Standard {
         // A study that was given more steps later is still read early where it first was.
-        let share = match (grid.axis("steps"), budget) {
+        let share = match (grid.axis("steps").or(ablate.axis("steps")), budget) {
             (Some(_), _) | (_, Some(_)) => *early_fraction,
             (None, None) => early_fraction * *first_steps as f64 / config.steps.max(1) as f64,
         };
@@ -176,6 +180,7 @@ mod tests {
             budget: None,
             symbols: None,
             ms_per_step: BTreeMap::new(),
+            ablate: Grid::default(),
             enqueued_only: false,
             rule: "halving:eta=4".parse().unwrap(),
             until_decided: Some(5),
@@ -214,6 +219,14 @@ mod tests {
         let typed = command(&spec).unwrap().replace("'my book.txt'", "x");
         assert!(
             typed.ends_with(" --as-seed --enqueued --until-decided") && !typed.contains("--early"),
+            "{typed}"
+        );
+        crate::args::Cli::try_parse_from(typed.split(' ')).unwrap();
+        spec.enqueued_only = false;
+        spec.ablate = Grid::parse(&["norm=rms_norm", "n_heads=2,4"]).unwrap();
+        let typed = command(&spec).unwrap().replace("'my book.txt'", "x");
+        assert!(
+            typed.contains(" --grid n_layers=1,2 --ablate norm=rms_norm --ablate n_heads=2,4 "),
             "{typed}"
         );
         crate::args::Cli::try_parse_from(typed.split(' ')).unwrap();

@@ -18,10 +18,21 @@ pub(crate) fn run(args: &Replay) -> Result<(), Failure> {
     };
     let home = Home { folder, storage: url, name: Some(name.clone()) };
     let (study, curves) = read_curves(&home)?;
-    let replayed =
-        args.rule.iter().map(|&rule| replay(&study, &curves, rule)).collect::<Result<Vec<_>, _>>()?;
+    // A rule that this study cannot be replayed under does not keep the others from it.
+    let (mut replayed, mut refused) = (Vec::new(), Vec::new());
+    for &rule in &args.rule {
+        match replay(&study, &curves, rule) {
+            Ok(of) => replayed.push(of),
+            Err(error) => refused.push((rule, error)),
+        }
+    }
     let (cost, timed) = (study.spec.cost, study.timed().is_some());
-    let Some(first) = replayed.first() else { return Ok(()) };
+    let Some(first) = replayed.first() else {
+        return refused.into_iter().next().map_or(Ok(()), |(_, error)| Err(error.into()));
+    };
+    for (_, error) in &refused {
+        note(&format!("left out: {error}"));
+    }
     let mut out = io::stdout().lock();
     if args.json {
         let object = json!({
@@ -35,6 +46,7 @@ pub(crate) fn run(args: &Replay) -> Result<(), Failure> {
             "cost": cost.name(),
             "timed": timed,
             "rules": replayed.iter().map(of_rule).collect::<Vec<_>>(),
+            "refused": refused.iter().map(|(rule, error)| json!({ "rule": rule, "error": error.to_string() })).collect::<Vec<_>>(),
         });
         writeln!(out, "{}", json(&object)?)?;
         return Ok(out.flush()?);

@@ -35,14 +35,16 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
         return Err(Failure::usage("--test-corpus needs --corpus, the text to train on")
             .with_hint("as in --corpus text8_train.txt --test-corpus text8_test.txt"));
     }
-    let typed = args.grid.iter().chain(&args.set).map(|assignment| key_of(assignment));
-    if args.budget.is_some() && (args.steps.is_some() || typed.clone().any(|key| key == "steps")) {
+    let mut typed =
+        args.grid.iter().chain(&args.ablate).chain(&args.set).map(|assignment| key_of(assignment));
+    if args.budget.is_some() && (args.steps.is_some() || typed.any(|key| key == "steps")) {
         return Err(Failure::usage("--budget and steps both say how long a trial is")
             .with_hint("leave one of them out"));
     }
     let search = search(&args)?;
     let quick = args.text.corpus.is_none()
         && args.grid.is_empty()
+        && args.ablate.is_empty()
         && search.is_none()
         && args.set.is_empty()
         && args.recipe.is_none()
@@ -58,7 +60,8 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
         // One thing, one place: patience is a key of the configuration.
         Rule::Patience(evaluations) => {
             let drawn = args.range.iter().map(|range| range.key.as_str());
-            if typed.clone().chain(drawn).any(|key| key == "patience") {
+            let typed = args.grid.iter().chain(&args.set).map(|assignment| key_of(assignment));
+            if typed.chain(drawn).any(|key| key == "patience") {
                 return Err(Failure::usage("patience is given twice, by --rule and as a key")
                     .with_hint("leave one of them out"));
             }
@@ -69,6 +72,7 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
     };
     let axes = if args.enqueued { Vec::new() } else { axes(&args, default_grid)? };
     let grid = Grid::parse(&axes).map_err(|e| Failure::from(e).typed())?;
+    let ablate = Grid::parse(&args.ablate).map_err(|e| Failure::from(e).typed())?;
     let corpus = args.text.corpus.clone().unwrap_or_else(|| QUICK_CORPUS.to_string());
     let request = request(&args.text, corpus);
     let name = study_name(&request, quick, args.as_seed);
@@ -80,6 +84,7 @@ pub(crate) fn run(args: Tune, signals: &Signals) -> Result<(), Failure> {
         budget: args.budget,
         enqueued_only: args.enqueued,
         search,
+        ablate,
         rule,
         until_decided: args.until_decided.then_some(args.max_seeds.unwrap_or(UNTIL_SEEDS.max(seeds))),
         tolerance: args.tolerance.unwrap_or(0.01),
@@ -168,8 +173,8 @@ fn axes(args: &Tune, default_grid: [&str; 3]) -> Result<Vec<String>, Failure> {
     if args.steps.is_some() && args.grid.iter().any(|axis| key_of(axis) == "steps") {
         return Err(Failure::usage("steps is in --grid and given by --steps").with_hint("leave --steps out"));
     }
-    if args.grid.is_empty() && !args.range.is_empty() {
-        // Only what has a range is drawn.
+    if args.grid.is_empty() && !(args.range.is_empty() && args.ablate.is_empty()) {
+        // Only what has a range is drawn; only what is ablated changes.
         return Ok(Vec::new());
     }
     if args.grid.is_empty() {
@@ -252,7 +257,7 @@ fn train_command(
     for (key, value) in chosen.params.pairs().chain(others).filter(|(key, _)| *key != "steps") {
         flag("--set", Some(format!("{key}={value}").into()));
     }
-    let compared = chosen.params.text("steps").is_some();
+    let compared = chosen.params.text("steps").is_some() || spec.ablate.axis("steps").is_some();
     let steps = if compared { chosen.config.steps } else { chosen.config.steps.max(SEED_STEPS) };
     match spec.budget {
         Some(budget) => flag("--budget", Some(budget.times(10.0).to_string().into())),

@@ -41,11 +41,16 @@ enum Task {
 /// Which rows of the tables of n-grams a batch reads, and where: few of them, of tables that may be large.
 #[derive(Default)]
 pub(super) struct Visits {
-    /// Row and position in the batch, as the halves of one number, in order.
+    /// Row and place in the batch, as the halves of one number, in order.
     all: Vec<u64>,
 }
 
 impl Visits {
+    /// Bytes for batches of so many positions.
+    pub(super) fn bytes(ngrams: &NgramTables, positions: usize) -> usize {
+        size_of::<u64>() * positions * ngrams.count()
+    }
+
     /// Those of a batch with windows of `t` symbols.
     pub(super) fn find(&mut self, ngrams: &NgramTables, inputs: &[u8], t: usize) {
         self.all.clear();
@@ -53,9 +58,12 @@ impl Visits {
             return;
         }
         assert!(u32::try_from(inputs.len()).is_ok(), "a batch of more than 2^32 positions");
-        for i in 0..inputs.len() {
-            let window = &inputs[i / t * t..][..t];
-            ngrams.each_row(window, i % t, |row| self.all.push((row as u64) << 32 | i as u64));
+        self.all.reserve_exact(inputs.len() * ngrams.count());
+        for (i, window) in inputs.chunks(t).enumerate() {
+            for position in 0..window.len() {
+                let place = (i * t + position) as u64;
+                ngrams.each_row(window, position, |row| self.all.push((row as u64) << 32 | place));
+            }
         }
         self.all.sort_unstable();
     }

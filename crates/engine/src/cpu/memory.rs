@@ -1,7 +1,7 @@
 //! How much memory an engine takes, and how much there is: said before anything is allocated.
 
 use super::generate::Reading;
-use super::gradient::TaskScratch;
+use super::gradient::{TaskScratch, Visits};
 use super::passes::Item;
 use super::positions::Tables;
 use super::sizes::Sizes;
@@ -62,9 +62,9 @@ fn needed(model: &ModelConfig, precision: Precision, shape: Shape, threads: usiz
     let evaluation = CpuEngine::evaluation_len(&s).max(CpuEngine::evaluation_len(&large));
     let thread = 4 * (passes + evaluation) + TaskScratch::bytes(&s, &layout);
     let tables = Tables::bytes(model);
-    let total =
-        3 * 4 * layout.total + Weights::bytes(&s) + tables + items * Item::bytes(&s) + threads * thread;
-    total as u128
+    let visits = Visits::bytes(&NgramTables::new(model), shape.batch_size * shape.sequence_length);
+    let shared = 3 * 4 * layout.total + Weights::bytes(&s) + tables + visits;
+    (shared + items * Item::bytes(&s) + threads * thread) as u128
 }
 
 /// Bytes that a cache for `streams` texts of at most `positions` positions takes.

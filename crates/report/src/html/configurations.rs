@@ -6,7 +6,9 @@
 use super::Shown;
 use super::markup::text;
 use crate::RESULTS_FILE;
-use crate::summary::{PassColumns, columns, number, range, seconds, share, thousands};
+use crate::summary::{
+    PassColumns, columns, from_base, number, range, seconds, share, thousands, what_differs,
+};
 use diapason_study::{CellReading, Cost, Pass, SeedNumbers, Standing, percent};
 use std::fmt::Write;
 
@@ -125,9 +127,8 @@ fn all_columns(shown: &Shown<'_>) -> Vec<Column> {
             all.push(Column { group: group.to_string(), head: head.to_string(), means, cells });
         }
     };
-    for key in study.keys() {
-        let values = study.cells.iter().map(|cell| text(&cell.params.text(key).unwrap_or_default()));
-        push("", key, "", values.collect());
+    for (key, values) in what_differs(study) {
+        push("", key, "", values.iter().map(|value| text(value)).collect());
     }
     // What decides comes first: on a narrow screen the rest is scrolled to.
     for &pass in study.passes().iter().rev() {
@@ -172,6 +173,8 @@ fn pass_columns(shown: &Shown<'_>, of_pass: &PassColumns, pass: Pass, push: &mut
         None => number(r.loss, 4),
     });
     push(group, "loss", "mean cross-entropy on the validation text, nats per character", losses);
+    let means = "how much the loss differs from that without the change, nats";
+    push(group, "by change", means, from_base(study, &of_pass.readings));
     if let Some(decision) = study.decision(pass).map(|decided| decided.decision) {
         let differences = (0..study.cells.len()).map(|cell| match decision.comparison(cell) {
             Some(_) if cell == decision.best => "best".to_string(),

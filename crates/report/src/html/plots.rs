@@ -570,7 +570,9 @@ pub(super) fn heatmap(shown: &Shown<'_>) -> String {
     if rows.values.len() > MAP || columns.values.len() > MAP || shown.compared().count() == 0 {
         return String::new();
     }
-    let losses = || shown.compared().map(|cell| shown.candidates[cell].loss);
+    // Of an ablation the map has the configurations without a change.
+    let is_there = |cell: &usize| study.base_of(*cell).is_none_or(|base| base == *cell);
+    let losses = || shown.compared().filter(is_there).map(|cell| shown.candidates[cell].loss);
     let (low, high) = losses().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| (a.min(x), b.max(x)));
     let value = |value| diapason_study::value_text(value);
     let (row_key, column_key) = (rows.key.as_str(), columns.key.as_str());
@@ -639,7 +641,7 @@ pub(super) fn heatmap(shown: &Shown<'_>) -> String {
 /// The loss against sizes, where the grid spans enough of them.
 pub(super) fn fits(shown: &Shown<'_>) -> String {
     let compared: Vec<usize> = shown.compared().collect();
-    let fits = fits::fits(&shown.study.cells, &shown.candidates, &shown.readings, &compared);
+    let fits = fits::fits(shown.study, &shown.candidates, &shown.readings, &compared);
     fits.iter().map(|fit| fit_plot(shown, fit)).collect()
 }
 

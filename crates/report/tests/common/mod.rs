@@ -31,6 +31,7 @@ pub(crate) fn study() -> Study {
         budget: None,
         symbols: None,
         ms_per_step: BTreeMap::new(),
+        ablate: Grid::default(),
         enqueued_only: false,
         rule: Rule::None,
         until_decided: None,
