@@ -10,7 +10,7 @@
 //! becomes a part of what was asked for. Whoever continues the study, or joins it on another machine, divides by the same
 //! times. So a trial stays a function of its settings, and a study can be made again from its `study.toml`.
 
-use crate::timings::{Benches, Kind, Timings, measure, worthwhile};
+use crate::timings::{Benches, Kind, MANY_TURNS, TURNS, Timings, measure, worthwhile};
 use crate::{Cell, Engines, Params, Study, StudyError, StudySpec, percent, value_text};
 use diapason_corpus::Corpus;
 use diapason_training::{Budget, BudgetError, Config, Protocol};
@@ -162,8 +162,8 @@ impl Study {
         tell: &mut dyn FnMut(usize, usize),
     ) -> Result<Option<Timings>, StudyError> {
         let (mut kinds, kind_of) = self.kinds(corpus.alphabet.len())?;
-        let mut measured = |kinds: &[Kind<'_>], ways: &[usize]| {
-            let timings = measure(corpus, kinds, ways, engines.threads, engines, stop, tell);
+        let mut measured = |kinds: &[Kind<'_>], ways: &[usize], turns: usize| {
+            let timings = measure(corpus, kinds, ways, engines.threads, turns, engines, stop, tell);
             match timings {
                 None if !stop.load(Ordering::Relaxed) => Err(StudyError::Budget {
                     budget,
@@ -174,7 +174,7 @@ impl Study {
             }
         };
         // Roughly first: how long it is worth measuring goes by the steps that will be trained.
-        let Some(rough) = measured(&kinds, &[1])? else { return Ok(None) };
+        let Some(rough) = measured(&kinds, &[1], TURNS)? else { return Ok(None) };
         if let Budget::Seconds(seconds) = budget {
             for trial in &self.trials {
                 let kind = &mut kinds[kind_of[trial.cell]];
@@ -189,11 +189,12 @@ impl Study {
         let most = ways.last().copied().unwrap_or(1);
         let fit = Benches::fit(&kinds, most, engines);
         let ways = if fit && !ways.is_empty() { &ways[..] } else { &[1] };
-        let mut best = measured(&kinds, ways)?;
-        // All that follows rests on this: where something else disturbed it, it is worth a second and a third try.
+        let mut best = measured(&kinds, ways, TURNS)?;
+        // All that follows rests on this: where something else disturbed it, it is worth a second and a third try, with medians of
+        // more turns.
         for _ in 0..2 {
             let Some(timings) = best.as_mut().filter(|timings| timings.noise() > QUIET) else { break };
-            let Some(again) = measured(&kinds, ways)? else { return Ok(None) };
+            let Some(again) = measured(&kinds, ways, MANY_TURNS)? else { return Ok(None) };
             if again.noise() < timings.noise() {
                 *timings = again;
             }

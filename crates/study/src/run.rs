@@ -17,7 +17,7 @@ use crate::crew::{self, Left, News};
 use crate::director::{self, advance};
 use crate::home::{self, Found, SPEC, spec_of};
 use crate::pace::{Outlook, Pace, seconds_until_done};
-use crate::timings::{Benches, Kind, Machine, Timings, measure, worthwhile};
+use crate::timings::{Benches, Kind, Machine, TURNS, Timings, measure, worthwhile};
 use crate::trial::{StoredTrial, recognise};
 use crate::worker::Site;
 use crate::{
@@ -746,7 +746,7 @@ impl Study {
         }
         observe(&StudyEvent::Memory { engines: Benches::of(&kinds, &ways, engines).bytes });
         let mut tell = |done, of| observe(&StudyEvent::Timing { done, of });
-        if let Some(timings) = measure(corpus, &kinds, &ways, threads, engines, interrupt, &mut tell) {
+        if let Some(timings) = measure(corpus, &kinds, &ways, threads, TURNS, engines, interrupt, &mut tell) {
             timings.write(storage, id)?;
             self.timings = Timings::read(storage, id)?;
         }

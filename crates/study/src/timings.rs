@@ -25,7 +25,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Turns that every configuration gets at least.
-const TURNS: usize = 3;
+pub(crate) const TURNS: usize = 3;
+
+/// Turns where much rests on the times and something else was at work: so many that a median shrugs off a few bad ones.
+pub(crate) const MANY_TURNS: usize = 9;
 
 /// Steps of a turn at least, the one that does not count included.
 const STEPS_PER_TURN: usize = 2;
@@ -301,13 +304,14 @@ impl Benches {
     }
 }
 
-/// Times `kinds` in these `ways`, which begin with 1, on `threads` threads in all. `tell(done, of)` is told of each
+/// Times `kinds` in these `ways`, which begin with 1, on `threads` threads in all, in at least `turns` turns. `tell(done, of)` is told of each
 /// turn. None if `stop` became true, or there is no memory for an engine.
 pub(crate) fn measure(
     corpus: &Corpus,
     kinds: &[Kind<'_>],
     ways: &[usize],
     threads: usize,
+    turns: usize,
     engines: &Engines<'_>,
     stop: &AtomicBool,
     tell: &mut dyn FnMut(usize, usize),
@@ -317,7 +321,7 @@ pub(crate) fn measure(
     let mut seconds: Vec<Vec<Vec<f64>>> = kinds.iter().map(|_| vec![Vec::new(); ways.len()]).collect();
     let mut id = String::new();
     let started = Instant::now();
-    let least = TURNS * kinds.len() * ways.len();
+    let least = turns * kinds.len() * ways.len();
     for round in 0.. {
         for (k, kind) in kinds.iter().enumerate() {
             for (w, &way) in ways.iter().enumerate() {
@@ -325,15 +329,15 @@ pub(crate) fn measure(
                     return None;
                 }
                 let done = (round * kinds.len() + k) * ways.len() + w;
-                if round < TURNS {
+                if round < turns {
                     tell(done, least);
                 }
                 let bench = &mut benches[k];
                 fill(bench, kind, way, engines)?;
                 id = bench[0].id().to_string();
                 // All turns that there are at least may take the part of the study that is worth it.
-                let turns = (TURNS * ways.iter().sum::<usize>()) as f64;
-                let most = 1 + ((WORTH_ALONE * kind.steps / turns) as usize).max(STEPS_PER_TURN - 1);
+                let shares = (turns * ways.iter().sum::<usize>()) as f64;
+                let most = 1 + ((WORTH_ALONE * kind.steps / shares) as usize).max(STEPS_PER_TURN - 1);
                 seconds[k][w].push(turn(corpus, kind, &mut bench[..way], threads, round, most));
             }
             if !keep {
@@ -343,7 +347,7 @@ pub(crate) fn measure(
         let study: f64 = kinds.iter().zip(&seconds).map(|(kind, s)| kind.steps * median(&s[0])).sum();
         let enough = (SHARE * study).max((SHORT.0 * study).min(SHORT.1));
         let enough = LONGEST.min(Duration::try_from_secs_f64(enough).unwrap_or(LONGEST));
-        if round + 1 >= TURNS && started.elapsed() >= enough {
+        if round + 1 >= turns && started.elapsed() >= enough {
             break;
         }
     }

@@ -258,8 +258,8 @@ fn rules_that_a_study_cannot_have() {
         (with("patience:5"), "patience is a key of the configuration"),
         (with("as-seed"), "a protocol of its own"),
         (StudySpec { protocol: Protocol::AsSeed, ..base.clone() }, "evaluates each trial on other windows"),
-        (ruled(&corpus, &["steps=40,80"], "halving"), "with steps in the grid"),
-        (ruled(&corpus, &["eval_every=5,10"], "hyperband"), "with eval_every in the grid"),
+        (ruled(&corpus, &["steps=40,80"], "halving"), "where steps varies"),
+        (ruled(&corpus, &["eval_every=5,10"], "hyperband"), "where eval_every varies"),
         (StudySpec { enqueued_only: true, ..base.clone() }, "trials that others enqueue"),
         (with("halving:first=40"), "leave no room for a rung"),
     ] {
